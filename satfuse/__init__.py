@@ -1,0 +1,21 @@
+"""satfuse: Sentinel-2 and Sentinel-3 SYN become one 21-band, 10 m image.
+
+`satfuse.open_fused` opens products, `satfuse.fuse` fuses two arrays. Both load what they need when first used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "fuse", "open_fused"]
+
+_LAZY = {"open_fused": "satfuse.product.open", "fuse": "satfuse.fuse_arrays"}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'satfuse' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,1 @@
+"""Where pixels are: grids, swath rectification, sub-pixel shift, tiles."""

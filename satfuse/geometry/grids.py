@@ -1,0 +1,120 @@
+"""Grids on odc-geo's GeoBox: bounding boxes, the 300 m lattice, nesting of coarse in fine."""
+
+import math
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
+from pyproj import Transformer
+
+from satfuse.errors import GridError
+
+LATTICE_M = 300  # multiples of 300 m of UTM easting and northing are S2's 10, 20 and 60 m grids too
+
+
+def parse_bbox(bbox) -> tuple[float, float, float, float]:
+    """Check a lon/lat bounding box (west, south, east, north) in degrees.
+
+    Parameters
+    ----------
+    bbox : four numbers, or text "W,S,E,N".
+
+    Raises
+    ------
+    GridError
+        Malformed, reversed, outside the world, or across the antimeridian (not supported: split it there).
+    """
+    try:
+        west, south, east, north = (float(v) for v in (bbox.split(",") if isinstance(bbox, str) else bbox))
+    except (ValueError, TypeError) as error:
+        raise GridError(f"bbox {bbox!r} is not four numbers W,S,E,N in degrees") from error
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise GridError(f"bbox {bbox!r} holds a number that is not finite")
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
+        raise GridError(f"bbox {bbox!r} lies outside the world: lon -180..180, lat -90..90, order W,S,E,N")
+    if south >= north:
+        raise GridError(f"bbox {bbox!r} is reversed or empty: south {south} must be below north {north}")
+    if west >= east:
+        raise GridError(
+            f"bbox {bbox!r} is reversed, empty or crosses the antimeridian: west {west} must be below east {east}; "
+            "a box across 180 degrees must be split into two there"
+        )
+    return west, south, east, north
+
+
+def utm_crs(lon: float, lat: float) -> str:
+    """EPSG code of the UTM zone of a point, as "EPSG:326xx" (north) or "EPSG:327xx" (south)."""
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
+
+
+def snap_geobox(crs: str, left: float, bottom: float, right: float, top: float, *, resolution: float = 10) -> GeoBox:
+    """GeoBox of a projected box, snapped outward to the 300 m lattice.
+
+    Parameters
+    ----------
+    crs : a projected CRS in metres.
+    left, bottom, right, top : metres.
+    resolution : pixel size in m; must divide 300.
+    """
+    if LATTICE_M % resolution:
+        raise GridError(f"{resolution=} m does not divide the lattice of {LATTICE_M} m")
+    left, bottom = (math.floor(v / LATTICE_M + 1e-9) * LATTICE_M for v in (left, bottom))
+    right, top = (math.ceil(v / LATTICE_M - 1e-9) * LATTICE_M for v in (right, top))
+    return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs), resolution=resolution, tight=True)
+
+
+def geobox_of_bbox(bbox, *, crs: str | None = None, resolution: float = 10) -> GeoBox:
+    """GeoBox that covers a lon/lat box in its UTM zone (or `crs`), snapped outward to the 300 m lattice."""
+    west, south, east, north = parse_bbox(bbox)
+    crs = crs or utm_crs((west + east) / 2, (south + north) / 2)
+    box = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform_bounds(west, south, east, north)
+    return snap_geobox(crs, *box, resolution=resolution)
+
+
+def lonlat_bbox(geobox: GeoBox) -> tuple[float, float, float, float]:
+    """(west, south, east, north) in degrees that encloses a GeoBox."""
+    box = geobox.boundingbox
+    to_lonlat = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
+    return to_lonlat.transform_bounds(box.left, box.bottom, box.right, box.top)
+
+
+def coarse_geobox(fine: GeoBox, ratio: int) -> GeoBox:
+    """The coarse GeoBox that nests in `fine`: same upper left corner, `ratio` times larger pixels.
+
+    Raises
+    ------
+    GridError
+        `ratio` does not divide the size of `fine`.
+    """
+    height, width = fine.shape
+    if ratio != int(ratio) or ratio < 1 or height % ratio or width % ratio:
+        raise GridError(f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels")
+    return GeoBox((height // ratio, width // ratio), fine.affine @ Affine.scale(ratio), fine.crs)
+
+
+def nesting_ratio(fine: GeoBox, coarse: GeoBox) -> int:
+    """Fine pixels per coarse pixel, after checking that `coarse` nests in `fine` exactly.
+
+    Raises
+    ------
+    GridError
+        Other CRS, a ratio that is not an integer or differs between axes, or corners that do not coincide.
+    """
+    if fine.crs != coarse.crs:
+        raise GridError(f"guide is in {fine.crs} and coarse in {coarse.crs}; reproject one of them")
+    (fx, fy), (cx, cy) = _pixel_size(fine), _pixel_size(coarse)
+    rx, ry = cx / fx, cy / fy
+    ratio = round(rx)
+    if ratio < 1 or abs(rx - ratio) > 1e-6 or abs(ry - ratio) > 1e-6:
+        raise GridError(f"coarse pixels are {rx:.6g} x {ry:.6g} guide pixels; the ratio must be one integer")
+    offset = ((coarse.affine.c - fine.affine.c) / fx, (coarse.affine.f - fine.affine.f) / fy)
+    if max(map(abs, offset)) > 1e-3:
+        raise GridError(f"grids do not align: coarse starts {offset[0]:.4g}, {offset[1]:.4g} guide pixels off (x, y)")
+    if (coarse.shape[0] * ratio, coarse.shape[1] * ratio) != tuple(fine.shape):
+        raise GridError(f"{coarse.shape[0]} x {coarse.shape[1]} coarse pixels at {ratio=} do not cover {fine.shape}")
+    return ratio
+
+
+def _pixel_size(geobox):
+    return geobox.affine.a, geobox.affine.e

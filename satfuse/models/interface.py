@@ -1,0 +1,122 @@
+"""The one interface of all fusion models; the reasons stand in docs/adr/0002-model-interface.md."""
+
+from dataclasses import dataclass
+
+import torch
+
+from satfuse.errors import BandError, GridError
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, bands
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What `forward` returns: `image` (b, c, H, W) and, where the model has one, `sigma` of the same shape."""
+
+    image: torch.Tensor
+    sigma: torch.Tensor | None = None
+
+
+class FusionModel(torch.nn.Module):
+    """Base of every model: bands, ratio, reach, and two pure functions, `fit` and `forward`.
+
+    Parameters
+    ----------
+    guide_bands, coarse_bands : band names; the output has the coarse bands in their order. Wavelengths follow
+        from the names; a model made with a number of bands instead of names has names `band1 ...` and no
+        wavelengths.
+    ratio : fine pixels per coarse pixel that the model was made for. Inputs of another ratio are allowed where
+        the model's `any_ratio` is True.
+
+    Attributes
+    ----------
+    name : the name that `satfuse.models.create` knows.
+    any_ratio : True = `forward` takes the ratio from its inputs.
+    uses_coarse_frames : True = coarse may be (b, t, c, h, w); others take frame 0.
+    """
+
+    name: str
+    any_ratio = True
+    uses_coarse_frames = False
+
+    def __init__(self, *, guide_bands, coarse_bands, ratio: int):
+        super().__init__()
+        self.guide_bands = band_names(guide_bands, S2_NAMES)
+        self.coarse_bands = band_names(coarse_bands, S3_NAMES, S3_ENMAP_NAMES)
+        self.ratio = int(ratio)
+
+    def reach(self, ratio: int) -> int | None:
+        """Coarse pixels of context on each side that make a tile's core exact; None = the whole image."""
+        raise NotImplementedError
+
+    def fit(self, guide_coarse: torch.Tensor, coarse: torch.Tensor, valid: torch.Tensor, *, psf_sigma: float) -> State:
+        """What the model estimates once per field at 300 m. A pure function; {} for models that fit nothing.
+
+        Parameters
+        ----------
+        guide_coarse : (c_guide, h, w) guide degraded onto the coarse grid with `psf_sigma`.
+        coarse : (c_coarse, h, w) registered coarse image.
+        valid : (h, w) bool, True = both are usable there; the values elsewhere are finite but meaningless.
+        psf_sigma : of the coarse sensor, in coarse pixels.
+        """
+        return {}
+
+    def forward(
+        self,
+        guide: torch.Tensor,
+        coarse: torch.Tensor,
+        *,
+        state: State | None = None,
+        guide_valid: torch.Tensor | None = None,
+        coarse_valid: torch.Tensor | None = None,
+    ) -> Fused:
+        """Fuse. Inputs are finite everywhere; validity says which pixels mean something.
+
+        Parameters
+        ----------
+        guide : (b, c_guide, H, W) reflectance.
+        coarse : (b, c_coarse, H / ratio, W / ratio) or (b, t, c_coarse, ...) reflectance.
+        state : what `fit` returned for this field.
+        guide_valid : (b, 1, H, W) bool or None (all valid).
+        coarse_valid : (b, 1, h, w) bool, with frames (b, t, 1, h, w), or None (all valid).
+        """
+        raise NotImplementedError
+
+
+def band_names(given, *known: tuple[str, ...]) -> tuple[str, ...]:
+    """Names from a number of bands or from names.
+
+    A number that is the size of a known set (12 of Sentinel-2, 21 or 19 of SYN) means that set.
+    """
+    if isinstance(given, int):
+        if given < 1:
+            raise BandError(f"{given} bands; a model needs at least one")
+        for names in known:
+            if len(names) == given:
+                return names
+        return tuple(f"band{i + 1}" for i in range(given))
+    given = tuple(given)
+    bands(given)
+    if len(set(given)) != len(given):
+        raise BandError(f"a band occurs twice in {given}")
+    return given
+
+
+def input_ratio(guide: torch.Tensor, coarse: torch.Tensor) -> int:
+    """Fine pixels per coarse pixel of two inputs.
+
+    Raises
+    ------
+    GridError
+        The sizes do not nest in one integer ratio.
+    """
+    (height, width), (h, w) = guide.shape[-2:], coarse.shape[-2:]
+    if height % h or width % w or height // h != width // w:
+        raise GridError(f"guide {height} x {width} is not an integer multiple of coarse {h} x {w}")
+    return height // h
+
+
+def first_frame(coarse: torch.Tensor) -> torch.Tensor:
+    """(b, c, h, w) of a coarse input that may have frames (b, t, c, h, w)."""
+    return coarse[:, 0] if coarse.ndim == 5 else coarse

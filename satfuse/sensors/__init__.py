@@ -1,0 +1,1 @@
+"""What the instruments are: bands, quality flags, spectral responses, the observation model."""
