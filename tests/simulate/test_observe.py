@@ -1,0 +1,272 @@
+"""Simulated sensors: against the one observation model, against each other, and against what was put in."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from satfuse.errors import BandError, ConfigError, GridError
+from satfuse.sensors.bands import S2_BANDS, S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
+from satfuse.simulate import observe, spectra
+from satfuse.simulate.biomes import NAMES
+from satfuse.simulate.observe import Sky
+from satfuse.simulate.surface import Surface
+
+LEFT, TOP = 501000.0, 5001000.0
+CLEAR = Sky(1, 0.0)
+SURFACE = Surface(7, "mixed")
+
+
+def box(rows, columns, gsd_m, left=LEFT, top=TOP):
+    return GeoBox((rows, columns), Affine(gsd_m, 0, left, 0, -gsd_m, top), "EPSG:32631")
+
+
+def centres(geobox):
+    row, column = np.indices(geobox.shape) + 0.5
+    return geobox.affine * (column, row)
+
+
+class Blob:
+    """A surface of dark soil with one round patch of snow; stands in for `Surface`."""
+
+    def __init__(self, x, y, radius_m=600.0):
+        self.x, self.y, self.radius_m = x, y, radius_m
+
+    def abundances(self, x, y, *, gsd_m):
+        inside = np.hypot(x - self.x, y - self.y) < self.radius_m
+        out = np.zeros((len(NAMES), *x.shape), np.float32)
+        out[NAMES.index("snow")] = inside
+        out[NAMES.index("soil_dark")] = ~inside
+        return out
+
+
+FINE = box(600, 660, 10)
+COARSE = box(20, 22, 300)
+
+
+def see(surface=SURFACE, sky=CLEAR, where=None, **options):
+    east, north = centres(COARSE) if where is None else where
+    options = {"platform": "S3A", "seed": 5, "fine_geobox": FINE, "noise": 0.0} | options
+    return observe.synergy(surface, east, north, sky=sky, **options)
+
+
+@cache
+def plain():
+    """The clear, noise-free swath on `COARSE`, and its surface at 10 m in all 21 bands."""
+    return see()[0], observe.truth(SURFACE, FINE, platform="S3A", names=S3_NAMES)
+
+
+def test_band_values_are_within_the_spectrum_and_platforms_differ():
+    values = observe.band_values("S2A", S2_NAMES)
+    assert values.shape == (len(NAMES), 12) and np.isfinite(values).all()
+    at_centre = np.stack(
+        [np.interp([b.wavelength_nm for b in S2_BANDS], spectra.WAVELENGTH_NM, r) for r in spectra.endmembers()[1]]
+    )
+    assert np.abs(values - at_centre).max() < 0.06
+    assert 1e-5 < np.abs(values - observe.band_values("S2B", S2_NAMES)).max() < 0.05
+    with pytest.raises(BandError, match="no band"):
+        observe.band_values("S3A", ["B02"])
+
+
+def test_truth_is_linear_mixing():
+    geobox = box(30, 40, 10)
+    image = observe.truth(SURFACE, geobox, platform="S3B", names=S3_NAMES)
+    assert image.shape == (21, 30, 40) and image.dtype == np.float32
+    abundances = SURFACE.abundances(*centres(geobox), gsd_m=10)
+    expected = np.einsum("kyx,kb->byx", abundances, observe.band_values("S3B", S3_NAMES))
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_synergy_on_a_grid_is_the_observation_model():
+    found, fine = plain()
+    inner = np.s_[:, 3:-3, 3:-3]
+    np.testing.assert_allclose(found[inner], degrade(fine, 30)[inner], atol=1e-3)
+    assert found.shape == (21, *COARSE.shape) and found.dtype == np.float32
+
+
+def test_synergy_sees_the_shifted_ground():
+    dx, dy = 110.0, -70.0
+    _, fine = plain()
+    # rows run south: content that lies north of its place lies at a smaller row
+    expected = degrade(fine, 30, shift=(dx / 300, -dy / 300))
+    inner = np.s_[:, 3:-3, 3:-3]
+    np.testing.assert_allclose(see(shift_m=(dx, dy))[0][inner], expected[inner], atol=1.5e-3)
+
+
+def test_shift_moves_a_blob_east_and_north():
+    blob = Blob(LEFT + 3200, TOP - 2900)
+    east, north = centres(COARSE)
+
+    def centroid(image):
+        weight = image - image.min()
+        return np.array([(weight * east).sum(), (weight * north).sum()]) / weight.sum()
+
+    before, after = (centroid(see(blob, shift_m=s)[0][3].astype(float)) for s in ((0, 0), (150.0, 90.0)))
+    np.testing.assert_allclose(before, [blob.x, blob.y], atol=8)
+    np.testing.assert_allclose(after - before, [150, 90], atol=8)
+
+
+def test_synergy_on_a_rotated_swath_equals_a_direct_psf_sum():
+    angle, fine_x, fine_y = 0.2, *centres(FINE)
+    row, column = np.indices((6, 5)) * 300.0
+    east = LEFT + 2000 + column * np.cos(angle) + row * np.sin(angle)
+    north = TOP - 2000 - row * np.cos(angle) + column * np.sin(angle)
+    found, _ = see(where=(east, north))
+    green = plain()[1][S3_NAMES.index("Oa06")]
+    sigma = DEFAULT_PSF_SIGMA * 300
+    for at in np.ndindex(6, 5):
+        weight = np.exp(-((fine_x - east[at]) ** 2 + (fine_y - north[at]) ** 2) / (2 * sigma**2))
+        assert found[S3_NAMES.index("Oa06")][at] == pytest.approx((green * weight).sum() / weight.sum(), abs=1e-3)
+
+
+def test_outside_the_fine_window_synergy_goes_on_without_a_seam():
+    small = box(300, 300, 10, LEFT + 1500, TOP - 1500)
+    inside, around = plain()[0], see(fine_geobox=small)[0]
+    assert np.abs(inside[:, 8:12, 8:12] - around[:, 8:12, 8:12]).max() < 1e-4
+    ring = np.s_[:, 3:-3, 3:-3]
+    assert np.sqrt(np.mean((inside[ring] - around[ring]) ** 2)) < 0.02
+    assert np.corrcoef(inside[11][3:-3, 3:-3].ravel(), around[11][3:-3, 3:-3].ravel())[0, 1] > 0.95
+
+
+def test_slstr_bands_can_be_blurred_more():
+    blob = Blob(LEFT + 3150, TOP - 3150, radius_m=200)
+    plain, wide = see(blob)[0], see(blob, slstr_sigma_factor=500 / 300)[0]
+    slstr = np.array([n.startswith("S") for n in S3_NAMES])
+    np.testing.assert_array_equal(plain[~slstr], wide[~slstr])
+    assert wide[S3_NAMES.index("S1N")].max() < 0.7 * plain[S3_NAMES.index("S1N")].max()
+
+
+def test_gain_and_noise():
+    small = {"fine_geobox": box(90, 90, 10)}
+    gain = np.linspace(0.95, 1.05, 21)
+    calm, cloud = see(**small)
+    assert not cloud.any()
+    np.testing.assert_allclose(see(gain=gain, **small)[0], calm * gain[:, None, None], rtol=1e-5)
+    noisy = see(noise=0.01, **small)[0]
+    assert np.std(noisy - calm) == pytest.approx(0.01, rel=0.05)
+    np.testing.assert_array_equal(noisy, see(noise=0.01, **small)[0])
+    assert np.abs(noisy - see(noise=0.01, seed=6, **small)[0]).max() > 0.01
+    with pytest.raises(BandError, match="21"):
+        see(gain=[1.0, 1.0])
+
+
+def test_clouds_are_flagged_where_thick_and_bright():
+    sky = Sky(4, 0.4)
+    image, cloud = see(sky=sky)
+    clear, _ = plain()
+    thick = degrade(sky.cloud(*centres(FINE)), 30) > 0.5
+    assert 0.05 < thick.mean() < 0.9
+    assert cloud[thick].all()
+    blue = S3_NAMES.index("Oa04")
+    assert image[blue][thick].min() > 0.3
+    nothing = ~cloud & (degrade(np.maximum(sky.cloud(*centres(FINE)), sky.shadow(*centres(FINE))), 30) < 1e-3)
+    np.testing.assert_allclose(image[:, nothing], clear[:, nothing], atol=2e-3)
+
+
+def test_sky_is_pure_and_covers_as_asked():
+    x, y = centres(box(250, 250, 400))
+    sky = Sky(8, 0.3, sun_azimuth_deg=120, sun_zenith_deg=50)
+    cloud = sky.cloud(x, y)
+    assert cloud.dtype == np.float32 and cloud.min() == 0 and cloud.max() == 1
+    assert np.mean(cloud > 0) == pytest.approx(0.3, abs=0.08)
+    np.testing.assert_array_equal(sky.cloud(x[20:40, 5:9], y[20:40, 5:9]), cloud[20:40, 5:9])
+    for function in (CLEAR.cloud, CLEAR.shadow):
+        assert not function(x, y).any()
+
+
+def test_shadow_lies_away_from_the_sun():
+    sky = Sky(8, 0.3, sun_azimuth_deg=150, sun_zenith_deg=45)
+    east, north = sky.shadow_m()
+    assert east < 0 < north and np.hypot(east, north) == pytest.approx(1500)
+    x, y = centres(box(50, 50, 100))
+    np.testing.assert_allclose(sky.shadow(x + east, y + north), sky.cloud(x, y), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"cloud_cover": 1.5}, {"cloud_cover": 0.1, "sun_zenith_deg": 95}])
+def test_sky_refuses_nonsense(options):
+    with pytest.raises(ConfigError):
+        Sky(1, **options)
+
+
+def test_sentinel2_native_grids_are_means_of_the_10_m_field():
+    geobox = box(120, 180, 10)
+    image = observe.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.0)
+    assert list(image) == [*S2_NAMES, "SCL"]
+    fine = observe.truth(SURFACE, geobox, platform="S2B", names=S2_NAMES)
+    for band, plane in zip(S2_BANDS, fine, strict=True):
+        n = band.gsd_m // 10
+        mean = plane.reshape(120 // n, n, 180 // n, n).mean((1, 3))
+        assert image[band.name].dtype == np.float32
+        np.testing.assert_allclose(image[band.name], mean, atol=1e-5)
+    noisy = observe.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.004)
+    assert np.std(noisy["B03"] - image["B03"]) == pytest.approx(0.004, rel=0.05)
+
+
+@pytest.mark.parametrize("geobox", [box(120, 130, 10), box(120, 120, 20)])
+def test_sentinel2_needs_10_m_pixels_that_nest(geobox):
+    with pytest.raises(GridError, match="10 m"):
+        observe.sentinel2(SURFACE, geobox, platform="S2A", sky=CLEAR, seed=1)
+
+
+def test_scene_classification_follows_surface_and_sky():
+    geobox = box(600, 600, 10)
+    seen = {}
+    for biome in ("coast", "snow", "mixed", "desert"):
+        surface = Surface(3, biome)
+        image = observe.sentinel2(surface, geobox, platform="S2A", sky=CLEAR, seed=1, noise=0.0)
+        assert image["SCL"].shape == (300, 300) and image["SCL"].dtype == np.uint8
+        red, infrared, swir = (image[n] for n in ("B04", "B8A", "B11"))
+        red = red.reshape(300, 2, 300, 2).mean((1, 3))
+        seen |= {(biome, code): image["SCL"] == code for code in (4, 5, 6, 11)}
+        vegetation, water, snow = (image["SCL"] == code for code in (4, 6, 11))
+        ndvi = (infrared - red) / (infrared + red)
+        assert set(np.unique(image["SCL"])) <= {4, 5, 6, 11}
+        assert not vegetation.any() or np.median(ndvi[vegetation]) > 0.6
+        assert not water.any() or np.percentile(swir[water], 99) < 0.25
+        assert not snow.any() or np.percentile(red[snow], 5) > 0.4
+    assert seen["coast", 6].mean() > 0.1 and seen["snow", 11].mean() > 0.1
+    assert seen["mixed", 4].mean() > 0.2 and seen["desert", 5].mean() > 0.5
+
+
+def test_scene_classification_of_cloud_and_shadow():
+    geobox = box(600, 600, 10)
+    sky = Sky(4, 0.35)
+    cloudy, clear = (observe.sentinel2(SURFACE, geobox, platform="S2A", sky=s, seed=1, noise=0.0) for s in (sky, CLEAR))
+    scl = cloudy["SCL"]
+    opacity = sky.cloud(*centres(geobox)).reshape(300, 2, 300, 2).mean((1, 3))
+    assert {3, 8, 9, 10} <= set(np.unique(scl))
+    np.testing.assert_array_equal(np.isin(scl, (8, 9, 10)), opacity > 0.02)
+    np.testing.assert_array_equal(scl == 9, opacity > 0.5)
+    assert cloudy["B05"][scl == 9].min() > 0.35
+    darker = cloudy["B8A"][scl == 3] / clear["B8A"][scl == 3]
+    assert np.median(darker) < 0.75
+
+
+def test_enmap_is_the_mean_of_3_by_3_and_gaussian_in_wavelength():
+    geobox = box(40, 50, 30)
+    centre_nm, fwhm_nm = np.array([664.6, 560.0, 864.7, 2200.0]), np.array([6.5, 6.6, 8.0, 10.0])
+    image, quality = observe.enmap(SURFACE, geobox, centre_nm, fwhm_nm, sky=CLEAR, seed=1, noise=0.0)
+    assert image.shape == (4, 40, 50) and image.dtype == np.float32
+    fine = SURFACE.abundances(*centres(box(120, 150, 10)), gsd_m=10)
+    mean = fine.reshape(len(NAMES), 40, 3, 50, 3).mean((2, 4))
+    at_centre = np.stack([np.interp(centre_nm, spectra.WAVELENGTH_NM, r) for r in spectra.endmembers()[1]])
+    np.testing.assert_allclose(image, np.einsum("kyx,kb->byx", mean, at_centre), atol=2e-3)
+    assert set(quality) == {"cloud", "cloud_shadow", "haze", "cirrus", "snow", "classes"}
+    assert all(q.shape == (40, 50) and q.dtype == np.uint8 for q in quality.values())
+    assert not quality["cloud"].any() and set(np.unique(quality["classes"])) <= {1, 2}
+
+
+def test_enmap_quality_layers_follow_the_sky_and_water():
+    geobox = box(200, 200, 30)
+    sky = Sky(4, 0.35)
+    _, quality = observe.enmap(Surface(3, "coast"), geobox, [560.0], [6.0], sky=sky, seed=1)
+    opacity = sky.cloud(*centres(geobox))
+    assert quality["cloud"][opacity > 0.5].all() and not quality["cloud"][opacity < 0.1].any()
+    assert quality["cloud_shadow"].any() and not (quality["cloud_shadow"] & quality["cloud"]).any()
+    water = observe.truth(Surface(3, "coast"), geobox, platform="S2A", names=["B8A"])[0] < 0.02
+    seen = opacity < 0.9
+    assert 0.1 < water[seen].mean() < 0.9
+    assert np.mean(((quality["classes"] == 2) == water)[seen]) > 0.97
