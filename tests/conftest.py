@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,3 +16,36 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples at {folder}: set SATFUSE_SAMPLE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory):
+    """Recipe of a small archive: 24 x 24 coarse pixels near Tartu, three EnMAP scenes."""
+    from satfuse.simulate.archive import ArchiveRecipe
+
+    field = tmp_path_factory.mktemp("field") / "small.geojson"
+    properties = {
+        "name": "small", "title": "a small field", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 473400, 6468600],
+    }  # fmt: skip
+    field.write_text(json.dumps({"type": "Feature", "properties": properties, "geometry": None}))
+    return ArchiveRecipe(field=str(field), frame_rows=60, columns=129, enmap_scenes=3, enmap_px=128)
+
+
+@pytest.fixture(scope="session")
+def small_archive(small_recipe, tmp_path_factory):
+    """A complete small archive in the official formats, made once per session."""
+    from satfuse.simulate.archive import make_archive
+
+    return make_archive(tmp_path_factory.mktemp("archive"), small_recipe)
+
+
+@pytest.fixture(scope="session")
+def small_catalog(small_archive, tmp_path_factory):
+    """Path of a catalogue file of the small archive, which a real STAC server serves while the session lasts."""
+    from satfuse.demo import write_catalog
+    from satfuse.simulate.server import serve
+
+    with serve(small_archive.root) as url:
+        path = tmp_path_factory.mktemp("catalog") / "local.toml"
+        write_catalog(path, url, small_archive.root)
+        yield str(path)
