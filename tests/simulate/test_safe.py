@@ -1,0 +1,186 @@
+"""SAFE folders: pixels survive, times and angles are where ESA puts them, names and elements are ESA's."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from xml_paths import assert_known
+
+from satfuse.errors import GridError
+from satfuse.sensors.bands import S2_BANDS
+from satfuse.simulate.safe import S2Acquisition, class_percentages, digital_numbers, write_safe
+
+GEOBOX = GeoBox((600, 480), Affine(10, 0, 466200, 0, -10, 6467400), "EPSG:32635")
+ACQUISITION = S2Acquisition(
+    platform="S2B",
+    sensing_time=datetime(2024, 7, 4, 9, 40, 3, 123456),
+    datatake_start=datetime(2024, 7, 4, 9, 32, 1, 24000),
+    tile="35VME",
+    relative_orbit=36,
+    sun_zenith_deg=37.0,
+    sun_azimuth_deg=165.0,
+    view_zenith_deg=5.0,
+    view_azimuth_deg=104.0,
+)
+
+
+def make_bands():
+    random = np.random.default_rng(0)
+    shapes = {b.name: tuple(n * 10 // b.gsd_m for n in GEOBOX.shape) for b in S2_BANDS}
+    bands = {name: random.uniform(0, 0.6, shape).astype("float32") for name, shape in shapes.items()}
+    bands["B02"][:30, :12] = np.nan
+    bands["B03"][0, :3] = -0.05, -0.2, 7.0
+    return bands, random.integers(0, 12, (300, 240)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory):
+    bands, scl = make_bands()
+    return write_safe(tmp_path_factory.mktemp("safe"), bands, scl, GEOBOX, ACQUISITION), bands, scl
+
+
+def read(safe, name, gsd_m):
+    (path,) = safe.glob(f"GRANULE/*/IMG_DATA/R{gsd_m}m/*_{name}_{gsd_m}m.jp2")
+    with rasterio.open(path) as image:
+        return image.read(), image.transform, image.crs, image.tags(ns="IMAGE_STRUCTURE")
+
+
+def test_native_bands_survive(product):
+    safe, bands, _ = product
+    for band in S2_BANDS:
+        (numbers,), transform, crs, structure = read(safe, band.name, band.gsd_m)
+        assert numbers.dtype == "uint16" and crs.to_epsg() == 32635
+        assert structure["COMPRESSION_REVERSIBILITY"] == "LOSSLESS"
+        assert transform == Affine(band.gsd_m, 0, 466200, 0, -band.gsd_m, 6467400)
+        wanted = bands[band.name]
+        inside = np.isfinite(wanted) & (np.abs(wanted) < 1)
+        error = np.abs((numbers.astype(float) - 1000) / 1e4 - wanted)[inside & (wanted > -0.1)]
+        assert error.max() < 0.51e-4
+        assert (numbers[np.isnan(wanted)] == 0).all() and (numbers[np.isfinite(wanted)] > 0).all()
+
+
+def test_extreme_reflectance_is_clipped_but_never_nodata():
+    values = np.array([np.nan, -0.2, -0.05, 0.0, 7.0])
+    assert digital_numbers(values, -1000).tolist() == [0, 1, 500, 1000, 65535]
+    assert digital_numbers(values, 0).tolist() == [0, 1, 1, 1, 65535]
+
+
+def test_coarser_images_are_block_means(product):
+    safe, _, scl = product
+    fine, coarse = read(safe, "B04", 10)[0][0], read(safe, "B04", 60)[0][0]
+    assert coarse[3, 5] == pytest.approx(fine[18:24, 30:36].mean(), abs=0.51)
+    assert (read(safe, "B02", 20)[0][0][:15, :6] == 0).all()
+    np.testing.assert_array_equal(read(safe, "SCL", 20)[0][0], scl)
+    np.testing.assert_array_equal(read(safe, "SCL", 60)[0][0], scl[1::3, 1::3])
+
+
+def test_true_colour_shows_red_where_red_is(product):
+    safe, bands, _ = product
+    colour, red = read(safe, "TCI", 10)[0], bands["B04"]
+    assert colour.shape == (3, 600, 480) and colour.dtype == "uint8"
+    assert np.corrcoef(colour[0, 40:].ravel(), red[40:].ravel())[0, 1] > 0.7
+    assert abs(np.corrcoef(colour[2, 40:].ravel(), red[40:].ravel())[0, 1]) < 0.05
+
+
+def test_metadata_says_how_to_scale_and_when(product):
+    safe = product[0]
+    root = ET.parse(safe / "MTD_MSIL2A.xml").getroot()
+    assert {e.get("band_id"): e.text for e in root.iter("BOA_ADD_OFFSET")} == {str(i): "-1000" for i in range(13)}
+    assert root.findtext(".//BOA_QUANTIFICATION_VALUE") == "10000"
+    assert root.findtext(".//PRODUCT_URI") == safe.name
+    tile = ET.parse(next(safe.glob("GRANULE/*/MTD_TL.xml"))).getroot()
+    sensed = datetime.fromisoformat(tile.findtext(".//SENSING_TIME").rstrip("Z"))
+    taken = datetime.fromisoformat(root.findtext(".//DATATAKE_SENSING_START").rstrip("Z"))
+    assert sensed == ACQUISITION.sensing_time
+    assert timedelta(minutes=8) < sensed - taken < timedelta(minutes=9)
+    listed = {f"{e.text}.jp2" for e in root.iter("IMAGE_FILE")}
+    assert listed == {str(p.relative_to(safe)) for p in safe.rglob("*.jp2")}
+
+
+def test_old_baseline_has_no_offset(tmp_path):
+    bands, scl = make_bands()
+    safe = write_safe(tmp_path, bands, scl, GEOBOX, replace(ACQUISITION, baseline="02.14"))
+    assert "_N0214_" in safe.name
+    assert b"BOA_ADD_OFFSET" not in (safe / "MTD_MSIL2A.xml").read_bytes()
+    numbers = read(safe, "B08", 10)[0][0]
+    assert np.abs(numbers / 1e4 - bands["B08"]).max() < 1.01e-4
+
+
+def grids(tile, path):
+    return [np.array([v.text.split() for v in g.iter("VALUES")], float) for g in tile.iterfind(path)]
+
+
+def test_angle_grids(product):
+    tile = ET.parse(next(product[0].glob("GRANULE/*/MTD_TL.xml"))).getroot()
+    (zenith,) = grids(tile, ".//Sun_Angles_Grid/Zenith")
+    (azimuth,) = grids(tile, ".//Sun_Angles_Grid/Azimuth")
+    assert zenith.shape == (3, 2)  # 6 and 4.8 km in steps of 5 km
+    assert 36.9 < zenith.mean() < 37.1 and 164.8 < azimuth.mean() < 165.2
+    assert (np.diff(zenith, axis=0) < 0).all()  # the sun stands in the south
+    detectors = [g.get("detectorId") for g in tile.iter("Viewing_Incidence_Angles_Grids") if g.get("bandId") == "3"]
+    views = np.stack(grids(tile, ".//Viewing_Incidence_Angles_Grids[@bandId='3']/Zenith"))
+    assert len(set(detectors)) == 2
+    assert np.isfinite(views).any(0).all()
+    west_to_east = np.diff(np.nanmean(views, axis=0), axis=1)
+    assert (west_to_east < 0).all()  # the satellite stands in the east (104 degrees)
+
+
+def test_class_percentages_leave_nodata_out():
+    scl = np.array([[0, 0, 9, 4]], "uint8")
+    assert class_percentages(scl) == {i: {0: 50.0, 4: 50.0, 9: 50.0}.get(i, 0.0) for i in range(12)}
+
+
+def test_bad_arrays_are_named(tmp_path):
+    bands, scl = make_bands()
+    with pytest.raises(GridError, match="60 m"):
+        write_safe(tmp_path, bands, scl, GeoBox((601, 480), GEOBOX.affine, GEOBOX.crs), ACQUISITION)
+    with pytest.raises(GridError, match="B05"):
+        write_safe(tmp_path, {**bands, "B05": bands["B02"]}, scl, GEOBOX, ACQUISITION)
+    bands.pop("B11")
+    with pytest.raises(GridError, match=r"missing.*B11"):
+        write_safe(tmp_path, bands, scl, GEOBOX, ACQUISITION)
+
+
+@pytest.mark.samples
+def test_names_and_elements_are_those_of_real_products(product, unzipped):
+    safe = product[0]
+    dakar = next(unzipped("s3_syn_senegal/S2A*20230911*.SAFE.zip").glob("*.SAFE"))
+    ireland = next(unzipped("s2_safe_29UNU/*.zip").glob("*.SAFE"))
+
+    def shape(name):
+        return re.sub(r"\d{8}T\d{6}|A\d{6}|T\d{2}[A-Z]{3}|S2[ABC]|N\d{4}|R\d{3}", "#", str(name))
+
+    ours, real = (ET.parse(p / "MTD_MSIL2A.xml").getroot() for p in (safe, dakar))
+    assert [shape(e.text) for e in ours.iter("IMAGE_FILE")] == [shape(e.text) for e in real.iter("IMAGE_FILE")]
+    assert shape(safe.name) == shape(dakar.name)
+    assert_known(safe / "MTD_MSIL2A.xml", dakar / "MTD_MSIL2A.xml")
+    assert_known(next(safe.glob("GRANULE/*/MTD_TL.xml")), next(ireland.glob("GRANULE/*/MTD_TL.xml")))
+    (theirs,) = ireland.glob("GRANULE/*/IMG_DATA/R60m/*SCL_60m.jp2")
+    (scl,) = safe.glob("GRANULE/*/IMG_DATA/R60m/*SCL_60m.jp2")
+    with rasterio.open(theirs) as a, rasterio.open(scl) as b:
+        assert (a.dtypes, a.nodata, a.driver, a.tags(ns="IMAGE_STRUCTURE")) == (
+            b.dtypes, b.nodata, b.driver, b.tags(ns="IMAGE_STRUCTURE"),
+        )  # fmt: skip
+
+
+@pytest.mark.samples
+def test_spectral_responses_are_those_of_the_real_metadata(product, unzipped):
+    def centres(path):
+        found = {}
+        for band in ET.parse(path).getroot().iter("Spectral_Information"):
+            values = np.array(band.findtext("Spectral_Response/VALUES").split(), float)
+            start, stop = (int(band.findtext(f"Wavelength/{w}")) for w in ("MIN", "MAX"))
+            assert len(values) == stop - start + 1
+            found[band.get("physicalBand")] = np.average(np.arange(start, stop + 1), weights=values)
+        return found
+
+    real = centres(next(unzipped("s3_syn_senegal/S2B*.SAFE.zip").glob("*.SAFE")) / "MTD_MSIL2A.xml")
+    ours = centres(product[0] / "MTD_MSIL2A.xml")
+    assert list(ours) == list(real)
+    assert max(abs(ours[b] - real[b]) for b in real) < 4  # Py6S ships an earlier issue of ESA's table
