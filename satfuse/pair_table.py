@@ -1,0 +1,190 @@
+"""The record of one pair, and its table (geoparquet)."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+
+import geopandas
+import pystac
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from shapely.geometry import box
+
+from satfuse.catalog.specs import CatalogSpec
+from satfuse.errors import ConfigError
+from satfuse.geometry.grids import lonlat_bbox
+
+_JSON = ("guide", "coarse", "guide_catalog", "coarse_catalog", "extra_coarse")
+_ANGLES = ("guide_angles", "coarse_angles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Angles:
+    """Sun and view angles at the field, in degrees; NaN where the product does not state them."""
+
+    sun_zenith_deg: float
+    sun_azimuth_deg: float
+    view_zenith_deg: float
+    view_azimuth_deg: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseFrame:
+    """A further coarse acquisition of the same guide, for models that use several."""
+
+    items: tuple[dict, ...]
+    platform: str
+    time: datetime
+    gap_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A guide acquisition and a coarse acquisition of one field.
+
+    Attributes
+    ----------
+    field, geobox : name of the field and its 10 m grid.
+    guide, coarse : item JSON; several tiles of one datatake, several frames of one orbit.
+    guide_catalog, coarse_catalog : `CatalogSpec` as dict.
+    guide_platform, coarse_platform : "S2A", "S3B", ...
+    guide_time, coarse_time : true acquisition at the field, UTC.
+    gap_s, gap_clock : coarse minus guide at the field in seconds, and the clocks that it rests on.
+    item_gap_s, item_gap_clock : the same from the items' own times, which may be 12 minutes off.
+    approximate : True where the guide's true time is not known and `gap_s` rests on the item.
+    guide_cloud, coarse_cloud : share of the covered field under cloud, 0 to 1.
+    overlap : share of the field that both cover, 0 to 1.
+    maximum_view_zenith_deg : largest coarse view zenith angle on the field.
+    guide_angles, coarse_angles : at the field's centre.
+    extra_coarse : the next nearest coarse acquisitions, when asked for.
+    """
+
+    field: str
+    geobox: GeoBox
+    guide: tuple[dict, ...]
+    coarse: tuple[dict, ...]
+    guide_catalog: dict
+    coarse_catalog: dict
+    guide_platform: str
+    coarse_platform: str
+    guide_time: datetime
+    coarse_time: datetime
+    gap_s: float
+    gap_clock: str
+    item_gap_s: float
+    item_gap_clock: str
+    approximate: bool
+    guide_cloud: float
+    coarse_cloud: float
+    overlap: float
+    maximum_view_zenith_deg: float
+    guide_angles: Angles
+    coarse_angles: Angles
+    extra_coarse: tuple[CoarseFrame, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Field, guide time and platform, coarse time and platform."""
+        guide, coarse = (f"{t:%Y%m%dT%H%M%S}" for t in (self.guide_time, self.coarse_time))
+        return f"{self.field}_{guide}_{self.guide_platform}_{coarse}_{self.coarse_platform}"
+
+    @property
+    def guide_items(self) -> list[pystac.Item]:
+        """`guide` as items."""
+        return [pystac.Item.from_dict(item) for item in self.guide]
+
+    @property
+    def coarse_items(self) -> list[pystac.Item]:
+        """`coarse` as items."""
+        return [pystac.Item.from_dict(item) for item in self.coarse]
+
+    @property
+    def guide_spec(self) -> CatalogSpec:
+        """Catalogue of the guide items."""
+        return CatalogSpec.from_dict(self.guide_catalog)
+
+    @property
+    def coarse_spec(self) -> CatalogSpec:
+        """Catalogue of the coarse items."""
+        return CatalogSpec.from_dict(self.coarse_catalog)
+
+
+def table(pairs: list[Pair]) -> list[dict]:
+    """One row of plain values per pair, for people and for JSON."""
+    return [
+        {
+            "id": p.id,
+            "guide_time": p.guide_time.isoformat(timespec="seconds"),
+            "coarse_time": p.coarse_time.isoformat(timespec="seconds"),
+            "gap_s": round(p.gap_s, 1),
+            "gap_clock": p.gap_clock + (" (approximate)" if p.approximate else ""),
+            "item_gap_s": round(p.item_gap_s, 1),
+            "guide_cloud": round(p.guide_cloud, 4),
+            "coarse_cloud": round(p.coarse_cloud, 4),
+            "overlap": round(p.overlap, 4),
+            "guide_view_zenith_deg": round(p.guide_angles.view_zenith_deg, 1),
+            "coarse_view_zenith_deg": round(p.coarse_angles.view_zenith_deg, 1),
+            "guide_sun_zenith_deg": round(p.guide_angles.sun_zenith_deg, 1),
+            "coarse_sun_zenith_deg": round(p.coarse_angles.sun_zenith_deg, 1),
+            "frames": 1 + len(p.extra_coarse),
+        }
+        for p in pairs
+    ]
+
+
+def write_pairs(pairs: list[Pair], path: str | Path) -> None:
+    """Write a geoparquet table, one row per pair; items, catalogues and further frames are JSON inside."""
+    rows = [_row(pair) for pair in pairs]
+    outlines = [box(*lonlat_bbox(pair.geobox)) for pair in pairs]
+    columns = ["id", *(list(rows[0])[1:] if rows else _columns())]
+    frame = geopandas.GeoDataFrame(rows, columns=columns, geometry=outlines, crs="EPSG:4326")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """Read what `write_pairs` wrote.
+
+    Raises
+    ------
+    ConfigError
+        No such file, or not a table of pairs.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"no table of pairs at {path}; `satfuse pairs` writes one")
+    try:
+        frame = geopandas.read_parquet(path)
+        return [_pair(row) for row in frame.drop(columns="geometry").to_dict("records")]
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"{path} is not a table of pairs ({error}); `satfuse pairs` writes one") from error
+
+
+def _columns():
+    names = [f.name for f in fields(Pair) if f.name not in ("geobox", *_ANGLES)]
+    return [*names, "crs", "transform", "shape", *(f"{a}.{f.name}" for a in _ANGLES for f in fields(Angles))]
+
+
+def _row(pair):
+    row = {"id": pair.id, **{f.name: getattr(pair, f.name) for f in fields(Pair)}}
+    geobox = row.pop("geobox")
+    row |= {"crs": str(geobox.crs), "transform": list(geobox.affine)[:6], "shape": list(geobox.shape)}
+    for name in _ANGLES:
+        row |= {f"{name}.{key}": value for key, value in asdict(row.pop(name)).items()}
+    row["extra_coarse"] = [{**asdict(f), "time": f.time.isoformat()} for f in pair.extra_coarse]
+    return row | {name: json.dumps(row[name]) for name in _JSON}
+
+
+def _pair(row):
+    del row["id"]
+    shape = tuple(int(v) for v in row.pop("shape"))
+    row["geobox"] = GeoBox(shape, Affine(*row.pop("transform")), row.pop("crs"))
+    for name in _ANGLES:
+        row[name] = Angles(**{f.name: row.pop(f"{name}.{f.name}") for f in fields(Angles)})
+    row |= {name: json.loads(row[name]) for name in _JSON}
+    row["extra_coarse"] = tuple(
+        CoarseFrame(**f | {"items": tuple(f["items"]), "time": datetime.fromisoformat(f["time"])})
+        for f in row["extra_coarse"]
+    )
+    times = {name: row[name].to_pydatetime() for name in ("guide_time", "coarse_time")}
+    return Pair(**row | times | {"guide": tuple(row["guide"]), "coarse": tuple(row["coarse"])})

@@ -1,0 +1,158 @@
+"""Spectral responses: weights, coverage, and ESA's tables as an oracle."""
+
+import re
+import xml.etree.ElementTree as ET
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from satfuse.errors import BandError
+from satfuse.sensors.bands import (
+    S2_BANDS,
+    S2_NAMES,
+    S2C_CENTRE_FWHM_NM,
+    S3_BANDS,
+    S3_ENMAP_NAMES,
+    S3_NAMES,
+    bands,
+    wavelengths_nm,
+)
+from satfuse.sensors.srf import PLATFORMS, response, srf_matrix
+
+FINE = np.arange(350.0, 2600.0, 1.0)
+
+
+def names_of(platform):
+    return S2_NAMES if platform.startswith("S2") else S3_NAMES
+
+
+def centre_fwhm(wavelength, values):
+    centre = (wavelength * values).sum() / values.sum()
+    above = wavelength[values >= values.max() / 2]
+    return centre, above[-1] - above[0]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_rows_sum_to_one_and_constants_are_kept(platform):
+    weights, coverage = srf_matrix(platform, names_of(platform), FINE)
+    assert np.allclose(weights.sum(1), 1) and np.allclose(coverage, 1) and (weights >= 0).all()
+    assert np.allclose(weights @ np.full(len(FINE), 0.37), 0.37)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_ramp_reads_the_centre_of_the_band(platform):
+    names = names_of(platform)
+    weights, _ = srf_matrix(platform, names, FINE)
+    centres = [centre_fwhm(*response(platform, n))[0] for n in names]
+    assert np.allclose(weights @ FINE, centres, atol=0.6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_order_of_samples_does_not_matter(seed):
+    """EnMAP's detectors overlap: the samples come in any order, some of them unusable."""
+    rng = np.random.default_rng(seed)
+    wavelength = np.concatenate([np.arange(418.0, 994, 6.5), np.arange(902.0, 2446, 11.5)])
+    spectrum = 0.3 + 0.1 * np.sin(wavelength / 150)
+    usable = rng.random(len(wavelength)) > 0.1
+    order = rng.permutation(len(wavelength))
+    straight, covered = srf_matrix("S3A", S3_NAMES, wavelength, usable=usable)
+    mixed, covered_mixed = srf_matrix("S3A", S3_NAMES, wavelength[order], usable=usable[order])
+    assert np.allclose(covered, covered_mixed)
+    assert np.allclose(straight @ spectrum, mixed @ spectrum[order], equal_nan=True)
+    assert not np.nan_to_num(straight)[:, ~usable].any()
+
+
+def test_bands_outside_the_spectrum_are_nan_not_invented():
+    """EnMAP starts at 418 nm: Oa01 and Oa02 have no row."""
+    wavelength = np.concatenate([np.arange(418.2, 993.2, 6.4), np.arange(902.3, 2446, 11.6)])
+    weights, coverage = srf_matrix("S3A", S3_NAMES, wavelength)
+    lost = [n for n, row in zip(S3_NAMES, weights, strict=True) if np.isnan(row).all()]
+    assert lost == ["Oa01", "Oa02"] and tuple(n for n in S3_NAMES if n not in lost) == S3_ENMAP_NAMES
+    assert (coverage[:2] < 0.5).all() and (coverage[2:] > 0.95).all()
+
+
+def test_a_gap_in_the_samples_is_not_bridged():
+    usable = (FINE < 1500) | (FINE > 1700)
+    weights, _ = srf_matrix("S2A", ["B11", "B12"], FINE, usable=usable)
+    assert np.isnan(weights[0]).all() and np.isfinite(weights[1]).all()
+
+
+def test_bands_are_ascending_in_nominal_wavelength():
+    assert list(wavelengths_nm(S3_NAMES)) == sorted(wavelengths_nm(S3_NAMES)) and len(S3_NAMES) == 21
+    assert len(S2_NAMES) == 12 and [b.gsd_m for b in bands(["B02", "B05", "B09"])] == [10, 20, 60]
+
+
+def test_unknown_names():
+    for call in (lambda: response("S2D", "B02"), lambda: response("S2A", "Oa01"), lambda: bands(["B99"])):
+        with pytest.raises(BandError, match=r"unknown|no band"):
+            call()
+
+
+def table_of(path):
+    """Band name -> (n, 2) wavelength in nm and response."""
+    out, name = {}, None
+    for line in path.read_text().splitlines():
+        if found := re.match(r"^[#;]+\s*(?:\S+\s+)?band\s+(\S+)\s*$", line, re.IGNORECASE):
+            name = found[1]
+            out[name] = []
+        elif name and line.strip() and line[0] not in "#;":
+            out[name].append([float(v) for v in line.split()])
+    return {k: np.array(v) * ([1000, 1] if "SLSTR" in path.name else [1, 1]) for k, v in out.items()}
+
+
+def key_in(table, band):
+    short = band[1:].lstrip("0") if band.startswith("B") else band.removesuffix("N")
+    return next(k for k in (band, short, band[1:]) if k in table)
+
+
+@pytest.mark.samples
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_centres_and_widths_agree_with_the_published_tables(samples, platform):
+    files = (
+        [f"{platform}_MSI_V4.txt"] if platform.startswith("S2") else [f"{platform}_OLCI.txt", f"{platform}_SLSTR.txt"]
+    )
+    tables = {k: v for f in files for k, v in table_of(samples / "srf" / f).items()}
+    for name in names_of(platform):
+        published = tables[key_in(tables, name)]
+        centre, width = centre_fwhm(published[:, 0], published[:, 1])
+        ours_centre, ours_width = centre_fwhm(*response(platform, name))
+        wide = name in ("B11", "B12", "S5N", "S6N")
+        assert ours_centre == pytest.approx(centre, abs=6 if wide else 2), name
+        assert ours_width == pytest.approx(width, abs=8 if wide else 5.1), name
+
+
+@pytest.mark.parametrize(("platform", "table"), [("S2A", S2_BANDS), ("S3A", S3_BANDS)])
+def test_nominal_bands_lie_where_their_response_lies(platform, table):
+    for band in table:
+        centre, width = centre_fwhm(*response(platform, band.name))
+        assert centre == pytest.approx(band.wavelength_nm, abs=5 if band.wavelength_nm < 1100 else 13), band.name
+        if band.name != "Oa21":  # the detector fades within it
+            assert width == pytest.approx(band.fwhm_nm, rel=0.3, abs=5), band.name
+
+
+@pytest.mark.samples
+def test_centres_agree_with_the_product_metadata(samples, tmp_path):
+    """MTD_MSIL2A.xml carries the responses of S2A in steps of 1 nm."""
+    (path,) = samples.glob("s3_syn_senegal/S2A*20230911*.SAFE.zip")
+    with zipfile.ZipFile(path) as archive:
+        root = ET.fromstring(archive.read(next(n for n in archive.namelist() if n.endswith("MTD_MSIL2A.xml"))))
+    seen = 0
+    for information in root.iter("Spectral_Information"):
+        name = information.get("physicalBand")
+        name = name if name == "B8A" else f"B{int(name[1:]):02d}"
+        if name in S2_NAMES:
+            values = np.array(information.findtext("Spectral_Response/VALUES").split(), float)
+            wavelength = float(information.findtext("Wavelength/MIN")) + np.arange(len(values))
+            centre, _ = centre_fwhm(wavelength, values)
+            assert centre_fwhm(*response("S2A", name))[0] == pytest.approx(centre, abs=6 if name > "B1" else 2), name
+            seen += 1
+    assert seen == 12
+
+
+def test_s2c_is_built_from_its_measured_numbers():
+    for name, (centre, width) in S2C_CENTRE_FWHM_NM.items():
+        assert centre_fwhm(*response("S2C", name)) == pytest.approx((centre, width), abs=1.5)
