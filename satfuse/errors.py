@@ -52,6 +52,10 @@ class CheckpointError(SatfuseError):
     """A checkpoint with other bands, a wrong hash, or an unknown model."""
 
 
+class TrainError(SatfuseError):
+    """A training that diverged."""
+
+
 class ProductError(SatfuseError):
     """A product that is missing, incomplete or fails its checks."""
 

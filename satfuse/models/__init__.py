@@ -1,0 +1,54 @@
+"""Fusion models behind one interface. `create` makes them, `complete` adds the bands that one lacks."""
+
+import inspect
+
+from satfuse.errors import ConfigError, MissingExtraError
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("torch", "models") from error
+
+from satfuse.models.bicubic import Bicubic
+from satfuse.models.completed import complete
+from satfuse.models.fusformer import Fusformer
+from satfuse.models.interface import Fused, FusionModel, State
+from satfuse.models.regression import Regression
+from satfuse.models.spectral import Spectral
+
+__all__ = ["MODELS", "Fused", "FusionModel", "State", "complete", "create"]
+
+MODELS: dict[str, type[FusionModel]] = {
+    "bicubic": Bicubic,
+    "regression": Regression,
+    "spectral": Spectral,
+    "fusformer": Fusformer,
+}
+
+
+def create(name: str, *, guide_bands, coarse_bands, ratio: int, **options) -> FusionModel:
+    """Make a model by its name, with fresh weights where it has any.
+
+    Parameters
+    ----------
+    name : one of `MODELS`.
+    guide_bands, coarse_bands : numbers of bands, or band names; see `FusionModel`.
+    ratio : fine pixels per coarse pixel.
+    options : of the model's class, such as `width` of `spectral`.
+
+    Raises
+    ------
+    ConfigError
+        An unknown model or an option that it does not have; the message lists the known ones.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    known = set(inspect.signature(MODELS[name]).parameters) - {"guide_bands", "coarse_bands", "ratio"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ConfigError(
+            f"model {name} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}"
+        )
+    model = MODELS[name](guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio, **options)
+    model.options = dict(options)
+    return model

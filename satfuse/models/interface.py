@@ -34,17 +34,29 @@ class FusionModel(torch.nn.Module):
     name : the name that `satfuse.models.create` knows.
     any_ratio : True = `forward` takes the ratio from its inputs.
     uses_coarse_frames : True = coarse may be (b, t, c, h, w); others take frame 0.
+    needs_weights : True = useless before training; False = can be used by its name alone.
+    options : what `satfuse.models.create` was given beside bands and ratio.
+    band_source : for each coarse band, the name of the model that makes it.
     """
 
     name: str
     any_ratio = True
     uses_coarse_frames = False
+    needs_weights = True
 
     def __init__(self, *, guide_bands, coarse_bands, ratio: int):
         super().__init__()
+        self.options: dict = {}
         self.guide_bands = band_names(guide_bands, S2_NAMES)
         self.coarse_bands = band_names(coarse_bands, S3_NAMES, S3_ENMAP_NAMES)
         self.ratio = int(ratio)
+
+    @property
+    def band_source(self) -> tuple[str, ...]:
+        return (self.name,) * len(self.coarse_bands)
+
+    def set_statistics(self, guide_mean, guide_std, coarse_mean, coarse_std) -> None:
+        """Take the mean and standard deviation (c,) of the training set; models that normalise keep them as buffers."""
 
     def reach(self, ratio: int) -> int | None:
         """Coarse pixels of context on each side that make a tile's core exact; None = the whole image."""

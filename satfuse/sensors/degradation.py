@@ -102,7 +102,8 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
     dtype = np.float32 if image.dtype == np.float32 else np.float64
     if valid is None:
         total = rows.sum(1)[:, None] * columns.sum(1)[None]
-        return (rows @ image.astype(np.float64) @ columns.T / total).astype(dtype)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (rows @ image.astype(np.float64) @ columns.T / total).astype(dtype)
     valid = np.asarray(valid, bool)
     weight = rows @ valid.astype(np.float64) @ columns.T
     filled = np.where(valid, image, 0.0).astype(np.float64)
@@ -118,5 +119,6 @@ def _axis_matrix(size: int, kernel: PsfKernel) -> np.ndarray:
     for i in range(count):
         start = i * kernel.ratio + kernel.first
         a, b = max(start, 0), min(start + len(kernel.weights), size)
-        matrix[i, a:b] = kernel.weights[a - start : b - start]
+        if a < b:  # a large shift can put the whole kernel outside the image
+            matrix[i, a:b] = kernel.weights[a - start : b - start]
     return matrix

@@ -1,0 +1,6 @@
+"""Training cubes: EnMAP scenes simulated as Sentinel-2 and Sentinel-3, or real pairs, in one sharded Zarr v3 store."""
+
+from satfuse.cube.build import build, build_pairs
+from satfuse.cube.store import Cube, CubeScene, open_cube
+
+__all__ = ["Cube", "CubeScene", "build", "build_pairs", "open_cube"]

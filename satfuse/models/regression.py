@@ -1,0 +1,88 @@
+"""Spectral regression fitted on the scene at 300 m, with the coarse residual added back.
+
+The regression and residual steps of Fit-FC (Wang and Atkinson 2018) without its time step: `y ~ A g + b` by
+least squares on the coarse grid, then `A g + b + up(y - degrade(A g + b))` on the fine grid.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from satfuse.errors import ConfigError, GridError
+from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
+from satfuse.models.observation import degrade, upsample
+from satfuse.sensors.bands import S2_BANDS
+from satfuse.sensors.degradation import psf_radius
+
+MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
+# By how much (standard deviation, reflectance) a guide band at fine scale differs from the mixture that the map is fitted
+# on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without the second term least
+# squares trades bands of differing sharpness against each other, and every edge becomes an error (docs/quality.md).
+NOISE, BLUR_PER_OCTAVE = 0.001, 0.02
+COARSE_PIXEL_M = 300
+
+
+class Regression(FusionModel):
+    """One linear map from guide bands to each coarse band per field; needs no weights."""
+
+    name = "regression"
+    needs_weights = False
+
+    def reach(self, ratio):
+        return psf_radius(MAX_PSF_SIGMA) + 1 + 2  # residual, its local mean, its interpolation
+
+    def guide_sigma(self) -> torch.Tensor:
+        """(c_guide,) what a guide band may be off by at fine scale; bands without a known name count as sharp."""
+        pixel_m = COARSE_PIXEL_M / self.ratio
+        known = {b.name: b.gsd_m for b in S2_BANDS}
+        octaves = [math.log2(max(known.get(name, 0) / pixel_m, 1)) for name in self.guide_bands]
+        return torch.tensor([NOISE + BLUR_PER_OCTAVE * o for o in octaves])
+
+    def fit(self, guide_coarse, coarse, valid, *, psf_sigma):
+        """Ridge regression on valid pixels: `weights` (c_coarse, c_guide), `bias` (c_coarse), `psf_sigma` ().
+
+        The penalty of a band is its `guide_sigma` squared, as for inputs with errors of that size; with no valid pixel
+        the weights are 0.
+
+        Raises
+        ------
+        GridError
+            `psf_sigma` above 1 coarse pixel, beyond which `reach` would not hold.
+        """
+        if not 0 < psf_sigma <= MAX_PSF_SIGMA:
+            raise GridError(f"{psf_sigma=} is outside (0, {MAX_PSF_SIGMA}] coarse pixels")
+        g, y = guide_coarse[:, valid].double(), coarse[:, valid].double()
+        count = max(int(valid.sum()), 1)
+        g_mean, y_mean = g.sum(1, keepdim=True) / count, y.sum(1, keepdim=True) / count
+        z = g - g_mean
+        gram = z @ z.T / count + self.guide_sigma().to(z).square().diag()
+        weights = torch.linalg.solve(gram, z @ (y - y_mean).T / count).T
+        bias = (y_mean - weights @ g_mean)[:, 0]
+        sigma = torch.tensor(float(psf_sigma), dtype=torch.float64)
+        return {"weights": weights.to(coarse.dtype), "bias": bias.to(coarse.dtype), "psf_sigma": sigma}
+
+    def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
+        if not state:
+            raise ConfigError("the regression model needs the state that its fit returned for this field")
+        coarse = first_frame(coarse)
+        if coarse_valid is not None:
+            coarse_valid = first_frame(coarse_valid)
+        ratio = input_ratio(guide, coarse)
+        weights = state["weights"].to(guide)[..., None, None]
+        bias = state["bias"].to(guide)
+        # degrading is linear and keeps constants, so the guide's few bands are degraded, not the trend's many
+        guide_coarse = degrade(guide, ratio, float(state["psf_sigma"]), valid=guide_valid)
+        residual = coarse - F.conv2d(guide_coarse, weights, bias)
+        known = torch.isfinite(residual)
+        if coarse_valid is not None:
+            known &= coarse_valid
+        residual = _fill(torch.where(known, residual, 0.0), known.to(residual.dtype))
+        return Fused(F.conv2d(guide, weights, bias).add_(upsample(residual, ratio)))
+
+
+def _fill(residual, known):
+    """Unknown pixels take the mean of their known neighbours (3 x 3), or 0 without any."""
+    share = F.avg_pool2d(known, 3, 1, 1)
+    mean = F.avg_pool2d(residual, 3, 1, 1) / share.clamp(min=1e-6)
+    return torch.where(known > 0, residual, mean)

@@ -1,0 +1,258 @@
+"""What holds for every model, and the known truths of each."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from satfuse import models  # noqa: E402
+from satfuse.errors import BandError, ConfigError, GridError  # noqa: E402
+from satfuse.models.fusformer import attention  # noqa: E402
+from satfuse.models.observation import degrade, upsample  # noqa: E402
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
+
+FINITE = ["bicubic", "regression", "spectral"]
+
+
+def trained_like(name, coarse_bands=21, ratio=10):
+    """A model whose weights are not at their start, so that every part of it acts."""
+    torch.manual_seed(1)
+    model = models.create(name, guide_bands=12, coarse_bands=coarse_bands, ratio=ratio).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.double()
+
+
+def scene(h=18, w=22, ratio=10, bands=21, seed=0):
+    """Guide and the coarse image of a target that depends on the guide and on more."""
+    generator = torch.Generator().manual_seed(seed)
+    rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    guide = upsample(rand(1, 12, 2 * h, 2 * w), ratio // 2)
+    target = torch.einsum("kc,bchw->bkhw", rand(bands, 12) / 12, guide) + 0.1 * upsample(rand(1, bands, h, w), ratio)
+    return guide, degrade(target, ratio), target
+
+
+def fitted(model, guide, coarse, guide_valid=None, coarse_valid=None):
+    ratio = guide.shape[-1] // coarse.shape[-1]
+    at_coarse = degrade(guide, ratio, valid=guide_valid)
+    valid = at_coarse.isfinite().all(1)[0]
+    if coarse_valid is not None:
+        valid &= coarse_valid[0, 0]
+    return model.fit(at_coarse[0].nan_to_num(0.0), coarse[0], valid, psf_sigma=0.5008)
+
+
+def test_create_names_what_it_knows():
+    with pytest.raises(ConfigError, match="bicubic, regression, spectral, fusformer"):
+        models.create("srcnn", guide_bands=12, coarse_bands=21, ratio=30)
+    with pytest.raises(ConfigError, match="no option dropout; it has: depth, width"):
+        models.create("spectral", guide_bands=12, coarse_bands=21, ratio=30, dropout=0.1)
+    with pytest.raises(BandError, match="B99"):
+        models.create("spectral", guide_bands=("B02", "B99"), coarse_bands=21, ratio=30)
+
+
+def test_numbers_of_bands_mean_the_known_sets():
+    model = models.create("bicubic", guide_bands=12, coarse_bands=19, ratio=30)
+    assert model.guide_bands == S2_NAMES and model.coarse_bands == S3_ENMAP_NAMES
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+@pytest.mark.parametrize("ratio", [10, 15, 30])
+def test_gives_the_coarse_bands_on_the_guides_grid(name, ratio):
+    model = trained_like(name, ratio=ratio)
+    generator = torch.Generator().manual_seed(0)
+    guide = torch.rand(2, 12, ratio, 2 * ratio, generator=generator, dtype=torch.float64)
+    coarse = torch.rand(2, 21, 1, 2, generator=generator, dtype=torch.float64)
+    state = fitted(model, guide[:1], coarse[:1])
+    with torch.inference_mode():
+        image = model(guide, coarse, state=state).image
+        frames = model(guide, torch.stack([coarse, coarse + 1], 1), state=state).image
+    assert image.shape == (2, 21, ratio, 2 * ratio) and image.isfinite().all()
+    assert torch.equal(frames, image)  # frame 0 is taken by models without frames
+    with pytest.raises(GridError, match="integer multiple"):
+        model(guide[..., :-1], coarse, state=state)
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_tiled_equals_untiled_within_the_reach(name):
+    model, ratio = trained_like(name).float(), 10
+    guide, coarse, _ = (x.float() for x in scene())
+    generator = torch.Generator().manual_seed(3)
+    guide_valid = upsample(torch.rand(1, 1, 18, 22, generator=generator), ratio) > 0.2
+    coarse_valid = torch.rand(1, 1, 18, 22, generator=generator) > 0.2
+    state = fitted(model, guide, coarse, guide_valid, coarse_valid)
+    kinds = {"state": state}
+    with torch.inference_mode():
+        whole = model(guide, coarse, guide_valid=guide_valid, coarse_valid=coarse_valid, **kinds).image
+        for top, left in ((0, 0), (7, 9), (13, 17)):  # corner, middle, corner: cores of 5 x 5 coarse pixels
+            box, inner = _box(top, left, 5, model.reach(ratio), coarse.shape[-2:])
+            fine = tuple(slice(s.start * ratio, s.stop * ratio) for s in box)
+            valid = {"guide_valid": guide_valid[..., *fine], "coarse_valid": coarse_valid[..., *box]}
+            tile = model(guide[..., *fine], coarse[..., *box], **valid, **kinds).image
+            core = tuple(slice(s.start * ratio, s.stop * ratio) for s in inner)
+            expected = whole[..., top * ratio : (top + 5) * ratio, left * ratio : (left + 5) * ratio]
+            torch.testing.assert_close(tile[..., *core], expected, atol=1e-5, rtol=0)
+
+
+def _box(top, left, side, halo, shape):
+    """Coarse slices of the tile with its halo, and of the core inside the tile."""
+    box = tuple(slice(max(a - halo, 0), min(a + side + halo, n)) for a, n in zip((top, left), shape, strict=True))
+    inner = tuple(slice(a - s.start, a - s.start + side) for a, s in zip((top, left), box, strict=True))
+    return box, inner
+
+
+def test_the_reach_of_a_smaller_halo_would_not_do():
+    """The tile test can fail: one coarse pixel less of context changes bicubic's core."""
+    guide, coarse, _ = scene()
+    model = trained_like("bicubic")
+    whole = model(guide, coarse).image[..., 50:100, 50:100]
+    tile = model(guide[..., 40:110, 40:110], coarse[..., 4:11, 4:11]).image[..., 10:60, 10:60]
+    assert (tile - whole).abs().max() > 1e-3
+
+
+def test_regression_recovers_a_linear_target():
+    """A target that is linear in sharp guide bands comes back, edges and a differing bias included."""
+    guide = scene(bands=2)[0][:, :4]
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.rand(21, 4, generator=generator, dtype=torch.float64) / 4
+    target = torch.einsum("kc,bchw->bkhw", weights, guide) + 0.05
+    model = models.create("regression", guide_bands=("B02", "B03", "B04", "B08"), coarse_bands=21, ratio=10)
+    coarse = degrade(target, 10)
+    state = fitted(model, guide, coarse)
+    image = model(guide, coarse, state=state).image
+    assert (image - target).square().mean().sqrt() < 1e-4
+    assert (upsample(coarse, 10) - target).square().mean().sqrt() > 1e-2
+
+
+def test_regression_does_not_trade_a_sharp_band_against_its_blurred_twin():
+    """B04 and B05 of one surface, B05 natively 20 m: their difference at edges is blur, not spectrum."""
+    generator = torch.Generator().manual_seed(3)
+    surface = (torch.rand(1, 1, 540, 540, generator=generator, dtype=torch.float64) > 0.7).double() * 0.3
+    noise = 0.002 * torch.randn(1, 2, 540, 540, generator=generator, dtype=torch.float64)
+    twin = upsample(torch.nn.functional.avg_pool2d(surface, 2), 2)
+    guide, coarse = torch.cat([surface, twin], 1) + noise, degrade(surface, 30)
+    coarse = coarse + 0.002 * torch.randn(coarse.shape, generator=generator, dtype=torch.float64)
+    model = models.create("regression", guide_bands=("B04", "B05"), coarse_bands=("Oa08",), ratio=30)
+    image = model(guide, coarse, state=fitted(model, guide, coarse)).image
+    assert (image - surface).square().mean().sqrt() < 0.1 * surface.std()
+
+
+def test_regression_is_consistent_with_the_coarse_image():
+    guide, coarse, _ = scene()
+    model = trained_like("regression")
+    error = degrade(model(guide, coarse, state=fitted(model, guide, coarse)).image, 10) - coarse
+    trend = model(guide, coarse * 0, state=fitted(model, guide, coarse)).image  # what no residual would give
+    assert error.square().mean() < 0.2 * (degrade(trend, 10) - coarse).square().mean()
+
+
+def test_regression_ignores_invalid_pixels():
+    guide, coarse, _ = scene()
+    coarse_valid = torch.ones(1, 1, 18, 22, dtype=bool)
+    coarse_valid[..., 5:9, 6:12] = False
+    model = trained_like("regression")
+    clean = fitted(model, guide, coarse, coarse_valid=coarse_valid)
+    wild = torch.where(coarse_valid, coarse, 9.0)
+    spoiled = fitted(model, guide, wild, coarse_valid=coarse_valid)
+    assert all(torch.equal(clean[k], spoiled[k]) for k in clean)
+    images = [model(guide, c, state=clean, coarse_valid=coarse_valid).image for c in (coarse, wild)]
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 5])
+def test_regression_stays_finite_on_degenerate_scenes(pixels):
+    guide, coarse, _ = scene()
+    guide[:, 3] = 0.25  # a band without variance
+    guide[:, 4] = guide[:, 5]  # two equal bands
+    valid = torch.zeros(18, 22, dtype=bool)
+    valid.view(-1)[:pixels] = True
+    model = trained_like("regression")
+    state = model.fit(degrade(guide, 10)[0], coarse[0], valid, psf_sigma=0.5)
+    image = model(guide, coarse, state=state, coarse_valid=valid[None, None]).image
+    assert image.isfinite().all() and image.abs().max() < 10
+    with pytest.raises(GridError, match="psf_sigma"):
+        model.fit(degrade(guide, 10)[0], coarse[0], valid, psf_sigma=1.5)
+    with pytest.raises(ConfigError, match="needs the state"):
+        model(guide, coarse)
+
+
+def test_spectral_starts_as_bicubic_and_uses_each_pixel_alone():
+    guide, coarse, _ = scene(4, 4)
+    fresh = models.create("spectral", guide_bands=12, coarse_bands=21, ratio=10).double()
+    torch.testing.assert_close(fresh(guide, coarse).image, upsample(coarse, 10))
+    model = trained_like("spectral")
+    model.set_statistics(*(torch.full((n,), v) for n, v in ((12, 0.3), (12, 0.1), (21, 0.2), (21, 0.2))))
+    before = model(guide, coarse).image
+    changed = guide.clone()
+    changed[..., 7, 9] += 0.1
+    difference = (model(changed, coarse).image - before).abs().amax(1)[0]
+    assert difference[7, 9] > 1e-4 and difference.count_nonzero() == 1
+    with torch.inference_mode():  # the pass in strips is the same function
+        torch.testing.assert_close(model(guide, coarse).image, before)
+
+
+@pytest.mark.parametrize(("coarse", "guide", "count"), [(31, 3, 111_247), (21, 12, 106_869), (19, 12, 105_907)])
+def test_fusformer_has_the_published_parameters(coarse, guide, count):
+    model = models.create("fusformer", guide_bands=guide, coarse_bands=coarse, ratio=4)
+    assert sum(p.numel() for p in model.parameters()) == count == 481 * coarse + 48 * guide + 96_192
+
+
+def test_attention_in_rows_and_fused_equal_the_explicit_softmax():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 150, 16, generator=generator)
+    explicit = torch.softmax(q @ k.mT * 0.25, -1) @ v
+    for rows in (7, 64, 150):
+        torch.testing.assert_close(attention(q, k, v, rows), explicit, atol=1e-5, rtol=0)
+
+
+def test_fusformer_chunked_equals_full():
+    guide, coarse, _ = (x.float() for x in scene(3, 4))
+    full = trained_like("fusformer").float()
+    chunked = models.create("fusformer", guide_bands=12, coarse_bands=21, ratio=10, attention_rows=97)
+    chunked.load_state_dict(full.state_dict())
+    torch.testing.assert_close(chunked(guide, coarse).image, full(guide, coarse).image, atol=1e-5, rtol=0)
+
+
+def test_fusformer_adds_a_highpass_image_to_the_upsampled_coarse():
+    guide, coarse, _ = scene(3, 4)
+    model = trained_like("fusformer")
+    for parameter in model.highpass[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(model(guide, 3 * coarse).image, upsample(3 * coarse, 10))  # no clamp at 1
+    assert model.reach(30) is None
+
+
+def test_fusformer_tokens_have_no_position():
+    model = trained_like("fusformer")
+    pixels = torch.rand(2, 80, 33, dtype=torch.float64)
+    order = torch.randperm(80)
+    torch.testing.assert_close(model.transform(pixels[:, order]), model.transform(pixels)[:, order])
+
+
+@pytest.mark.parametrize("name", ["spectral", "fusformer"])
+def test_a_gradient_reaches_every_parameter(name):
+    model = trained_like(name)
+    guide, coarse, target = scene(2, 2)
+    (model(guide, coarse).image - target).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_completed_takes_missing_bands_from_the_regression():
+    guide, coarse, _ = scene()
+    small = trained_like("spectral", coarse_bands=S3_ENMAP_NAMES)
+    order = (*S3_NAMES[5:], *S3_NAMES[:5])
+    model = models.complete(small, order, 10)
+    index = [S3_NAMES.index(b) for b in order]
+    shuffled = coarse[:, index]
+    state = fitted(model, guide, shuffled)
+    image = model(guide, shuffled, state=state).image
+    alone = small(guide, coarse[:, 2:]).image
+    regression = trained_like("regression")
+    fit = fitted(regression, guide, coarse)
+    rest = regression(guide, coarse, state=fit).image
+    for place, band in enumerate(order):
+        known = band in S3_ENMAP_NAMES
+        expected = alone[:, S3_ENMAP_NAMES.index(band)] if known else rest[:, S3_NAMES.index(band)]
+        torch.testing.assert_close(image[:, place], expected)
+        assert model.band_source[place] == ("spectral" if known else "regression")
+    assert model.reach(10) == 6 and models.complete(small, S3_ENMAP_NAMES, 10) is small
+    with pytest.raises(BandError, match="needs coarse bands Oa03"):
+        models.complete(small, S3_NAMES[:2], 10)

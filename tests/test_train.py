@@ -1,0 +1,189 @@
+import csv
+import json
+
+import cube_scenes
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("xbatcher")
+pytestmark = pytest.mark.torch
+
+from satfuse import checkpoint, cube  # noqa: E402
+from satfuse.batch import BatchConfig  # noqa: E402
+from satfuse.errors import (  # noqa: E402
+    CheckpointError,
+    ConfigError,
+    CubeError,
+    TrainError,
+)
+from satfuse.losses import Score, fusion_loss, spectral_angle  # noqa: E402
+from satfuse.train import TrainConfig, fit  # noqa: E402
+from satfuse.train.config import learning_rate  # noqa: E402
+
+SMALL = {"epochs": 3, "state_every": 4, "tensorboard": False, "batches": {"patch": 40, "size": 4}}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    path = tmp_path_factory.mktemp("train") / "c.zarr"
+    scenes = {f"s{i}": cube_scenes.enmap_scene(i, 120, lon=6 + i, hole=i == 0) for i in range(4)}
+    return cube.build(scenes, path, split={"s0": "train", "s1": "train", "s2": "val", "s3": "test"})
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(**changes):
+    return TrainConfig.from_dict(SMALL | changes)
+
+
+def test_spectral_learns_and_beats_bicubic_on_places_it_never_saw(built, tmp_path):
+    settings = config(epochs=12, tensorboard=True, batches={"patch": 40, "size": 4, "coverage": 2.0})
+    metrics = fit(built.path, settings, tmp_path / "out")
+    for split in ("val", "test"):
+        for name in ("sam_deg", "rmse"):
+            trained, untrained, bicubic = (metrics[f"{split}_{name}{k}"] for k in ("", "_untrained", "_bicubic"))
+            assert trained < 0.5 * bicubic and trained < 0.5 * untrained
+    _, card = checkpoint.load(tmp_path / "out", coarse_bands=built.coarse_bands)
+    assert card.metrics == metrics and card.data["scenes"]["test"] == ["s3"]
+    assert card.normalisation["mean"][:12] == pytest.approx(built.statistics["guide"]["mean"])
+    rows = list(csv.DictReader((tmp_path / "out-run/metrics.csv").open()))
+    assert [int(r["epoch"]) for r in rows] == list(range(12))
+    assert min(float(r["val_rmse"]) for r in rows) == metrics["val_rmse"]  # the best epoch is the one that is kept
+    assert list((tmp_path / "out-run/tensorboard").iterdir()) and not (tmp_path / "out-run/state").exists()
+    assert fit(built.path, settings, tmp_path / "out", progress=_fail) == metrics  # done: no step more
+
+
+def _fail(*_):
+    raise AssertionError("a finished training must not step")
+
+
+FUSFORMER = {"model": "fusformer", "epochs": 1, "state_every": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "deadlines"),
+    [
+        ({}, (6, 3, 9)),  # between two states, before the first state of the rest, past an epoch's end
+        (FUSFORMER | {"batches": {"patch": 20, "size": 4, "coverage": 0.2}}, (3,)),
+    ],
+)
+def test_a_killed_run_ends_in_the_same_bits(built, tmp_path, changes, deadlines):
+    settings = config(**changes)
+    undisturbed = fit(built.path, settings, tmp_path / "a")
+    for deadline in deadlines:
+        with pytest.raises(KeyboardInterrupt):
+            fit(built.path, settings, tmp_path / "b", progress=_Deadline(deadline))
+        assert not (tmp_path / "b").exists()
+    assert fit(built.path, settings, tmp_path / "b") == undisturbed
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in "ab"]
+    assert weights[0] == weights[1]
+    logs = [(tmp_path / f"{run}-run/metrics.csv").read_text() for run in "ab"]
+    assert logs[0] == logs[1]
+
+
+class _Deadline:
+    """Dies after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self, *_):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_the_state_is_plain_and_belongs_to_its_settings(built, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(built.path, config(), tmp_path / "out", progress=_Deadline(5))
+    state = tmp_path / "out-run/state"
+    assert sorted(p.name for p in state.iterdir()) == ["state.json", "state.safetensors"]
+    assert json.loads((state / "state.json").read_text())["position"]["batch"] == 4
+    with pytest.raises(ConfigError, match=r"another learning_rate: 0\.002, now 0\.5"):
+        fit(built.path, config(learning_rate=0.5), tmp_path / "out")
+    (state / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="damaged"):
+        fit(built.path, config(), tmp_path / "out")
+
+
+def test_stops_early(built, tmp_path):
+    metrics = fit(built.path, config(learning_rate=1e-30, schedule="step", epochs=9, patience=0), tmp_path / "out")
+    assert metrics["epochs"] == 2  # the first is the best, the second is no better
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"learning_rate": 1e-3},
+        {"weight_decay": 0.5},
+        {"clip": 0.01},
+        {"schedule": "step", "step_epochs": 1},
+        {"loss": "mse"},
+        {"sam_weight": 0.0},
+        {"options": {"width": 16}},
+        {"batches": {"patch": 40, "size": 4, "gain": 0.2}},
+    ],
+)
+def test_every_setting_changes_the_weights(built, tmp_path, changes):
+    for name, settings in (("a", config(epochs=2)), ("b", config(**{"epochs": 2} | changes))):
+        fit(built.path, settings, tmp_path / name)
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert a != b
+
+
+def test_a_diverging_run_says_so(built, tmp_path):
+    with pytest.raises(TrainError, match=r"loss became (nan|inf) at learning rate .*; lower"):
+        fit(built.path, config(learning_rate=1e25, clip=1e30, loss="mse"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_what_cannot_be_trained(built, tmp_path):
+    with pytest.raises(ConfigError, match="regression has no weights to train"):
+        fit(built.path, config(model="regression"), tmp_path / "out")
+    with pytest.raises(ConfigError, match="unknown training key 'epoch'; known: model"):
+        TrainConfig.from_dict({"epoch": 3})
+    with pytest.raises(ConfigError, match=r"unknown training\.batches key 'size_px'"):
+        TrainConfig.from_dict({"batches": {"size_px": 3}})
+    with pytest.raises(ConfigError, match="schedule 'linear' is unknown; known: cosine, step"):
+        TrainConfig(schedule="linear")
+    one = cube.build({"s": cube_scenes.enmap_scene(0, 120)}, tmp_path / "one.zarr")
+    with pytest.raises(CubeError, match="no scene in split 'val'"):
+        fit(one.path, config(), tmp_path / "out")
+
+
+def test_schedules():
+    cosine, step = TrainConfig(epochs=10, learning_rate=1.0), config(schedule="step", step_epochs=2, learning_rate=1.0)
+    assert [learning_rate(cosine, 0, p) for p in (0, 5, 10)] == pytest.approx([1.0, 0.5, 0.0])
+    assert [learning_rate(step, e, e) for e in (0, 1, 2, 4)] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+def test_losses_and_scores_against_numpy_metrics():
+    from satfuse import metrics
+
+    generator = torch.Generator().manual_seed(0)
+    image, target = torch.rand(2, 1, 5, 8, 9, generator=generator)
+    valid = torch.rand(1, 1, 8, 9, generator=generator) > 0.3
+    score = Score()
+    score.add(image[..., :4], target[..., :4], valid[..., :4])
+    score.add(image[..., 4:], target[..., 4:], valid[..., 4:])
+    arrays = image[0].numpy(), target[0].numpy(), valid[0, 0].numpy()
+    assert score.result()["rmse"] == pytest.approx(metrics.rmse(*arrays))
+    assert score.result()["sam_deg"] == pytest.approx(metrics.sam_deg(*arrays))
+    assert spectral_angle(image, 3 * image).abs().max() < 1e-6
+    keep = valid.expand_as(image)
+    assert fusion_loss(image, target, valid) == pytest.approx(float((image - target)[keep].abs().mean()))
+    assert fusion_loss(image, target, valid, kind="mse") == pytest.approx(float((image - target)[keep].square().mean()))
+    turned = fusion_loss(image, 2 * image, valid, sam_weight=1.0) - fusion_loss(image, 2 * image, valid)
+    assert float(turned) == pytest.approx(0.0, abs=1e-6)
+    assert fusion_loss(image, target, valid, sam_weight=1.0) > fusion_loss(image, target, valid) + 0.01
+
+
+def test_batch_settings_are_part_of_the_config():
+    assert TrainConfig.from_dict({"batches": {"patch": 80}}).batches == BatchConfig(patch=80)
