@@ -7,9 +7,9 @@ from pathlib import Path
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
-from flows.pipeline import pipeline  # noqa: E402  the log level is read at import
-from satfuse.demo import run_demo  # noqa: E402
-from satfuse.pipeline import Job, JobResult  # noqa: E402
+from flows.pipeline import pipeline
+from satfuse.demo import run_demo
+from satfuse.pipeline import Job, JobResult
 
 
 def run_flow(job: Job) -> JobResult:
@@ -19,4 +19,4 @@ def run_flow(job: Job) -> JobResult:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    run_demo(Path("demo-out"), run=run_flow)
+    run_demo(Path("demo-out"), job=run_flow)

@@ -51,6 +51,4 @@ def pipeline(
         model = train_model(cube, str(folder / "checkpoint"), {"model": model, **(train or {})})
     products = fuse_field(pairs, model, store, scheduler)
     reports = [validate_field(item, str(folder / "reports")) for item in products]
-    return asdict(
-        JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports))
-    )
+    return asdict(JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports)))

@@ -15,7 +15,7 @@ from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.swath import rectify
 from satfuse.pairing import Pair
 from satfuse.readers import sentinel2, sentinel3_syn
-from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, psf_kernel
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TIE, psf_kernel
 from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def degrade_guide(guide, valid, ratio: int, psf_sigma: float = DEFAULT_PSF_SIGMA
     for (rows, columns), values in dask.compute(*parts):
         sums[:, rows, columns] += values
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(sums[-1] >= 0.5, sums[:-1] / sums[-1], np.nan).astype(np.float32)
+        return np.where(sums[-1] > 0.5 - TIE, sums[:-1] / sums[-1], np.nan).astype(np.float32)
 
 
 def _partial_sums(guide, valid, place, kernel, size):

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from satfuse.errors import GridError
-from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, PsfKernel, psf_kernel
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TIE, PsfKernel, psf_kernel
 
 CUBIC = -0.75  # parameter of the cubic convolution kernel (Keys 1981), the one that torch's bicubic uses
 
@@ -50,7 +50,7 @@ def degrade(x, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=No
             return _weigh(x, kernels) / _weigh(torch.ones_like(x[:1, :1]), kernels)
         weight = _weigh(valid.to(x.dtype), kernels)
         mean = _weigh(torch.where(valid, x, 0.0), kernels) / weight.clamp(min=1e-6)
-        return torch.where(weight >= minimum_weight, mean, torch.nan)
+        return torch.where(weight > minimum_weight - TIE, mean, torch.nan)
 
 
 def _full_precision(x):

@@ -1,0 +1,1 @@
+"""Products: where they lie, how they are written, published, found and exported."""

@@ -15,6 +15,7 @@ from satfuse.errors import GridError
 # sigma in coarse pixels; exp(-(pi * 0.5008)^2 / 2) = 0.29, the usual MTF at the coarse Nyquist frequency
 DEFAULT_PSF_SIGMA = 0.5008
 TRUNCATE = 3.0  # kernel radius in sigmas
+TIE = 1e-5  # a weight of exactly the minimum counts as enough, whatever the rounding of its sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
     filled = np.where(valid, image, 0.0).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         out = (rows @ filled @ columns.T) / weight
-    return np.where(weight >= minimum_weight, out, np.nan).astype(dtype)
+    return np.where(weight > minimum_weight - TIE, out, np.nan).astype(dtype)
 
 
 def _axis_matrix(size: int, kernel: PsfKernel) -> np.ndarray:
