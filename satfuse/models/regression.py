@@ -16,9 +16,9 @@ from satfuse.sensors.bands import S2_BANDS
 from satfuse.sensors.degradation import psf_radius
 
 MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
-# By how much (standard deviation, reflectance) a guide band at fine scale differs from the mixture that the map is fitted
-# on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without the second term least
-# squares trades bands of differing sharpness against each other, and every edge becomes an error (docs/quality.md).
+# By how much (standard deviation, reflectance) a guide band at fine scale differs from the mixture that the map is
+# fitted on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without the second term
+# least squares trades bands of differing sharpness against each other, and every edge becomes an error.
 NOISE, BLUR_PER_OCTAVE = 0.001, 0.02
 COARSE_PIXEL_M = 300
 

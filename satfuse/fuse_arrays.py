@@ -1,0 +1,208 @@
+"""`satfuse.fuse`: fuse two arrays that a user already has."""
+
+import numpy as np
+import torch
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from scipy import ndimage
+
+from satfuse import checkpoint, models
+from satfuse.errors import BandError, GridError, ProductError, RadiometryError
+from satfuse.geometry.grids import nesting_ratio
+from satfuse.geometry.shift import ShiftEstimate, estimate_shift
+from satfuse.geometry.tiling import Window
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import bands as band_table
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
+from satfuse.sensors.quality import Quality, flag_attrs
+
+BLOCK_PX = 900
+HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
+SIGNIFICANT = 2.0  # a shift below this many standard deviations is not applied: resampling would only blur
+
+
+def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset:
+    """Fuse a fine and a coarse image of one moment.
+
+    Parameters
+    ----------
+    guide : (band, y, x) reflectance with Sentinel-2 band names (any of them); NaN where missing.
+    coarse : (band, y, x) reflectance with Sentinel-3 SYN band names (any of them) on a grid that nests in the
+        guide's: its pixels are a whole number of guide pixels, its corners coincide. It is registered to the guide
+        first, unless its `attrs` hold `shift_m`, which says that this was done.
+    model : folder of a checkpoint, name of a model that needs no weights, or a `FusionModel`; "regression" by
+        default.
+
+    Returns
+    -------
+    Dataset on the guide's grid: `reflectance (band, y, x)` float32 with the coarse bands in their order, NaN where
+    the guide is missing; `quality (y, x)` uint16, see `satfuse.sensors.quality`. `attrs`: `shift_m`,
+    `shift_sigma_m`, `shift_trusted`, `shift_reason`, `ratio`, `model`.
+
+    Raises
+    ------
+    GridError
+        Dimensions, grids or CRS that do not fit together.
+    BandError
+        Unknown band names.
+    RadiometryError
+        Values that are digital numbers, not reflectance.
+    CheckpointError
+        A model that does not fit the bands or the ratio.
+    ProductError
+        No pixel where both images are usable.
+    """
+    fine = _image(guide, "guide", S2_NAMES)
+    small = _image(coarse, "coarse", S3_NAMES)
+    fine_box, small_box = _geobox(fine, guide, "guide"), _geobox(small, coarse, "coarse")
+    ratio = nesting_ratio(fine_box, small_box)
+    network, name = _model(model, fine, small, ratio)
+    guide_valid = np.isfinite(fine.values).all(0)
+    absent = ~np.isfinite(small.values).any((1, 2))
+    coarse_valid = np.isfinite(small.values[~absent]).all(0) & (not absent.all())
+    degraded = degrade(np.where(guide_valid, fine.values, 0), ratio, valid=guide_valid)
+    filled = fill_holes(small.values, coarse_valid)
+    shift, applied = _registration(coarse, degraded, small.values[~absent], coarse_valid, small_box)
+    if applied:
+        filled, coarse_valid = _shifted(filled, coarse_valid, shift, small_box)
+    image = _run(network, fine.values, guide_valid, filled, coarse_valid, degraded, ratio)
+    image[absent] = np.nan
+    out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
+    if not shift.trusted:
+        out["quality"] = out.quality | np.uint16(Quality.SHIFT_UNTRUSTED)
+    out["quality"].attrs = flag_attrs() | {"grid_mapping": "spatial_ref"}
+    moved = (shift.dx_m, shift.dy_m) if applied or "shift_m" in coarse.attrs else (0.0, 0.0)
+    out.attrs = {
+        "shift_m": moved,
+        "shift_sigma_m": shift.sigma_m,
+        "shift_trusted": shift.trusted,
+        "shift_reason": shift.reason,
+        "ratio": ratio,
+        "model": name,
+    }
+    return out if guide.y[0] >= guide.y[-1] else out.isel(y=slice(None, None, -1))
+
+
+def _image(array, role, known) -> xr.DataArray:
+    """The array as (band, y, x) float32 with rows running southward and NaN for what is not finite."""
+    if not isinstance(array, xr.DataArray) or set(array.dims) != {"band", "y", "x"} or array.ndim != 3:
+        found = getattr(array, "dims", type(array).__name__)
+        raise GridError(f"{role} must be a DataArray with dimensions band, y, x; found {found}")
+    if absent := [c for c in ("band", "y", "x") if c not in array.coords]:
+        raise GridError(f"{role} has no coordinate {', '.join(absent)}; bands are names, y and x pixel centres")
+    names = [str(b) for b in array.band.values]
+    if wrong := [n for n in names if n not in known]:
+        raise BandError(f"{role} has unknown band {', '.join(map(repr, wrong))}; known: {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise BandError(f"a band occurs twice in the {role}: {', '.join(names)}")
+    array = array.transpose("band", "y", "x").astype("float32").assign_coords(band=names)
+    if array.y[0] < array.y[-1]:
+        array = array.isel(y=slice(None, None, -1))
+    array = array.where(np.isfinite(array)).load()
+    some = array.values[:, ::4, ::4]
+    middle = float(np.median(some[np.isfinite(some)])) if np.isfinite(some).any() else 0.0
+    if middle > HIGHEST_MEDIAN:
+        raise RadiometryError(
+            f"{role} has a median of {middle:.4g}: these are digital numbers, not reflectance; apply scale and offset "
+            "first (Sentinel-2: (DN - 1000) / 10000 from baseline 04.00 on, DN / 10000 before)"
+        )
+    return array
+
+
+def _geobox(array, given, role) -> GeoBox:
+    """GeoBox from pixel centres; evenly spaced."""
+    steps = {}
+    for axis in ("y", "x"):
+        values = array[axis].values.astype("float64")
+        if len(values) < 2:
+            raise GridError(f"{role} has {len(values)} pixel along {axis}; at least 2 are needed")
+        step = (values[-1] - values[0]) / (len(values) - 1)
+        if step == 0 or np.abs(np.diff(values) - step).max() > 1e-3 * abs(step):
+            raise GridError(f"{role} coordinate {axis} is not evenly spaced")
+        steps[axis] = values[0] - step / 2, step
+    (top, height), (left, width) = steps["y"], steps["x"]
+    return GeoBox(array.shape[1:], Affine(width, 0, left, 0, height, top), _crs(given, role))
+
+
+def _crs(array, role):
+    if array.odc.crs is not None:
+        return array.odc.crs
+    if "crs" not in array.attrs:
+        raise GridError(f"{role} has no CRS; write one with {role}.rio.write_crs(...) or {role}.attrs['crs']")
+    return array.attrs["crs"]
+
+
+def _model(model, fine, small, ratio):
+    bands = {"guide_bands": tuple(fine.band.values), "coarse_bands": tuple(small.band.values)}
+    if isinstance(model, models.FusionModel):
+        if model.guide_bands != bands["guide_bands"]:
+            raise BandError(f"model {model.name} needs guide bands {', '.join(model.guide_bands)}")
+        return models.complete(model, bands["coarse_bands"], ratio).eval(), model.name
+    return checkpoint.resolve(model or "regression", **bands, ratio=ratio)[0], str(model or "regression")
+
+
+def _registration(coarse, degraded, values, valid, box) -> tuple[ShiftEstimate, bool]:
+    """The shift, and whether it is to be applied."""
+    if "shift_m" in coarse.attrs:
+        return ShiftEstimate(*map(float, coarse.attrs["shift_m"]), 0.0, True, "given: the image is registered"), False
+    if box.crs.geographic:
+        return ShiftEstimate(0.0, 0.0, np.inf, False, "pixels in degrees: a shift in metres is not defined"), False
+    shift = estimate_shift(degraded, values, pixel_m=abs(box.affine.a), valid=valid)
+    return shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m
+
+
+def _shifted(image, valid, shift, box):
+    """The coarse image sampled where its content lies: at each pixel's place plus the shift (cubic spline)."""
+    offset = shift.dy_m / box.affine.e, shift.dx_m / box.affine.a  # rows, columns
+    move = {"shift": [-o for o in offset], "mode": "nearest"}
+    out = np.stack([ndimage.shift(band, order=3, **move) for band in image])
+    return out, ndimage.shift(valid.astype("float32"), order=1, **move) > 0.99
+
+
+def _run(network, guide, guide_valid, coarse, coarse_valid, degraded, ratio) -> np.ndarray:
+    both = coarse_valid & np.isfinite(degraded).all(0)
+    if not both.any():
+        raise ProductError("guide and coarse image share no usable pixel: every coarse pixel holds NaN or infinities")
+    # a copy: holes get the band's median
+    guide = np.where(guide_valid, guide, np.nan)
+    medians = [np.nanmedian(b) if np.isfinite(b).any() else 0.0 for b in guide]
+    for band, value in zip(guide, medians, strict=True):
+        band[~guide_valid] = value
+    with torch.inference_mode():
+        tensors = (torch.from_numpy(a) for a in (fill_holes(degraded.astype("float32"), both), coarse, both))
+        state = network.fit(*tensors, psf_sigma=DEFAULT_PSF_SIGMA)
+    whole = Window(0, guide.shape[1], 0, guide.shape[2])
+    cut = Cut.of(network, guide.shape[1:], ratio, block_px=BLOCK_PX)
+    inputs = Inputs(window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
+    out = np.empty((len(coarse), *guide.shape[1:]), "float32")
+    for window, image in fuse_blocks(network, state, inputs, whole, cut):
+        out[:, *window.slices()] = image
+    out[:, ~guide_valid] = np.nan
+    return out
+
+
+def _dataset(image, guide_valid, coarse_valid, fine, small, box, ratio) -> xr.Dataset:
+    missing = ~coarse_valid.repeat(ratio, 0).repeat(ratio, 1)
+    quality = np.where(guide_valid, 0, int(Quality.GUIDE_MISSING)) | np.where(missing, int(Quality.COARSE_MISSING), 0)
+    quality |= np.where(((image < 0) | (image > 1.6)).any(0), int(Quality.OUT_OF_RANGE), 0)
+    table = band_table(small.band.values)
+    coords = {
+        **xr_coords(box, dims=("y", "x")),
+        "y": fine.y,
+        "x": fine.x,
+        "band": small.band.values,
+        "wavelength_nm": ("band", [b.wavelength_nm for b in table]),
+        "fwhm_nm": ("band", [b.fwhm_nm for b in table]),
+    }
+    plane = {"grid_mapping": "spatial_ref"}
+    reflectance = {"standard_name": "surface_bidirectional_reflectance", "units": "1", **plane}
+    return xr.Dataset(
+        {
+            "reflectance": (("band", "y", "x"), image, reflectance),
+            "quality": (("y", "x"), quality.astype("uint16"), plane),
+        },
+        coords=coords,
+    )

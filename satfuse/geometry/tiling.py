@@ -1,0 +1,135 @@
+"""Tiles: which pixels one task keeps (core) and which it reads (halo). Their edges lie on coarse pixels."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from satfuse.errors import GridError
+
+SHARD_PX = 1800
+CHUNK_PX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Half-open pixel rectangle: rows y0 to y1, columns x0 to x1."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    def slices(self, *, origin: "Window | None" = None, step: int = 1) -> tuple[slice, slice]:
+        """Index (y, x) of this window in an array that starts at `origin` and has one element per `step` pixels."""
+        top, left = (origin.y0, origin.x0) if origin else (0, 0)
+        return (
+            slice((self.y0 - top) // step, (self.y1 - top) // step),
+            slice((self.x0 - left) // step, (self.x1 - left) // step),
+        )
+
+    def grown(self, pixels: int, within: "Window") -> "Window":
+        """The window with `pixels` of context on each side, cut at the edges of `within`."""
+        return Window(
+            max(self.y0 - pixels, within.y0),
+            min(self.y1 + pixels, within.y1),
+            max(self.x0 - pixels, within.x0),
+            min(self.x1 + pixels, within.x1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One block of work: the `core` is kept, the `halo` (which contains the core) is read."""
+
+    index: int
+    core: Window
+    halo: Window
+
+
+def plan_tiles(shape, *, tile_px: int, halo_px: int, ratio: int, chunk_px: int = 1, within: Window | None = None):
+    """Cut a raster into tiles whose cores partition it; a core is one shard of `tile_px` pixels.
+
+    Parameters
+    ----------
+    shape : (rows, columns) of the raster in fine pixels, a multiple of `ratio`.
+    tile_px : edge of a core; the cores at the lower and right edge may be smaller.
+    halo_px : context on each side, cut at the raster's edges; a multiple of `ratio`.
+    ratio : fine pixels per coarse pixel.
+    chunk_px : edge of a chunk; `tile_px` is a multiple of it.
+    within : cut this part of the raster instead of all of it; halos may reach outside it.
+
+    Returns
+    -------
+    list of Tile, row by row.
+
+    Raises
+    ------
+    GridError
+        Anything that would split a coarse pixel, a chunk or a shard between two tiles.
+    """
+    height, width = shape
+    if height < 1 or width < 1 or height % ratio or width % ratio:
+        raise GridError(f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels")
+    if tile_px < 1 or tile_px % ratio or tile_px % chunk_px:
+        raise GridError(f"{tile_px=} must be a multiple of {ratio=} and of {chunk_px=}, so that a tile is whole shards")
+    if halo_px < 0 or halo_px % ratio:
+        raise GridError(f"{halo_px=} must be a multiple of {ratio=} and not negative")
+    raster = Window(0, height, 0, width)
+    area = within or raster
+    cores = [
+        Window(y, min(y + tile_px, area.y1), x, min(x + tile_px, area.x1))
+        for y in range(area.y0, area.y1, tile_px)
+        for x in range(area.x0, area.x1, tile_px)
+    ]
+    return [Tile(i, core, core.grown(halo_px, raster)) for i, core in enumerate(cores)]
+
+
+def mosaic_spans(length: int, size: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Overlapping windows along one axis of a raster, from a global origin.
+
+    Parameters
+    ----------
+    length : pixels of the raster.
+    size, stride : of the windows in pixels; the last window ends at the raster's edge.
+
+    Returns
+    -------
+    list of (start, stop, core_start, core_stop): cores meet in the middle of each overlap and partition the axis.
+    """
+    if not 0 < stride <= size:
+        raise GridError(f"windows of {size} px with {stride=} leave gaps")
+    starts = list(range(0, max(length - size, 0) + 1, stride))
+    if starts[-1] + size < length:
+        starts.append(length - size)
+    stops = [min(s + size, length) for s in starts]
+    cuts = [0, *((stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)), length]
+    return list(zip(starts, stops, cuts, cuts[1:], strict=False))
+
+
+def seam_ratio(image, edges: Iterable[int], axis: int = -1) -> float:
+    """How visible tile edges are: the mean jump across them over the mean jump elsewhere. 1 is invisible.
+
+    Parameters
+    ----------
+    image : (..., y, x) array, NaN where missing.
+    edges : positions of the first pixel after each edge along `axis`.
+
+    Raises
+    ------
+    GridError
+        No edge lies inside the image.
+    """
+    image = np.asarray(image, dtype="float64")
+    jump = np.abs(np.diff(image, axis=axis))
+    jump = np.nanmean(jump, axis=tuple(i for i in range(jump.ndim) if i != axis % jump.ndim))
+    at_edge = np.zeros(jump.size, bool)
+    at_edge[[e - 1 for e in edges if 0 < e <= jump.size]] = True
+    if not at_edge.any():
+        raise GridError(f"no tile edge lies inside the {image.shape[axis]} pixels of the image")
+    return float(np.nanmean(jump[at_edge]) / np.nanmean(jump[~at_edge]))

@@ -1,0 +1,77 @@
+"""Putting encoded products of one overpass onto one grid, without reading a pixel."""
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords, xr_reproject
+
+from satfuse.product.layout import FILL
+from satfuse.sensors.quality import Quality
+
+_MISSING = {"reflectance": FILL, "quality": int(Quality.GUIDE_MISSING)}
+
+
+def on_grid(data: xr.Dataset, grid: GeoBox) -> xr.Dataset:
+    """An encoded product on `grid`: padded where its pixels lie on the grid, else resampled.
+
+    Reflectance is averaged where the new pixels are larger and interpolated bilinearly otherwise, fill values left
+    out; quality takes the nearest pixel. Outside the product the guide is flagged missing.
+    """
+    own = data.odc.geobox
+    if own == grid:
+        return data
+    padding = _padding(own, grid)
+    if padding is not None:
+        return _pad(data, grid, *padding)
+    return _resample(data, own, grid)
+
+
+def merge_time(products: list[xr.Dataset]) -> xr.Dataset:
+    """One Dataset from products of one overpass on one grid; the first that has a value wins, pixel by pixel."""
+    out = products[0]
+    for other in products[1:]:
+        mine = (out.reflectance != FILL).any("band").isel(time=0, drop=True)
+        other = other.assign_coords(time=out.time)
+        merged = {name: xr.where(mine, out[name], other[name], keep_attrs=True) for name in _MISSING}
+        out = out.assign({name: v.transpose(*out[name].dims) for name, v in merged.items()})
+    return out
+
+
+def _padding(own: GeoBox, grid: GeoBox):
+    """Pixels to add ((above, below), (left, right)), or None where `own` does not lie on `grid`."""
+    if own.crs != grid.crs or own.affine.a != grid.affine.a or own.affine.e != grid.affine.e:
+        return None
+    left, above = (own.affine.c - grid.affine.c) / grid.affine.a, (own.affine.f - grid.affine.f) / grid.affine.e
+    if abs(left - round(left)) > 1e-6 or abs(above - round(above)) > 1e-6:
+        return None
+    left, above = round(left), round(above)
+    below, right = grid.shape[0] - own.shape[0] - above, grid.shape[1] - own.shape[1] - left
+    if min(left, above, below, right) < 0:
+        return None
+    return (above, below), (left, right)
+
+
+def _pad(data: xr.Dataset, grid: GeoBox, rows, columns) -> xr.Dataset:
+    plain = data.drop_vars(["x", "y"]).pad(y=rows, x=columns, constant_values=_MISSING)
+    return plain.assign_coords(_coords(grid)).assign_attrs(data.attrs)
+
+
+def _resample(data: xr.Dataset, own: GeoBox, grid: GeoBox) -> xr.Dataset:
+    larger = abs(grid.affine.a) > 1.5 * abs(own.to_crs(grid.crs).affine.a)
+    method = "average" if larger else "bilinear"
+    reflectance = xr.where(data.reflectance != FILL, data.reflectance, np.float32(np.nan)).astype("float32")
+    reflectance = xr_reproject(reflectance, grid, resampling=method, dst_nodata=np.nan)
+    known = xr.ones_like(data.quality, dtype="uint16")
+    known = xr_reproject(known, grid, resampling="nearest", dst_nodata=0)
+    quality = xr_reproject(data.quality, grid, resampling="nearest", dst_nodata=0)
+    out = {
+        "reflectance": xr.where(np.isfinite(reflectance), reflectance.round(), FILL).astype("int16"),
+        "quality": xr.where(known > 0, quality, _MISSING["quality"]).astype("uint16"),
+    }
+    coords = {name: data[name] for name in ("time", "band", "wavelength_nm", "fwhm_nm", "band_source")}
+    arrays = {name: (data[name].dims, value.data, data[name].attrs) for name, value in out.items()}
+    return xr.Dataset(arrays, coords={**_coords(grid), **coords}, attrs=data.attrs)
+
+
+def _coords(grid: GeoBox) -> dict:
+    return xr_coords(grid, dims=("y", "x"))

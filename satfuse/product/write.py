@@ -1,0 +1,72 @@
+"""Writing one tile of a product: whole shards, the same bytes whenever it is done again."""
+
+import numpy as np
+
+from satfuse.geometry.tiling import Window
+from satfuse.product.layout import FILL, SCALE, Layout
+from satfuse.product.store import Store
+
+
+def encode(reflectance: np.ndarray) -> np.ndarray:
+    """Reflectance to int16 digital numbers of 1e-4; what is not finite becomes the fill value."""
+    finite = np.isfinite(reflectance)
+    number = np.rint(np.where(finite, reflectance, 0) / SCALE).clip(FILL + 1, 32767)
+    return np.where(finite, number, FILL).astype("int16")
+
+
+def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectance, quality) -> None:
+    """Write one tile, its quality and its part of every overview.
+
+    Parameters
+    ----------
+    path : of the product's group in the store.
+    core : one shard of the layout.
+    reflectance : (band, y, x) int16 from `encode`.
+    quality : (y, x) uint16.
+
+    Raises
+    ------
+    StoreError
+        The store is full or refuses.
+    """
+    import zarr
+
+    # an all-fill chunk is written too: a missing one shows that a tile was never done
+    keep_empty = zarr.config.set({"array.write_empty_chunks": True})
+    with store.guard(f"write tile y {core.y0} x {core.x0} of {path}"), keep_empty:
+        group = zarr.open_group(store.zarr(path, read_only=False), mode="r+", use_consolidated=False)
+        rows, columns = core.slices()
+        group["reflectance"][0, :, rows, columns] = reflectance
+        group["quality"][0, rows, columns] = quality
+        for factor in layout.overviews:
+            small = block_mean(reflectance, factor)
+            y, x = core.y0 // factor, core.x0 // factor
+            group[f"overview_{factor}/reflectance"][0, :, y : y + small.shape[1], x : x + small.shape[2]] = small
+
+
+def block_mean(number: np.ndarray, factor: int) -> np.ndarray:
+    """Mean of the valid digital numbers in blocks of `factor` x `factor` pixels; (band, y, x) int16 in and out."""
+    _, height, width = number.shape
+    padding = (0, -height % factor), (0, -width % factor)
+    out = []
+    for band in number:
+        band = np.pad(band, padding, constant_values=FILL)
+        blocks = band.reshape(band.shape[0] // factor, factor, band.shape[1] // factor, factor)
+        valid = blocks != FILL
+        count = valid.sum((1, 3))
+        total = np.where(valid, blocks, 0).sum((1, 3), dtype="int64")
+        out.append(np.where(count > 0, np.rint(total / np.maximum(count, 1)), FILL).astype("int16"))
+    return np.stack(out)
+
+
+def missing_shards(store: Store, path: str, layout: Layout, cores: list[Window]) -> list[str]:
+    """Names of the shards that a complete product has and this one lacks."""
+    shard, wanted = layout.shard_px, []
+    arrays = ["reflectance/c/0/0", "quality/c/0", *(f"overview_{f}/reflectance/c/0/0" for f in layout.overviews)]
+    for array in arrays:
+        columns = {row: set(store.names(f"{path}/{array}/{row}")) for row in {c.y0 // shard for c in cores}}
+        for core in cores:
+            row, column = core.y0 // shard, core.x0 // shard
+            if str(column) not in columns[row]:
+                wanted.append(f"{array}/{row}/{column}")
+    return wanted

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from satfuse.errors import GridError
+from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles, seam_ratio
+
+RATIO = 30
+
+
+@given(rows=st.integers(1, 12), columns=st.integers(1, 12), tile=st.integers(1, 8), halo=st.integers(0, 3))
+def test_cores_partition_and_halos_are_clipped(rows, columns, tile, halo):
+    shape = rows * RATIO, columns * RATIO
+    seen = np.zeros(shape, int)
+    for t in plan_tiles(shape, tile_px=tile * RATIO, halo_px=halo * RATIO, ratio=RATIO, chunk_px=RATIO):
+        seen[t.core.slices()] += 1
+        assert t.core.y0 % (tile * RATIO) == 0 and t.core.x0 % (tile * RATIO) == 0, "a core starts on a shard"
+        assert all(v % RATIO == 0 for v in (t.halo.y0, t.halo.y1, t.halo.x0, t.halo.x1))
+        assert t.halo.y0 == max(t.core.y0 - halo * RATIO, 0)
+        assert t.halo.y1 == min(t.core.y1 + halo * RATIO, shape[0])
+        assert t.halo.x0 == max(t.core.x0 - halo * RATIO, 0)
+        assert t.halo.x1 == min(t.core.x1 + halo * RATIO, shape[1])
+    assert (seen == 1).all()
+
+
+def test_blocks_inside_a_tile_see_past_the_tile():
+    tile = plan_tiles((3600, 3600), tile_px=1800, halo_px=60, ratio=30)[3]
+    blocks = plan_tiles((3600, 3600), tile_px=600, halo_px=60, ratio=30, within=tile.core)
+    assert len(blocks) == 9
+    assert blocks[0].halo == Window(1740, 2460, 1740, 2460)
+    assert blocks[-1].halo == Window(2940, 3600, 2940, 3600)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "match"),
+    [
+        ((610, 600), {}, "image size"),
+        ((600, 600), {"tile_px": 310}, "tile_px"),
+        ((600, 600), {"tile_px": 450}, "chunk_px"),
+        ((600, 600), {"halo_px": 20}, "halo_px"),
+    ],
+)
+def test_misfits_are_refused(shape, options, match):
+    with pytest.raises(GridError, match=match):
+        plan_tiles(shape, **{"tile_px": 300, "halo_px": 0, "ratio": 30, "chunk_px": 300} | options)
+
+
+@given(length=st.integers(1, 900), size=st.integers(1, 200), overlap=st.integers(0, 50))
+def test_mosaic_cores_partition_the_axis(length, size, overlap):
+    stride = max(size - overlap, 1)
+    spans = mosaic_spans(length, size, stride)
+    assert [s for _, _, *core in spans for s in range(*core)] == list(range(length))
+    for start, stop, core_start, core_stop in spans:
+        assert 0 <= start <= core_start and core_stop <= stop <= length
+        assert stop - start == min(size, length)
+
+
+def test_paper_layout_needs_16_windows_for_20_km():
+    assert len(mosaic_spans(2100, 150, 130)) == 16
+    with pytest.raises(GridError, match="gaps"):
+        mosaic_spans(100, 10, 11)
+
+
+def test_seam_ratio_sees_a_step_and_only_there():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 60, 60))
+    assert seam_ratio(image, [20, 40]) == pytest.approx(1, abs=0.15)
+    image[..., 20:] += 10
+    assert seam_ratio(image, [20]) > 5
+    assert seam_ratio(image, [20], axis=-2) < 1.3
+    with pytest.raises(GridError, match="no tile edge"):
+        seam_ratio(image, [60])

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from PIL import Image
+from product_store import publish_flat
+
+from satfuse import open_fused
+from satfuse.errors import BandError, StoreError
+from satfuse.geometry.grids import lonlat_bbox, snap_geobox
+from satfuse.product.export import quicklook_png, stretched, to_cog
+from satfuse.product.store import Store
+
+BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("store"))
+    publish_flat(store, "p", BOX, value=0.2)
+    data = open_fused(lonlat_bbox(BOX), "2024-06-01", store=store.url).load()
+    data.reflectance[0, :, :100, :200] = np.nan
+    data.reflectance[0, 3, 300:, :] = 0.05
+    return data
+
+
+def test_a_cog_keeps_values_bands_and_place(product, tmp_path):
+    path = to_cog(product, tmp_path / "p.tif", bands=["Oa17", "Oa04"])
+    with rasterio.open(path) as file:
+        assert file.descriptions == ("Oa17", "Oa04") and file.nodata == -32768 and file.scales == (1e-4, 1e-4)
+        assert file.crs.to_epsg() == 32631 and file.transform == BOX.affine and file.overviews(1)
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        values = file.read(masked=True) * 1e-4
+    assert values.mask[:, :100, :200].all() and values.mask.sum() == 2 * 100 * 200
+    np.testing.assert_allclose(values[1, 300:], 0.05, atol=1e-6)
+    np.testing.assert_allclose(values[0, 300:], 0.2, atol=1e-6)
+
+
+def test_exports_refuse_what_is_not_there(product, tmp_path):
+    with pytest.raises(BandError, match="Oa99"):
+        to_cog(product, tmp_path / "p.tif", bands=["Oa99"])
+    with pytest.raises(BandError, match="2 dates"):
+        to_cog(xr.concat([product, product], "time"), tmp_path / "p.tif")
+    with pytest.raises(StoreError, match="cannot write"):
+        quicklook_png(product, tmp_path / "no" / "folder.png")
+
+
+def test_stretch_is_one_for_all_bands_and_missing_is_transparent():
+    rgb = np.array([[[0.0, 0.1, 0.2], [np.nan, 0.1, 0.1]]])
+    out = stretched(rgb, (0.0, 0.2))
+    assert out[0, 0].tolist() == [0, 155, 255, 255] and out[0, 1, 3] == 0
+
+
+def test_a_quicklook_shows_one_panel_per_image_and_one_for_spectra(product, tmp_path):
+    alone = Image.open(quicklook_png(product, tmp_path / "a.png")).size
+    points = [(float(product.x[500]), float(product.y[500]))]
+    coarse = product.reflectance.isel(time=0)[:, ::30, ::30]
+    more = Image.open(quicklook_png(product, tmp_path / "b.png", coarse=coarse, points=points)).size
+    assert more[0] == 3 * alone[0] and more[1] == alone[1]

@@ -1,0 +1,185 @@
+"""Store, layout, writing and publishing."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+
+import geopandas
+import numpy as np
+import pystac
+import pytest
+import rioxarray  # noqa: F401
+import xarray as xr
+import zarr
+from product_store import cores as flat_cores
+from product_store import publish_flat
+
+from satfuse.errors import ConfigError, GridError, ProductError, StoreError
+from satfuse.geometry.grids import snap_geobox
+from satfuse.product import publish
+from satfuse.product.layout import FILL, Layout, create
+from satfuse.product.store import Store, default_store
+from satfuse.product.write import block_mean, encode, missing_shards, write_tile
+from satfuse.sensors.bands import S3_NAMES
+from satfuse.sensors.quality import Quality
+
+BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
+
+
+def layout(**options):
+    options = {"bands": S3_NAMES, "band_source": ["regression"] * 21, "time": "2024-06-01T10:00:00.25+00:00"} | options
+    return Layout.of(BOX, shard_px=600, **options)
+
+
+def test_encoding_rounds_and_keeps_what_is_missing():
+    number = encode(np.array([0.12344, 0.12346, -0.01, np.nan, np.inf, 9.0]))
+    assert number.dtype == "int16"
+    np.testing.assert_array_equal(number, [1234, 1235, -100, FILL, FILL, 32767])
+
+
+def test_overview_is_the_mean_of_valid_pixels():
+    number = np.full((1, 4, 5), 100, "int16")
+    number[0, 0, 0], number[0, 1, 1] = 400, FILL
+    number[0, 2:, 4] = FILL
+    np.testing.assert_array_equal(block_mean(number, 2)[0], [[200, 100, 100], [100, 100, FILL]])
+
+
+def test_layout_and_metadata_are_what_other_tools_read(tmp_path):
+    store = Store(tmp_path)
+    publish_flat(store, "p", BOX, value=0.25, time="2024-06-01T10:00:00.25+00:00")
+    path = f"{tmp_path}/data/p/r1.zarr"
+    data = xr.open_zarr(path, consolidated=True)
+    assert data.reflectance.dims == ("time", "band", "y", "x") and data.quality.dims == ("time", "y", "x")
+    assert float(data.reflectance[0, 3, 100, 100]) == pytest.approx(0.25)
+    assert data.time.values[0] == np.datetime64("2024-06-01T10:00:00.250")
+    assert data.sel(band="Oa17").wavelength_nm == 865
+    assert data.rio.crs.to_epsg() == 32631 and tuple(data.rio.transform())[:6] == tuple(BOX.affine)[:6]
+    assert data.quality.attrs["flag_meanings"].split()[0] == "guide_missing"
+    raw = zarr.open_group(path)
+    assert raw["reflectance"].chunks == (1, 21, 300, 300) and raw["reflectance"].shards == (1, 21, 600, 600)
+    assert raw["time"].attrs["units"] == "microseconds since 1970-01-01" and raw["time"].dtype == "int64"
+    attrs = raw.attrs
+    assert attrs["proj:code"] == "EPSG:32631" and attrs["spatial:transform"] == list(BOX.affine)[:6]
+    assert {c["name"] for c in attrs["zarr_conventions"]} == {"proj:", "spatial:", "multiscales"}
+    assert [level["asset"] for level in attrs["multiscales"]["layout"]] == [".", "overview_2", "overview_4"]
+    small = xr.open_zarr(f"{path}/overview_4", consolidated=True)
+    assert small.reflectance.shape == (1, 21, 180, 225) and small.rio.transform().a == 40
+    assert float(small.reflectance.min()) == pytest.approx(0.25)
+
+
+def test_a_shard_is_whole_chunks_and_small_fields_get_small_shards():
+    with pytest.raises(GridError, match="chunk_px"):
+        Layout.of(BOX, bands=S3_NAMES, band_source=[""] * 21, time="2024-06-01", shard_px=700)
+    assert Layout.of(BOX, bands=S3_NAMES, band_source=[""] * 21, time="2024-06-01").shard_px == 900
+    assert layout() == Layout(**json.loads(json.dumps(layout().to_dict())))
+
+
+def test_item_and_catalogue_are_valid_stac(tmp_path):
+    store = Store(tmp_path)
+    secret = "https://user:pw@host/items/a?sig=SECRET"
+    items = [{"id": "S2_a", "href": publish.without_query(secret), "collection": "s2", "baseline": "05.11"}]
+    uri = publish_flat(store, "p", BOX, provenance={"guide_items": items, "gap_s": 12.0, "field": "f"})
+    item = pystac.Item.from_file(uri)
+    assert item.properties["proj:code"] == "EPSG:32631" and item.properties["satfuse:run"] == "r1"
+    assert item.properties["cube:dimensions"]["band"]["values"] == list(S3_NAMES)
+    assert [link.href for link in item.links if link.rel == "derived_from"] == ["https://host/items/a"]
+    assert item.assets["data"].get_absolute_href() == f"{tmp_path}/data/p/r1.zarr"
+    assert [i.id for i in pystac.Catalog.from_file(f"{tmp_path}/catalog.json").get_items(recursive=True)] == ["p"]
+    text = "".join(p.read_text() for p in tmp_path.rglob("*.json") if p.is_file())
+    assert "SECRET" not in text and "user:pw" not in text
+
+
+def test_catalogue_and_index_are_rebuilt_from_the_items(tmp_path):
+    store = Store(tmp_path)
+    for name in ("p", "q"):
+        publish_flat(store, name, BOX)
+    before = {n: (tmp_path / n).read_bytes() for n in ("catalog.json", "collection.json")}
+    for name in (*before, "index.parquet"):
+        (tmp_path / name).unlink()
+    assert publish.rebuild_index(store) == 2
+    assert before == {n: (tmp_path / n).read_bytes() for n in before}
+    index = geopandas.read_parquet(tmp_path / "index.parquet")
+    assert list(index.id) == ["p", "q"] and index.crs.to_epsg() == 4326
+
+
+def test_an_incomplete_or_contradictory_run_is_not_published(tmp_path):
+    store = Store(tmp_path)
+    publish_flat(store, "p", BOX)
+    cores = flat_cores(BOX)
+    path = publish.group_path("p", "r1")
+    assert missing_shards(store, path, layout(), cores) == []
+    (tmp_path / path / "reflectance/c/0/0/1/1").unlink()
+    assert missing_shards(store, path, layout(), cores) == ["reflectance/c/0/0/1/1"]
+    counts = [{"pixels": 1, "finite": 1, "inconsistent": 0}] * len(cores)
+    with pytest.raises(ProductError, match="lacks 1 shards"):
+        publish.publish(store, "p", "r1", layout(), cores=cores, counts=counts, provenance={"field": "changed"})
+    assert "changed" not in (tmp_path / "items/p.json").read_text()
+    write_tile(store, path, layout(), cores[-1], np.zeros((21, 120, 300), "int16"), np.zeros((120, 300), "uint16"))
+    assert publish.check(store, path, layout(), cores, counts) == 1
+    with pytest.raises(ProductError, match="3 of 4 tiles"):
+        publish.check(store, path, layout(), cores, counts[1:])
+    with pytest.raises(ProductError, match="contradict"):
+        publish.check(store, path, layout(), cores, [counts[0] | {"inconsistent": 2}, *counts[1:]])
+    with pytest.raises(ProductError, match="no pixel"):
+        publish.check(store, path, layout(), cores, [counts[0] | {"finite": 0}] * 4)
+
+
+def test_an_empty_tile_is_told_from_one_that_was_never_done(tmp_path):
+    store, cores = Store(tmp_path), flat_cores(BOX)
+    create(store, "g", layout(), {})
+    assert len(missing_shards(store, "g", layout(), cores)) == 16
+    for core in cores:
+        nothing = np.full((21, *core.shape), FILL, "int16")
+        write_tile(store, "g", layout(), core, nothing, np.full(core.shape, int(Quality.GUIDE_MISSING), "uint16"))
+    assert missing_shards(store, "g", layout(), cores) == []
+
+
+def test_a_store_below_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot write"):
+        Store(tmp_path / "file" / "store").check_writable()
+    with pytest.raises(StoreError, match="read-only"):
+        Store("https://example.com/store").write("a", b"")
+    with pytest.raises(ConfigError, match="s3://"):
+        Store("ftp://host/x")
+    with pytest.raises(StoreError, match="cannot read nothing"):
+        Store(tmp_path).read("nothing")
+
+
+def test_a_full_disk_is_one_clear_error_and_nothing_half_written(tmp_path):
+    code = f"""
+        import resource, signal, sys
+        import numpy as np
+        sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from test_product import BOX, layout, create, write_tile, flat_cores, Store, StoreError
+        store, core = Store({str(tmp_path)!r}), flat_cores(BOX)[0]
+        create(store, "g", layout(), {{}})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        noise = np.random.default_rng(0).integers(0, 9999, (21, 600, 600)).astype("int16")
+        try:
+            write_tile(store, "g", layout(), core, noise, np.zeros((600, 600), "uint16"))
+        except StoreError as error:
+            print("StoreError:", error)
+    """
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert "StoreError: cannot write tile y 0 x 0 of g" in run.stdout, run.stderr
+    assert "File too large" in run.stdout
+    assert not list((tmp_path / "g/reflectance").rglob("c/0/0/0/0"))
+
+
+def test_default_store(monkeypatch, tmp_path):
+    settings = tmp_path / "satfuse.toml"
+    monkeypatch.setenv("SATFUSE_CONFIG", str(settings))
+    monkeypatch.delenv("SATFUSE_STORE", raising=False)
+    with pytest.raises(ConfigError, match="SATFUSE_STORE"):
+        default_store()
+    settings.write_text('store = "/from/settings"')
+    assert default_store() == "/from/settings"
+    monkeypatch.setenv("SATFUSE_STORE", "/from/environment")
+    assert default_store() == "/from/environment"

@@ -1,0 +1,58 @@
+"""A small synthetic scene with known truth, for the tests of inference and product."""
+
+import numpy as np
+import xarray as xr
+from odc.geo.xr import xr_coords
+
+from satfuse.geometry.grids import coarse_geobox, snap_geobox
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
+from satfuse.sensors.quality import Quality
+
+RATIO = 30
+
+
+def truth(shape, bands, seed=0):
+    """(band, y, x) float32: a few spectra mixed by smooth fields with a sharp edge."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    fields = [0.5 + 0.4 * np.sin(x / a + y / b) for a, b in ((37, 91), (140, 23), (15, 18))]
+    fields.append(((x + 2 * y) % 400 > 200).astype(float))
+    return (0.05 + np.einsum("bf,fyx->byx", rng.uniform(0, 0.12, (bands, 4)), np.stack(fields))).astype("float32")
+
+
+def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
+    """A Dataset as `satfuse.scene.make_scene` gives it; with holes in guide and coarse image."""
+    geobox = snap_geobox("EPSG:32631", left, 3394500, left + width_m, 3394500 + height_m)
+    guide, target = truth(geobox.shape, 12), truth(geobox.shape, 21, seed=1)
+    coarse = degrade(target, RATIO)
+    guide_valid, coarse_valid = np.ones(geobox.shape, bool), np.ones(coarse.shape[1:], bool)
+    if holes:
+        guide_valid[100:180, 290:333] = False
+        guide_valid[:40, :25] = False
+        coarse_valid[3:5, 8:11] = False
+        coarse_valid[-1, -2:] = False
+    guide_quality = np.where(guide_valid, 0, int(Quality.GUIDE_CLOUD)).astype("uint16")
+    coarse_quality = np.where(coarse_valid, 0, int(Quality.COARSE_CLOUD)).astype("uint16")
+    guide[:, ~guide_valid], coarse[:, ~coarse_valid] = np.nan, np.nan
+    box = {
+        n.replace("x", "x_coarse").replace("y", "y_coarse"): c.values
+        for n, c in xr_coords(coarse_geobox(geobox, RATIO)).items()
+        if n in "xy"
+    }
+    fine, small = ("y", "x"), ("y_coarse", "x_coarse")
+    scene = xr.Dataset(
+        {
+            "guide": (("guide_band", *fine), guide),
+            "guide_valid": (fine, guide_valid),
+            "guide_quality": (fine, guide_quality),
+            "coarse": (("coarse_band", *small), coarse),
+            "coarse_valid": (small, coarse_valid),
+            "coarse_quality": (small, coarse_quality),
+        },
+        coords={**xr_coords(geobox), **box, "guide_band": list(S2_NAMES), "coarse_band": list(S3_NAMES)},
+        attrs={"psf_sigma": DEFAULT_PSF_SIGMA, "shift_m": (0.0, 0.0), "shift_trusted": True, "gap_s": 42.0},
+    )
+    for name in ("guide", "guide_valid", "guide_quality"):
+        scene[name].attrs["grid_mapping"] = "spatial_ref"
+    return scene, target

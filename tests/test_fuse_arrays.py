@@ -1,0 +1,145 @@
+from functools import cache
+
+import numpy as np
+import pytest
+import xarray as xr
+from odc.geo.xr import xr_coords
+from product_scene import RATIO, truth
+
+from satfuse.errors import BandError, GridError, RadiometryError
+from satfuse.geometry.grids import coarse_geobox, snap_geobox
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import degrade
+from satfuse.sensors.quality import Quality
+
+pytest.importorskip("torch")
+
+import satfuse
+
+BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 8100)
+SHAPE = tuple(BOX.shape)
+FEW = S3_NAMES[::4]
+
+
+@cache
+def textured(shape, bands, seed):
+    """(band, y, x) mixtures of four random fields that are rough at every scale; the fields do not depend on seed."""
+    fields = np.random.default_rng(0).normal(size=(4, *shape))
+    wave = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]), indexing="ij"))
+    fields = np.fft.irfft2(np.fft.rfft2(fields) / np.maximum(wave, 1 / shape[0]) ** 1.5, shape)
+    fields = (fields - fields.mean((1, 2), keepdims=True)) / fields.std((1, 2), keepdims=True)
+    mix = np.random.default_rng(seed).uniform(0.01, 0.03, (bands, 4))
+    return (0.25 + np.einsum("bf,fyx->byx", mix, fields)).astype("float32")
+
+
+def arrays(shift_m=(0.0, 0.0), guide_bands=S2_NAMES, coarse_bands=FEW):
+    guide, target = textured(SHAPE, 12, 1), textured(SHAPE, 21, 2)
+    small = degrade(target, RATIO, shift=(shift_m[0] / 300, -shift_m[1] / 300))
+    index = [S2_NAMES.index(b) for b in guide_bands], [S3_NAMES.index(b) for b in coarse_bands]
+    return (
+        image(guide[index[0]], BOX, guide_bands),
+        image(small[index[1]], coarse_geobox(BOX, RATIO), coarse_bands),
+        target[index[1]],
+    )
+
+
+def image(values, box, bands):
+    return xr.DataArray(
+        values.astype("float32"), dims=("band", "y", "x"), coords={**xr_coords(box), "band": list(bands)}
+    )
+
+
+def without_crs(array):
+    return xr.DataArray(array.values, dims=array.dims, coords={n: array[n].values for n in array.dims})
+
+
+def rmse(a, b):
+    return float(np.sqrt(np.nanmean((np.asarray(a) - b) ** 2)))
+
+
+def test_recovers_the_truth_that_bicubic_does_not():
+    guide, coarse, target = arrays(coarse_bands=S3_NAMES)
+    fused = satfuse.fuse(guide, coarse)
+    assert fused.reflectance.dims == ("band", "y", "x") and fused.reflectance.dtype == "float32"
+    assert list(fused.band.values) == list(S3_NAMES) and fused.odc.geobox == BOX
+    plain = satfuse.fuse(guide, coarse, model="bicubic")
+    assert rmse(fused.reflectance, target) < 0.2 * rmse(plain.reflectance, target)
+    assert not np.isnan(fused.reflectance).any() and (fused.quality == 0).all()
+
+
+@pytest.mark.parametrize("shift_m", [(210.0, -150.0), (-90.0, 330.0)])
+def test_a_shift_is_found_and_applied_once(shift_m):
+    guide, coarse, target = arrays(shift_m)
+    fused = satfuse.fuse(guide, coarse)
+    assert fused.attrs["shift_m"] == pytest.approx(shift_m, abs=15)
+    inner = slice(60, -60)
+    left = satfuse.fuse(guide, coarse.assign_attrs(shift_m=(0.0, 0.0)))
+    assert left.attrs["shift_m"] == (0.0, 0.0)
+    assert rmse(fused.reflectance[:, inner, inner], target[:, inner, inner]) < 0.5 * rmse(
+        left.reflectance[:, inner, inner], target[:, inner, inner]
+    )
+
+
+def test_any_subset_and_order_of_bands():
+    guide, coarse, target = arrays(guide_bands=("B11", "B04", "B03", "B8A"), coarse_bands=("S5N", "Oa08", "Oa17"))
+    fused = satfuse.fuse(guide, coarse)
+    assert list(fused.band.values) == ["S5N", "Oa08", "Oa17"]
+    assert list(fused.wavelength_nm.values) == [1610, 665, 865]
+    assert rmse(fused.reflectance, target) < 0.006
+
+
+def test_orientation_and_dimension_order_of_the_inputs_do_not_matter():
+    guide, coarse, _ = arrays()
+    wanted = satfuse.fuse(guide, coarse)
+    flipped = satfuse.fuse(guide.isel(y=slice(None, None, -1)), coarse.transpose("y", "x", "band"))
+    assert flipped.y.values[0] < flipped.y.values[-1]
+    xr.testing.assert_allclose(flipped.reflectance.sortby("y", ascending=False), wanted.reflectance, atol=1e-6)
+
+
+def test_holes_stay_where_they_are():
+    guide, coarse, target = arrays()
+    guide[3, 100:140, 200:260] = np.nan
+    guide[0, 5, 5] = np.inf
+    coarse[2, 10:12, 7] = np.nan
+    fused = satfuse.fuse(guide, coarse)
+    hole = np.zeros(BOX.shape, bool)
+    hole[100:140, 200:260] = hole[5, 5] = True
+    np.testing.assert_array_equal(np.isnan(fused.reflectance).all("band"), hole)
+    np.testing.assert_array_equal(np.isnan(fused.reflectance).any("band"), hole)
+    np.testing.assert_array_equal((fused.quality.values & Quality.GUIDE_MISSING) > 0, hole)
+    missing = (fused.quality.values & Quality.COARSE_MISSING) > 0
+    assert missing[300:360, 210:240].all() and missing.sum() == 60 * 30
+    assert rmse(fused.reflectance, target) < 0.006
+
+
+def test_ratio_comes_from_the_coordinates():
+    guide, _, target = arrays()
+    coarse = image(degrade(target, 10), coarse_geobox(BOX, 10), FEW)
+    fused = satfuse.fuse(guide, coarse)
+    assert fused.attrs["ratio"] == 10
+    assert rmse(fused.reflectance, target) < 0.006
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda g, c: (g * 10000, c), RadiometryError, "digital numbers"),
+        (lambda g, c: (g.assign_coords(band=[f"x{i}" for i in range(12)]), c), BandError, "unknown band 'x0'"),
+        (lambda g, c: (g.rename(band="wavelength"), c), GridError, "dimensions band, y, x"),
+        (lambda g, c: (g, c.assign_coords(x=c.x + 100)), GridError, "do not align"),
+        (lambda g, c: (g.isel(x=slice(0, 450)), c), GridError, "do not cover"),
+        (lambda g, c: (g.isel(x=[0, 1, 5, 6]), c), GridError, "not evenly spaced"),
+        (lambda g, c: (without_crs(g), c), GridError, "no CRS"),
+        (lambda g, c: (g, c.isel(x=slice(0, None, 2), y=slice(0, None, 3))), GridError, "one integer"),
+        (lambda g, c: (g.values, c), GridError, "must be a DataArray"),
+    ],
+)
+def test_bad_input_names_the_culprit(change, error, match):
+    guide, coarse, _ = arrays()
+    with pytest.raises(error, match=match):
+        satfuse.fuse(*change(guide, coarse))
+
+
+def test_truth_of_the_other_tests_has_an_edge():
+    """`product_scene.truth` is what the tiling tests rest on: it must not be smooth."""
+    assert np.abs(np.diff(truth((60, 450), 3), axis=2)).max() > 0.01

@@ -1,0 +1,369 @@
+"""Fusing a field: tiling changes nothing, kills change nothing, nothing half-made is visible."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from product_scene import RATIO, make_scene
+
+pytest.importorskip("torch")
+
+import torch
+from distributed import Client, LocalCluster
+
+import satfuse
+from satfuse import models
+from satfuse.errors import ConfigError, ProductError, SchedulerError, StoreError
+from satfuse.geometry.grids import lonlat_bbox
+from satfuse.geometry.tiling import Window, mosaic_spans, seam_ratio
+from satfuse.infer import FuseConfig, fuse_field, write_scene
+from satfuse.infer import run as infer_run
+from satfuse.infer.source import as_source
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.scene import degrade_guide
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.quality import GUIDE_INVALID, Quality
+
+CONFIG = FuseConfig(shard_px=150, chunk_px=150, block_px=90)
+BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
+
+
+@pytest.fixture(scope="module")
+def scene_path(tmp_path_factory):
+    scene, _ = make_scene()
+    path = tmp_path_factory.mktemp("scene") / "scene.zarr"
+    return write_scene(scene, path, field="demo", time="2024-06-01T10:00:00+00:00")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    with LocalCluster(**options) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scene_path, cluster, tmp_path_factory):
+    """A store with one finished regression run, and the bytes of its chunks."""
+    store = tmp_path_factory.mktemp("undisturbed")
+    fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG)
+    return store, chunk_bytes(store)
+
+
+def chunk_bytes(store, run="*"):
+    """Content of every chunk file of the one run, by its path inside the group."""
+    (group,) = Path(store).glob(f"data/*/{run}.zarr")
+    return {str(p.relative_to(group)): p.read_bytes() for p in group.rglob("c/**/*") if p.is_file()}
+
+
+def network(name, ratio=RATIO, **options):
+    torch.manual_seed(0)
+    model = models.create(name, **BANDS, ratio=ratio, **options)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def inputs_of(scene):
+    guide, valid = scene.guide.values.copy(), scene.guide_valid.values
+    guide[:, ~valid] = np.nanmedian(guide, (1, 2))[:, None]
+    coarse_valid = scene.coarse_valid.values
+    whole = Window(0, guide.shape[1], 0, guide.shape[2])
+    coarse = fill_holes(scene.coarse.values, coarse_valid)
+    return Inputs(window=whole, guide=guide, guide_valid=valid, coarse=coarse, coarse_valid=coarse_valid)
+
+
+def fitted(model, scene, inputs):
+    degraded = degrade_guide(scene.guide, scene.guide_valid, RATIO)
+    both = inputs.coarse_valid & np.isfinite(degraded).all(0)
+    tensors = (torch.from_numpy(a) for a in (fill_holes(degraded, both), inputs.coarse, both))
+    return model.fit(*tensors, psf_sigma=scene.attrs["psf_sigma"])
+
+
+def untiled(model, state, inputs):
+    with torch.inference_mode():
+        return (
+            model(
+                torch.from_numpy(inputs.guide)[None],
+                torch.from_numpy(inputs.coarse)[None],
+                state=state,
+                guide_valid=torch.from_numpy(inputs.guide_valid)[None, None],
+                coarse_valid=torch.from_numpy(inputs.coarse_valid)[None, None],
+            )
+            .image[0]
+            .numpy()
+        )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["bicubic", "regression", "spectral"])
+@pytest.mark.parametrize("block_px", [120, 210])
+def test_tiled_equals_untiled_at_edges_and_around_holes(name, block_px):
+    scene, _ = make_scene(3600, 3000)
+    model, inputs = network(name), inputs_of(scene)
+    state = fitted(model, scene, inputs)
+    out = np.full((21, *scene.guide.shape[1:]), np.nan, "float32")
+    cut = Cut.of(model, out.shape[1:], RATIO, block_px=block_px)
+    for window, image in fuse_blocks(model, state, inputs, inputs.window, cut):
+        out[:, *window.slices()] = image
+    np.testing.assert_allclose(out, untiled(model, state, inputs), atol=1e-5)
+
+
+@pytest.mark.torch
+def test_the_product_is_the_untiled_image(scene_path, undisturbed):
+    scene, target = make_scene()
+    model, inputs = network("regression"), inputs_of(scene)
+    expected = untiled(model, fitted(model, scene, inputs), inputs)
+    data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), "2024-06-01", store=undisturbed[0])
+    values, valid = data.reflectance.values[0], scene.guide_valid.values
+    np.testing.assert_array_equal(np.isfinite(values).all(0), valid)
+    np.testing.assert_array_equal(np.isfinite(values).any(0), valid)
+    np.testing.assert_allclose(values[:, valid], expected[:, valid], atol=6.5e-5)  # half a digital number
+    assert np.sqrt(np.mean((values[:, valid] - target[:, valid]) ** 2)) < 0.1 * target.std()
+    quality = data.quality.values[0]
+    np.testing.assert_array_equal((quality & int(GUIDE_INVALID)) > 0, ~valid)
+    coarse_valid = scene.coarse_valid.values.repeat(RATIO, 0).repeat(RATIO, 1)
+    np.testing.assert_array_equal((quality & int(Quality.COARSE_CLOUD)) > 0, ~coarse_valid)
+
+
+@pytest.mark.torch
+def test_a_mosaic_does_not_depend_on_tiles_and_its_seam_is_measured():
+    ratio, mosaic, shape = 10, (30, 20), (70, 80)
+    model = network("fusformer", ratio)
+    rng = np.random.default_rng(0)
+    inputs = Inputs(
+        window=Window(0, shape[0], 0, shape[1]),
+        guide=rng.random((12, *shape), "float32"),
+        guide_valid=np.ones(shape, bool),
+        coarse=rng.random((21, 7, 8), "float32"),
+        coarse_valid=np.ones((7, 8), bool),
+    )
+    images = []
+    for block_px in (30, 100):
+        out = np.full((21, *shape), np.nan, "float32")
+        cut = Cut.of(model, shape, ratio, block_px=block_px, mosaic=mosaic)
+        for window, image in fuse_blocks(model, {}, inputs, inputs.window, cut):
+            out[:, *window.slices()] = image
+        images.append(out)
+    np.testing.assert_allclose(*images, atol=1e-5)
+    one = model(torch.from_numpy(inputs.guide[None, :, :30, :30]), torch.from_numpy(inputs.coarse[None, :, :3, :3]))
+    np.testing.assert_allclose(images[0][:, :25, :25], one.image[0, :, :25, :25].detach(), atol=1e-5)
+    edges = [span[2] for span in mosaic_spans(80, *mosaic)][1:]
+    assert 0.5 < seam_ratio(images[0], edges) < 5
+
+
+@pytest.mark.torch
+def test_the_papers_layout_reads_coarse_pixels_at_its_own_phase():
+    """A coarse ramp stays a ramp although windows start between coarse pixels; a wrong phase moves it by 10 px."""
+    model = models.create("bicubic", **BANDS, ratio=30)
+    ramp = np.broadcast_to(np.arange(10, dtype="float32") * 30 + 14.5, (21, 10, 10))
+    inputs = Inputs(
+        window=Window(0, 300, 0, 300),
+        guide=np.zeros((12, 300, 300), "float32"),
+        guide_valid=np.ones((300, 300), bool),
+        coarse=np.ascontiguousarray(ramp),
+        coarse_valid=np.ones((10, 10), bool),
+    )
+    cut = Cut(shape=(300, 300), ratio=30, halo_px=150, block_px=300, mosaic=(150, 130))
+    ((_, image),) = fuse_blocks(model, {}, inputs, inputs.window, cut)
+    second = image[0, 150, 190:220]  # well inside the window that starts at column 130
+    np.testing.assert_allclose(second, np.arange(190, 220), atol=2)  # this cubic is no exact ramp
+
+
+@pytest.mark.torch
+def test_running_again_returns_at_once_and_overwrite_does_not(scene_path, undisturbed, cluster):
+    store, before = undisturbed
+    began = time.perf_counter()
+    uri = fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG)
+    assert time.perf_counter() - began < 2 and uri == f"{store}/items/demo_20240601T100000.json"
+    run = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
+    fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG, overwrite=True)
+    again = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
+    assert again != run and chunk_bytes(store, again) == before
+    record = json.loads((store / f"data/demo_20240601T100000/{again}.run.json").read_text())
+    assert record["tiles"] == 16 and record["host"]
+
+
+SCRIPT = """
+    from satfuse.infer import FuseConfig, fuse_field
+    if __name__ == "__main__":
+        fuse_field({scene!r}, "regression", {store!r}, config=FuseConfig(shard_px=150, chunk_px=150, block_px=90))
+"""
+
+
+@pytest.mark.torch
+def test_a_killed_process_continues_with_the_same_bytes(scene_path, undisturbed, cluster, tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent(SCRIPT).format(scene=scene_path, store=str(tmp_path / "store")))
+    with open(tmp_path / "log", "wb") as log:
+        job = subprocess.Popen([sys.executable, script], start_new_session=True, stdout=log, stderr=log)
+    wait_for(lambda: len(done_markers(tmp_path)) >= 2, job, tmp_path / "log")
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    finished = len(done_markers(tmp_path))
+    assert 2 <= finished < 16, "killed in the middle"
+    assert not list((tmp_path / "store").glob("items/*")), "nothing is visible yet"
+    with pytest.raises(ProductError, match="is empty"):
+        satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=tmp_path / "store")
+    fuse_field(scene_path, "regression", tmp_path / "store", scheduler=cluster, config=CONFIG)
+    assert chunk_bytes(tmp_path / "store") == undisturbed[1]
+
+
+@pytest.mark.torch
+def test_a_killed_worker_changes_nothing(scene_path, undisturbed, cluster, tmp_path):
+    with Client(cluster, set_as_default=False) as client, ThreadPoolExecutor() as pool:
+        pids = list(client.run(os.getpid).values())
+        job = pool.submit(fuse_field, scene_path, "regression", tmp_path / "store", scheduler=cluster, config=CONFIG)
+        wait_for(lambda: done_markers(tmp_path))
+        os.kill(pids[0], signal.SIGKILL)
+        job.result(120)
+        client.wait_for_workers(2, timeout=60)
+    assert chunk_bytes(tmp_path / "store") == undisturbed[1]
+
+
+def done_markers(folder):
+    return list(folder.glob("store/data/*/*.plan/done/*.json"))
+
+
+def wait_for(condition, job=None, log=None):
+    end = time.monotonic() + 120
+    while not condition():
+        assert job is None or job.poll() is None, f"the job ended before it was killed: {log.read_text()}"
+        assert time.monotonic() < end, "nothing happened for two minutes"
+        time.sleep(0.005)
+
+
+@pytest.mark.torch
+def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(scene_path, undisturbed, cluster, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        names = ("regression", "regression", "bicubic")
+        jobs = [pool.submit(fuse_field, scene_path, n, tmp_path, scheduler=cluster, config=CONFIG) for n in names]
+        for job in jobs:
+            job.result(120)
+    item = json.loads((tmp_path / "items/demo_20240601T100000.json").read_text())
+    plans = {p.parent.stem: json.loads(p.read_text())["model"] for p in tmp_path.glob("data/*/*.plan/plan.json")}
+    assert sorted(plans.values()) == ["bicubic", "regression"] and item["properties"]["satfuse:run"] in plans
+    (regression,) = [run for run, name in plans.items() if name == "regression"]
+    assert chunk_bytes(tmp_path, regression) == undisturbed[1]
+
+
+@pytest.mark.torch
+def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path):
+    scene, _ = make_scene(holes=False)
+    scene["guide_coarse"] = (
+        ("guide_band", "y_coarse", "x_coarse"),
+        degrade_guide(scene.guide, scene.guide_valid, RATIO),
+    )
+    path = write_scene(scene, tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00", chunk_px=150)
+    chunk = Path(path) / "guide/c/0/1/2"
+    good = chunk.read_bytes()
+    chunk.write_bytes(b"damaged")
+    config = FuseConfig(shard_px=150, chunk_px=150)
+    with pytest.raises(ProductError, match=r"tile \d+ \(rows .*\) of demo_20240601T100000 failed"):
+        fuse_field(path, "bicubic", tmp_path / "store", scheduler=cluster, config=config)
+    assert not list((tmp_path / "store").glob("items/*"))
+    chunk.write_bytes(good)
+    uri = fuse_field(path, "bicubic", tmp_path / "store", scheduler=cluster, config=config)
+    assert json.loads(Path(uri).read_text())["properties"]["satfuse:finite_share"] == 1
+
+
+@pytest.mark.torch
+def test_an_unreachable_scheduler_is_named(scene_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(infer_run, "CONNECT_TIMEOUT", "1s")
+    with pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1 "):
+        fuse_field(scene_path, "bicubic", tmp_path, scheduler="tcp://127.0.0.1:1", config=CONFIG)
+
+
+@pytest.mark.torch
+def test_a_store_that_cannot_be_written_stops_before_any_work(scene_path, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        fuse_field(scene_path, "bicubic", tmp_path / "file/store", scheduler="tcp://127.0.0.1:1", config=CONFIG)
+
+
+@pytest.mark.torch
+def test_too_little_memory_is_refused_before_the_first_read(scene_path):
+    class Workers:
+        def __init__(self, limit):
+            self.workers = {"tcp://w": {"memory_limit": limit, "nthreads": 4}}
+
+        def scheduler_info(self, n_workers):
+            return {"workers": self.workers}
+
+    source = as_source(scene_path, missing="raise")
+    cut = Cut.of(network("regression"), source.geobox.shape, RATIO, block_px=900)
+    infer_run.check_memory(Workers(0), source, cut, FuseConfig())
+    infer_run.check_memory(Workers(4 * 2**30), source, cut, FuseConfig())
+    with pytest.raises(ConfigError, match="may use 1024 MiB, but 4 tiles of 600 px"):
+        infer_run.check_memory(Workers(2**30), source, cut, FuseConfig())
+
+
+@pytest.mark.torch
+def test_run_keys_depend_on_what_shapes_the_result(scene_path):
+    source = as_source(scene_path, missing="raise")
+    key = infer_run.run_key(source, "", "regression", 30, FuseConfig())
+    assert key == infer_run.run_key(source, "", "regression", 30, FuseConfig(workers=7, memory_limit="1GB"))
+    changes = (
+        {"shard_px": 900},
+        {"chunk_px": 100},
+        {"block_px": 300},
+        {"threads": 2},
+        {"device": "cuda"},
+        {"mosaic": (90, 60)},
+    )
+    others = {infer_run.run_key(source, "", "regression", 30, FuseConfig(**c)) for c in (*changes, {"missing": "flag"})}
+    others |= {
+        infer_run.run_key(source, "", "bicubic", 30, FuseConfig()),
+        infer_run.run_key(source, "", "regression", 15, FuseConfig()),
+    }
+    assert len(others) == 9 and key not in others
+    with pytest.raises(ConfigError, match="missing='drop'"):
+        FuseConfig(missing="drop")
+
+
+def set_environment(values):
+    os.environ.update(values)
+
+
+@pytest.mark.torch
+def test_s3_round_trip(scene_path, undisturbed, cluster, monkeypatch):
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "hidden-key",
+        "AWS_SECRET_ACCESS_KEY": "hidden-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in access.items():
+        monkeypatch.setenv(name, value)
+    try:
+        import s3fs
+
+        files = s3fs.S3FileSystem()
+        files.mkdir("products")
+        with Client(cluster, set_as_default=False) as client:
+            client.run(set_environment, access)
+        store = "s3://products/fused"
+        uri = fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG)
+        assert uri == f"{store}/items/demo_20240601T100000.json"
+        data = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=store)
+        here = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=undisturbed[0])
+        np.testing.assert_array_equal(data.reflectance.values, here.reflectance.values)
+        text = b"".join(files.cat([p for p in files.find(store) if p.endswith(".json")]).values())
+        assert b"hidden" not in text
+        with pytest.raises(StoreError, match="bucket does not exist"):
+            fuse_field(scene_path, "regression", "s3://nowhere/x", scheduler=cluster, config=CONFIG)
+    finally:
+        server.stop()
