@@ -87,8 +87,8 @@ class ArchiveRecipe:
     tile_overlap_px: int = 60
     frame_rows: int = 150
     columns: int = 321
-    enmap_scenes: int = 4
-    enmap_px: int = 240
+    enmap_scenes: int = 8
+    enmap_px: int = 180
 
     def __post_init__(self):
         if self.enmap_scenes > len(ENMAP_PLACES):

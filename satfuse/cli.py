@@ -1,0 +1,325 @@
+"""Fuse Sentinel-2 and Sentinel-3 SYN into 21-band, 10 m reflectance: one verb per stage, `fuse` for the whole job."""
+
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from satfuse.config import load_settings
+from satfuse.errors import ConfigError, SatfuseError
+from satfuse.terminal import note, progress_bar, set_up_log, show
+
+# plain help: examples stay on one line, to be copied
+app = typer.Typer(
+    name="satfuse", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help=__doc__,
+)  # fmt: skip
+
+FieldName = Annotated[str | None, typer.Option("--field", help="A named field, or the path of its .geojson.")]
+Bbox = Annotated[str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Lon/lat box in degrees.")]
+Date = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="One day (UTC).")]
+Start = Annotated[str | None, typer.Option("--start", metavar="YYYY-MM-DD", help="First day (UTC).")]
+End = Annotated[str | None, typer.Option("--end", metavar="YYYY-MM-DD", help="Last day, included.")]
+Catalog = Annotated[str | None, typer.Option("--catalog", help="Catalogue by name or .toml; S2,S3 for two.")]
+Store = Annotated[str | None, typer.Option("--store", help="Product store: a folder or s3:// address.")]
+Model = Annotated[str | None, typer.Option("--model", help="regression, bicubic, or a checkpoint folder.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://host:port.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Verbose = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Log what is done; -vv: all of it.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say what would be done; write nothing.")]
+
+PAIR_COLUMNS = {
+    "guide": lambda r: r["guide_time"].replace("+00:00", "Z"),
+    "coarse": lambda r: r["coarse_time"].replace("+00:00", "Z"),
+    "gap s": lambda r: f"{r['gap_s']:+.1f}",
+    "by items s": lambda r: f"{r['item_gap_s']:+.0f}",
+    "cloud %": lambda r: f"{100 * r['guide_cloud']:.1f} {100 * r['coarse_cloud']:.1f}",
+    "overlap %": lambda r: f"{100 * r['overlap']:.1f}",
+    "view deg": lambda r: f"{r['guide_view_zenith_deg']:.0f} {r['coarse_view_zenith_deg']:.0f}",
+    "sun deg": lambda r: f"{r['guide_sun_zenith_deg']:.0f} {r['coarse_sun_zenith_deg']:.0f}",
+    "clocks": lambda r: r["gap_clock"],
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exits with 0; 1 after an error, which is one line on stderr; 2 for wrong usage; 130 after Ctrl-C."""
+    try:
+        app(arguments, prog_name="satfuse")
+    except SatfuseError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}; check that the place exists, may be written, and has space")
+
+
+def verb(example: str):
+    """Register a function as a verb whose help ends with an example, unwrapped."""
+    return app.command(epilog=f"Example:\n\n\b\n  {example}")
+
+
+@verb("satfuse demo --out demo-out")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for all that the demo makes.")] = Path("demo-out"),
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Watch Sentinel-2 and Sentinel-3 become one image, on a simulated archive."""
+    set_up_log(verbose)
+    if dry_run:
+        return show({"would write": str(out)}, json_out)
+    from satfuse.demo import run_demo
+
+    if not json_out:
+        run_demo(out)
+        return None
+    with redirect_stdout(sys.stderr):
+        scores = run_demo(out)
+    return show(scores, json_out)
+
+
+@verb("satfuse simulate archive --field tartu --seed 7")
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder of the archive.")],
+    field: FieldName = "tartu",
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same pixels.")] = 7,
+    gap_s: Annotated[float, typer.Option("--gap", help="Seconds from the S2 to the S3 acquisition.")] = 180.0,
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Make a small archive in the official formats, with known truth."""
+    set_up_log(verbose)
+    from satfuse.simulate.archive import ArchiveRecipe, make_archive
+
+    recipe = ArchiveRecipe(field=field, seed=seed, gap_s=gap_s)
+    height, width = recipe.geobox.shape
+    facts = {"field": field, "pixels": [height, width], "days": [str(recipe.day), str(recipe.cloudy_day)]}
+    if dry_run:
+        return show({"would write": str(out), **facts}, json_out)
+    with progress_bar("simulating") as progress:
+        archive = make_archive(out, recipe, progress=progress)
+    counts = {sensor: f"{len(items)} items" for sensor, items in archive.items.items()}
+    return show({"archive": str(archive.root), "truth": str(archive.truth), **facts, **counts}, json_out)
+
+
+@verb("satfuse search sentinel3_syn --field tartu --start 2024-06-01 --end 2024-06-10 --catalog cdse")
+def search(
+    sensor: Annotated[str, typer.Argument(help="sentinel2, sentinel3_syn or enmap.")],
+    field: FieldName = None,
+    bbox: Bbox = None,
+    date: Date = None,
+    start: Start = None,
+    end: End = None,
+    catalog: Catalog = None,
+    config: Config = None,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """List the items of one sensor over an area."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+
+    settings = load_settings(config)
+    default = settings.enmap_catalog if sensor == "enmap" else settings.catalog
+    items = pipeline.find_items(sensor, _area(field, bbox), *_days(date, start, end), catalog or default)
+    rows = [
+        {"id": i.id, "start": f"{i.common_metadata.start_datetime or i.datetime}", "collection": i.collection_id}
+        for i in items
+    ]
+    show(rows, json_out)
+
+
+@verb("satfuse pairs --field algeria-5 --start 2024-06-01 --end 2024-06-30 --catalog cdse")
+def pairs(
+    out: Annotated[Path, typer.Option("--out", help="Table to write (geoparquet).")] = Path("pairs.parquet"),
+    field: FieldName = None,
+    bbox: Bbox = None,
+    date: Date = None,
+    start: Start = None,
+    end: End = None,
+    catalog: Catalog = None,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Nearest S3 acquisitions kept per S2 one.")] = 1,
+    config: Config = None,
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Find pairs by their true acquisition times at the field; print the table and write it."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+    from satfuse.job import check_discovery
+    from satfuse.pairing import read_pairs, table
+
+    settings = load_settings(config)
+    area, days, where = _area(field, bbox), _days(date, start, end), catalog or settings.catalog
+    if dry_run:
+        check_discovery(area, *days, where, settings.rules)
+        return show({"would write": str(out), "area": area, "days": days, "catalog": where}, json_out)
+    path = pipeline.discover(area, *days, where, out, settings.rules, frames)
+    show(table(read_pairs(path)), json_out, PAIR_COLUMNS)
+    return note(f"written: {path}")
+
+
+@verb("satfuse cube --bbox 5,45,15,55 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr")
+def cube(
+    out: Annotated[Path, typer.Option("--out", help="Cube to write (Zarr).")] = Path("cube.zarr"),
+    table: Annotated[Path | None, typer.Option("--pairs", help="Build it from these pairs, not from EnMAP.")] = None,
+    field: FieldName = None,
+    bbox: Bbox = None,
+    date: Date = None,
+    start: Start = None,
+    end: End = None,
+    catalog: Catalog = None,
+    scheduler: Scheduler = None,
+    config: Config = None,
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Turn EnMAP scenes, or pairs, into a training cube. Without an area it takes scenes of the whole world."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+    from satfuse.job import check_cube
+    from satfuse.pairing import read_pairs
+
+    settings = load_settings(config)
+    workers = scheduler or settings.scheduler
+    if table is not None:
+        if field or bbox or date or start or end or catalog:
+            raise ConfigError("--pairs names the scenes already; leave --field, --bbox, dates and --catalog away")
+        if dry_run:
+            return show({"would write": str(out), "pairs": [p.id for p in read_pairs(table)]}, json_out)
+        return show({"cube": pipeline.build_pair_cube(table, out, workers)}, json_out)
+    days, where = _days(date, start, end), catalog or settings.enmap_catalog
+    area = _area(field, bbox) if field or bbox else None
+    if dry_run:
+        check_cube(*days, where, area)
+        return show({"would write": str(out), "area": area, "days": days, "catalog": where}, json_out)
+    return show({"cube": pipeline.build_cube(*days, where, out, workers, area)}, json_out)
+
+
+@verb("satfuse train cube.zarr --model spectral --out checkpoint")
+def train(
+    data: Annotated[Path, typer.Argument(metavar="CUBE", help="Training cube (Zarr).")],
+    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder.")] = Path("checkpoint"),
+    model: Annotated[str | None, typer.Option("--model", help="spectral (by default) or fusformer.")] = None,
+    config: Config = None,
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Train a model on a cube. Run again after a kill, it goes on where it was."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+    from satfuse.info import describe
+    from satfuse.job import train_config
+
+    values = load_settings(config).train | ({"model": model} if model else {})
+    settings = train_config(values)
+    if dry_run:
+        return show({"would write": str(out), "cube": str(data), "model": settings.model}, json_out)
+    with progress_bar(f"training {settings.model}") as bar:
+        path = pipeline.train(
+            data, out, values, lambda epoch, batch, loss: bar(epoch, settings.epochs, f"batch {batch}, loss {loss:.4f}")
+        )
+    return show({"checkpoint": path, "metrics": describe(path)["metrics"]}, json_out)
+
+
+@verb("satfuse fuse --field algeria-5 --date 2024-06-01 --catalog cdse --store s3://bucket/fused")
+def fuse(
+    field: FieldName = None,
+    bbox: Bbox = None,
+    date: Date = None,
+    start: Start = None,
+    end: End = None,
+    catalog: Catalog = None,
+    store: Store = None,
+    model: Model = None,
+    scheduler: Scheduler = None,
+    config: Config = None,
+    work: Annotated[Path, typer.Option("--work", help="Folder for pairs and reports.")] = Path("satfuse-work"),
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Do the whole production job: search, pair, co-register, fuse, publish, validate."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+    from satfuse.job import Job, check, resolve_field
+    from satfuse.product.store import default_store
+
+    settings = load_settings(config)
+    area, (first, last) = _area(field, bbox), _days(date, start, end)
+    job = Job(
+        field=area,
+        start=first,
+        end=last,
+        catalog=catalog or settings.catalog,
+        store=store or os.environ.get("SATFUSE_STORE") or settings.store or default_store(),
+        work=str(work / f"{resolve_field(area).name}_{first}_{last}"),
+        model=model or settings.model,
+        scheduler=scheduler or settings.scheduler,
+        rules=settings.rules,
+    )
+    if dry_run:
+        check(job)
+        return show({"would write": job.store, "work": job.work, "model": job.model, "catalog": job.catalog}, json_out)
+    result = pipeline.run(job)
+    return show({"products": list(result.products), "reports": list(result.reports)}, json_out)
+
+
+@verb("satfuse validate store/items/tartu_20240704T085403_S2A_20240704T085703_S3A.json --out report")
+def validate(
+    item: Annotated[str, typer.Argument(help="STAC item of a product: a path or s3:// address.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")] = Path("report"),
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Measure a product against its own inputs: table, JSON, figures, one HTML page."""
+    set_up_log(verbose)
+    from satfuse import pipeline
+    from satfuse.info import describe
+
+    product = describe(item)
+    if dry_run:
+        return show({"would write": str(out / product.get("id", "")), "product": item}, json_out)
+    return show({"report": pipeline.validate(item, out)}, json_out)
+
+
+@verb("satfuse info checkpoint")
+def info(
+    path: Annotated[str, typer.Argument(help="A product, its item, a store, a cube, a checkpoint, a table of pairs.")],
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Say what a path or s3:// address is and what is in it."""
+    set_up_log(verbose)
+    from satfuse.info import describe
+
+    facts = describe(path)
+    show(facts, json_out, PAIR_COLUMNS if "pairs" in facts else None)
+
+
+def _area(field: str | None, bbox: str | None) -> str:
+    if (field is None) == (bbox is None):
+        raise ConfigError("name the area by exactly one of --field NAME and --bbox W,S,E,N")
+    if bbox is not None:
+        from satfuse.geometry.grids import parse_bbox
+
+        parse_bbox(bbox)
+    return field or bbox
+
+
+def _days(date: str | None, start: str | None, end: str | None) -> tuple[str, str]:
+    if date is not None and start is None and end is None:
+        return date, date
+    if date is None and start is not None and end is not None:
+        return start, end
+    raise ConfigError("name the days by --date YYYY-MM-DD, or by both --start and --end")

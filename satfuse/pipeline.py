@@ -1,0 +1,178 @@
+"""The chain of stages as plain functions; `flows/` and the command line wrap the same ones.
+
+Each stage takes names, paths and URIs and gives a path or URI back, so any scheduler can run it.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pystac
+
+from satfuse.catalog.search import search
+from satfuse.catalog.specs import load_catalog
+from satfuse.errors import ConfigError
+from satfuse.geometry.grids import lonlat_bbox
+from satfuse.job import RATIO, Job, check, check_cube, check_discovery, day_window, resolve_field, train_config
+from satfuse.pairing import find_pairs, read_pairs, write_pairs
+
+__all__ = [
+    "Job",
+    "JobResult",
+    "build_cube",
+    "build_pair_cube",
+    "discover",
+    "find_items",
+    "fuse",
+    "run",
+    "train",
+    "validate",
+]
+
+log = logging.getLogger(__name__)
+
+COARSE_LEAD = timedelta(minutes=30)  # how long before the field is seen the frames of an overpass may start
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a job made: paths of what lies in the work folder, URIs of the products' items."""
+
+    pairs: str
+    cube: str | None
+    model: str
+    products: tuple[str, ...]
+    reports: tuple[str, ...]
+
+
+def run(job: Job) -> JobResult:
+    """Check, search, pair, train if asked, fuse, publish, validate: the whole job in this process.
+
+    Run again, it searches again, and cube, checkpoint and products are kept as far as they are done.
+
+    Raises
+    ------
+    SatfuseError
+        See the stages.
+    """
+    from satfuse.product.store import Store
+
+    check(job)
+    Store(job.store).check_writable()
+    work = Path(job.work)
+    pairs = discover(job.field, job.start, job.end, job.catalog, work / "pairs.parquet", job.rules)
+    cube, model = None, job.model
+    if job.train_on:
+        cube = build_cube(
+            job.train_start or job.start, job.train_end or job.end, job.train_on, work / "cube.zarr", job.scheduler
+        )
+        model = train(cube, work / "checkpoint", {"model": job.model, **job.train})
+    products = fuse(pairs, model, job.store, job.scheduler)
+    reports = [validate(item, work / "reports") for item in products]
+    return JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports))
+
+
+def find_items(sensor, field, start, end, catalog) -> list[pystac.Item]:
+    """Items of one sensor over a field; of "guide,coarse" the catalogue that is for the sensor."""
+    names = [name.strip() for name in catalog.split(",")]
+    spec = load_catalog(names[-1 if sensor == "sentinel3_syn" else 0])
+    first, last = day_window(start, end)
+    return search(spec, sensor, bbox=lonlat_bbox(resolve_field(field).geobox), start=first, end=last)
+
+
+def discover(field, start, end, catalog, out, rules=None, frames=1) -> str:
+    """Search both sensors over a field, pair them by true time, write the table of pairs.
+
+    Returns
+    -------
+    Path of the geoparquet table.
+
+    Raises
+    ------
+    NoPairError
+        Nothing passes the rules; the nearest candidates are in the message.
+    """
+    area, settings, (guide_spec, coarse_spec) = check_discovery(field, start, end, catalog, rules)
+    first, last = day_window(start, end)
+    bbox = lonlat_bbox(area.geobox)
+    reach = timedelta(seconds=settings.maximum_gap_s if frames == 1 else settings.maximum_frame_gap_s) + COARSE_LEAD
+    guides = search(guide_spec, "sentinel2", bbox=bbox, start=first, end=last)
+    coarse = search(coarse_spec, "sentinel3_syn", bbox=bbox, start=first - reach, end=last + reach)
+    log.info("%s: %d Sentinel-2 and %d Sentinel-3 items", area.name, len(guides), len(coarse))
+    pairs = find_pairs(
+        guides, coarse, area, guide_spec=guide_spec, coarse_spec=coarse_spec, rules=settings, frames=frames
+    )
+    write_pairs(pairs, out)
+    return str(out)
+
+
+def build_cube(start, end, catalog, out, scheduler=None, field=None) -> str:
+    """Turn the EnMAP scenes of a catalogue into a training cube; scenes already there are kept.
+
+    Returns
+    -------
+    Path of the cube.
+    """
+    from satfuse.cube import build
+
+    spec, bbox = check_cube(start, end, catalog, field)
+    first, last = day_window(start, end)
+    items = search(spec, "enmap", bbox=bbox, start=first, end=last)
+    if not items:
+        where = f" over {field}" if field else ""
+        raise ConfigError(f"{spec.name} has no EnMAP scene{where} from {start} to {end}; widen the dates or the area")
+    build(items, out, spec=spec, scheduler=scheduler)
+    return str(out)
+
+
+def build_pair_cube(pairs, out, scheduler=None) -> str:
+    """Turn the pairs of a table into a training cube of co-registered scenes.
+
+    Returns
+    -------
+    Path of the cube.
+    """
+    from satfuse.cube.build import build_pairs
+    from satfuse.scene import make_scene
+
+    scenes = {pair.id: make_scene(pair, pair.geobox, ratio=RATIO) for pair in read_pairs(pairs)}
+    build_pairs(scenes, out, scheduler=scheduler)
+    return str(out)
+
+
+def train(cube, out, config=None, progress=None) -> str:
+    """Train a model on a cube; `progress` as in `satfuse.train.fit`.
+
+    Returns
+    -------
+    Path of the checkpoint folder.
+    """
+    from satfuse.train import fit
+
+    fit(cube, train_config(config or {}), out, progress=progress)
+    return str(out)
+
+
+def fuse(pairs, model, store, scheduler=None) -> list[str]:
+    """Fuse and publish every pair of a table.
+
+    Returns
+    -------
+    URIs of the products' STAC items.
+    """
+    from satfuse.infer import fuse_field
+
+    return [fuse_field(pair, model, store, scheduler=scheduler) for pair in read_pairs(pairs)]
+
+
+def validate(item, out) -> str:
+    """Measure a product against its inputs and write the report.
+
+    Returns
+    -------
+    Folder of the report.
+    """
+    from satfuse.validate.product import validate_item
+
+    return str(validate_item(item, out))

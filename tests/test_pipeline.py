@@ -1,0 +1,153 @@
+"""The whole chain as a plain function, on the small archive: what the recipe put in comes out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import CLOUDY_DAY, DAY, service, tree
+
+pytest.importorskip("torch")
+
+import xarray as xr
+
+import satfuse
+from satfuse import pipeline
+from satfuse.cube import open_cube
+from satfuse.errors import ConfigError, NoPairError
+from satfuse.job import Job, resolve_catalogs, resolve_field
+from satfuse.pairing import read_pairs
+from satfuse.validate.product import open_run
+
+pytestmark = pytest.mark.torch
+
+COARSE_M = 300
+TRAIN = {"epochs": 20, "threads": 1, "tensorboard": False, "batches": {"size": 4, "coverage": 4.0}}
+
+
+@pytest.fixture(scope="module")
+def job(small_recipe, small_catalog, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    return Job(
+        field=small_recipe.field,
+        start=DAY,
+        end=CLOUDY_DAY,
+        catalog=small_catalog,
+        store=str(folder / "store"),
+        work=str(folder / "work"),
+        model="spectral",
+        train_on=small_catalog,
+        train_start="2024-01-01",
+        train_end="2024-12-31",
+        train=TRAIN,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(job):
+    return pipeline.run(job)
+
+
+def agreement(image, truth):
+    """Correlation with the truth, mean of the bands."""
+    edge = (slice(20, -20), slice(20, -20))
+    return np.mean([np.corrcoef(a[edge].ravel(), b[edge].ravel())[0, 1] for a, b in zip(image, truth, strict=True)])
+
+
+def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
+    (item,) = result.products
+    west, south, east, north = json.loads(Path(item).read_text())["bbox"]
+    data = satfuse.open_fused((west, south, east, north), DAY, store=job.store)
+    assert data.reflectance.shape == (1, 21, 720, 720)
+    fused, truth = (
+        data.reflectance[0].values,
+        xr.open_zarr(small_archive.truth, consolidated=False)["reflectance"].values,
+    )
+    assert np.isfinite(fused).mean() > 0.99
+    here = agreement(fused, truth)
+    assert here > 0.9
+    moved = np.roll(fused, 3, 1), np.roll(fused, 3, 2), fused[:, ::-1], fused[:, :, ::-1], fused[::-1]
+    assert max(agreement(other, truth) for other in moved) < here - 0.1
+    assert {"metrics.json", "index.html", "quicklook.png"} <= tree(result.reports[0])
+
+
+def test_the_gap_is_the_recipes_not_that_of_the_items(result, small_recipe):
+    (pair,) = read_pairs(result.pairs)
+    assert pair.gap_s == pytest.approx(small_recipe.gap_s, abs=1)
+    assert abs(pair.item_gap_s - small_recipe.gap_s) > 200
+    assert not pair.approximate
+
+
+def test_the_shift_is_the_recipes(result, small_recipe):
+    scene = open_run(result.products[0])[1]
+    found = np.array(scene.attrs["shift_m"])
+    assert found == pytest.approx(small_recipe.shift_m, abs=0.15 * COARSE_M)
+    assert np.hypot(*found) > 0.15 * COARSE_M  # zero would not pass for it
+
+
+def test_only_the_clear_day_is_paired_and_no_duplicate(result):
+    (pair,) = read_pairs(result.pairs)
+    assert str(pair.guide_time.date()) == DAY
+    coarse = [item["id"] for item in pair.coarse]
+    assert len(coarse) == 2 and all("_O_NT_" in i for i in coarse)  # two frames; the STC copy of one is gone
+    assert len(pair.guide) == 2  # two tiles
+
+
+def test_running_again_keeps_what_is_done(result, job, monkeypatch):
+    monkeypatch.setattr(pipeline, "validate", lambda item, out: str(Path(out) / Path(item).stem))
+    before = {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()}
+    made = [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
+    assert pipeline.run(job) == result
+    assert {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()} == before
+    assert made == [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
+
+
+def test_the_cloudy_day_alone_names_the_rule(job, tmp_path):
+    with pytest.raises(NoPairError, match=r"guide cloud \d+\.\d% is above 5\.0%") as error:
+        pipeline.discover(job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet")
+    assert "S2B_MSIL2A_20240709" in str(error.value)
+    loose = {"maximum_cloud": 1.0}
+    path = pipeline.discover(job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet", loose)
+    assert [str(p.guide_time.date()) for p in read_pairs(path)] == [CLOUDY_DAY]
+
+
+def test_a_duplicate_that_comes_alone_is_used(small_archive, small_recipe, tmp_path):
+    """Of a frame that is there as STC only, the STC copy is paired: the rule prefers, it does not exclude."""
+    with service(small_archive.root) as stac:
+        doubled = next(i["id"] for i in stac.items if "_O_ST_" in i["id"])
+        start = doubled.split("____")[1][:31]
+        stac.items = [i for i in stac.items if not (start in i["id"] and "_O_NT_" in i["id"])]
+        catalog = stac.catalog(tmp_path / "c.toml", small_archive.root)
+        path = pipeline.discover(small_recipe.field, DAY, DAY, str(catalog), tmp_path / "pairs.parquet")
+    (pair,) = read_pairs(path)
+    assert doubled in [item["id"] for item in pair.coarse]
+
+
+def test_further_frames_are_asked_for_and_kept(job, tmp_path):
+    rules = {"maximum_cloud": 1.0, "maximum_frame_gap_s": 6 * 86400.0}
+    path = pipeline.discover(job.field, DAY, DAY, job.catalog, tmp_path / "pairs.parquet", rules, frames=2)
+    (pair,) = read_pairs(path)
+    assert [str(frame.time.date()) for frame in pair.extra_coarse] == [CLOUDY_DAY]
+
+
+def test_pairs_become_a_cube(result, tmp_path):
+    cube = open_cube(pipeline.build_pair_cube(result.pairs, tmp_path / "cube.zarr"))
+    (pair,) = read_pairs(result.pairs)
+    assert (cube.kind, cube.ratio, [s.id for s in cube.scenes]) == ("pairs", 30, [pair.id])
+    scene = cube.open_scene(pair.id, decode=True)
+    assert scene.guide.shape[1:] == (720, 720) and scene.coarse.shape[-2:] == (24, 24)
+
+
+def test_a_box_is_named_by_its_grid():
+    first, second = (resolve_field(box) for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4"))
+    assert first.name != second.name and resolve_field("26.4,58.3,26.5,58.4").name == first.name
+    assert first.geobox.shape[0] % 30 == 0 and first.name.startswith("box-32635-")
+
+
+def test_a_catalogue_for_each_sensor(job):
+    guide, coarse = resolve_catalogs(f"cdse,{job.catalog}")
+    assert (guide.name, coarse.name) == ("cdse", "local")
+    with pytest.raises(ConfigError, match="catalogue dlr has no sentinel2"):
+        resolve_catalogs("dlr,cdse")
+    with pytest.raises(ConfigError, match="names 3 catalogues"):
+        resolve_catalogs("cdse,cdse,cdse")
