@@ -1,0 +1,54 @@
+"""The main job end to end on real EnMAP spectra, shortened: benchmarks/quality.py is the full version."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs the models extra")
+pytest.importorskip("xbatcher", reason="training needs the train extra")
+pytestmark = [pytest.mark.samples, pytest.mark.torch]
+
+
+@pytest.fixture(scope="module")
+def quality():
+    path = Path(__file__).parents[2] / "benchmarks" / "quality.py"
+    spec = importlib.util.spec_from_file_location("quality", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cube(quality, samples, tmp_path_factory):
+    return quality.build_cube(samples, tmp_path_factory.mktemp("potsdam") / "cube.zarr")
+
+
+def test_cube_declares_what_enmap_cannot_see(cube):
+    assert cube.missing_bands == ("Oa01", "Oa02")
+    assert len(cube.guide_bands) == 12 and len(cube.coarse_bands) == 19
+    sizes = {s.id: (s.split, s.height, s.width) for s in cube.scenes}
+    assert sizes == {"west": ("train", 64, 64), "west-again": ("val", 64, 64), "east": ("test", 128, 64)}
+
+
+def test_east_is_real_ground_on_nested_grids(quality, cube):
+    guide, coarse, target = quality.east(cube)
+    assert guide.shape == (12, 120, 60) and target.shape == (19, 120, 60) and coarse.shape == (19, 12, 6)
+    assert np.isfinite(target.values).all()
+    assert coarse.x.values[0] == target.x.values[:10].mean() and coarse.y.values[0] == target.y.values[:10].mean()
+    # July vegetation: the near infrared is far brighter than red, in both sensors' bands
+    assert target.sel(band="Oa17").mean() > 3 * target.sel(band="Oa08").mean()
+    assert float(guide.sel(band="B04").mean()) == pytest.approx(float(target.sel(band="Oa08").mean()), rel=0.1)
+
+
+def test_training_in_the_west_pays_in_the_east(quality, samples):
+    results = {r.method: r for r in quality.run(samples, {"spectral": (12, 60)})}
+    trained = results["spectral, trained"]
+    for rival in ("bicubic", "spectral, untrained"):
+        assert trained.sam_land_deg < 0.6 * results[rival].sam_land_deg
+        assert trained.rmse < 0.4 * results[rival].rmse
+        assert trained.ssim > results[rival].ssim + 0.3
+    assert results["regression"].rmse < 0.4 * results["bicubic"].rmse
+    text = quality.table(list(results.values()))
+    assert text.count("\n") == 5 and f"{trained.rmse:.5f}" in text
