@@ -1,11 +1,11 @@
 # make demo: the whole path on a simulated archive; make test: every check and test.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for p in python3.11 python3; do $$p --version >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
 PY := $(VENV)/bin/python
 # the lock is for 3.11; newer Pythons resolve the ranges of pyproject.toml
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
-.PHONY: demo test lint install clean
+.PHONY: demo test core lint install clean
 
 install: $(VENV)/.installed
 
@@ -20,10 +20,16 @@ demo: install
 test: lint
 	$(PY) -m pytest
 
+# the core alone on Python 3.12, without torch, Prefect and stackstac: the tests that need these skip
+core:
+	$(PYTHON312) -m venv .venv312
+	.venv312/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev,server]'
+	.venv312/bin/python -m pytest
+
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) .venv312 demo-out

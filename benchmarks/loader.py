@@ -1,6 +1,6 @@
 """Patches per second of `BlockLoader` beside shuffled single-patch xbatcher over Dask, on one store.
 
-    python benchmarks/loader.py [--size 2048] [--patch 96] [--seconds 20]
+    python -m benchmarks.loader [--size 2048] [--patch 96] [--seconds 20] [--write]
 
 Prints a markdown table. Both give the same kind of batch (float32 guide and target, valid) before the degradation;
 the last row adds it. Shuffle quality is the mean share of a batch's other patches that come from a patch's own block
@@ -8,7 +8,6 @@ of 1024 px (lower is better; a perfect shuffle has about 1 / blocks).
 """
 
 import argparse
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from benchmarks.document import machine, put
 from satfuse import cube
 from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches
 
@@ -81,6 +81,7 @@ def main():
     parser.add_argument("--patch", type=int, default=96)
     parser.add_argument("--ratio", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0, help="measured time per loader")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
     torch.set_num_threads(1)  # converting patches is bound by memory; more threads only wait for each other
     config = BatchConfig(patch=options.patch, ratio=options.ratio, size=16)
@@ -95,17 +96,20 @@ def main():
             ("BlockLoader with degradation", rate(epochs(block.epoch), options.seconds), None),
         ]
         own = same_block_share(block.plan(0)[:, 0], config.size)
-    print(
-        f"{options.scenes} scenes of {options.size} x {options.size} px, 12 + 19 bands int16, chunk 128, shard 1024, "
-        f"local disk, warm cache; patch {options.patch} px, batch {config.size}, {len(block.blocks)} blocks, "
-        f"{config.blocks_mixed} mixed, coverage {config.coverage:g}; "
-        f"{torch.get_num_threads()} torch threads, {platform.machine()}\n"
-    )
-    print("| loader | patches/s | ratio | patches per CPU second | ratio | same-block share of a batch |")
-    print("|---|---|---|---|---|---|")
+    lines = ["| loader | patches/s | ratio | patches per CPU second | ratio | same-block share of a batch |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
     for name, value, share in rows:
         columns = "".join(f" {v:.0f} | {v / b:.1f} |" for v, b in zip(value, base, strict=True))
-        print(f"| {name} |{columns} {own if share is None else share:.2f} |")
+        lines.append(f"| {name} |{columns} {own if share is None else share:.2f} |")
+    conditions = (
+        f"*{options.scenes} scenes of {options.size} x {options.size} px, 12 + 19 bands int16, chunk 128, shard 1024, "
+        f"local disk, warm cache; patch {options.patch} px, batch {config.size}, {len(block.blocks)} blocks, "
+        f"{config.blocks_mixed} mixed, coverage {config.coverage:g}; {torch.get_num_threads()} torch thread.*"
+    )
+    text = "\n".join([*lines, "", f"{conditions} {machine()}"])
+    print(text)
+    if options.write:
+        put(text, "performance.md", "loader")
 
 
 if __name__ == "__main__":

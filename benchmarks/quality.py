@@ -1,7 +1,7 @@
 """The main job on real EnMAP spectra: train in the west of Potsdam, fuse and score the east.
 
-    python benchmarks/quality.py                     prints the table
-    python benchmarks/quality.py --write             and puts it into docs/quality.md
+    python -m benchmarks.quality             prints the table
+    python -m benchmarks.quality --write     and puts it into docs/quality.md
 
 The 12 real tiles (30 m) go through the reader, the spectral simulation and the cube. The four western tiles (96_*
 and 128_*) train; the eastern rectangle (160_* and 192_*, 64 x 128 pixels) is degraded to 300 m, fused with its
@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 import satfuse
+from benchmarks.document import machine, put
 from satfuse import cube as cubes
 from satfuse import models
 from satfuse.batch import BatchConfig
@@ -35,7 +36,6 @@ RATIO = 10
 ROWS, COLUMNS = slice(4, 124), slice(2, 62)  # the middle 120 x 60 pixels: a whole number of coarse ones
 # epochs and side of the patches in fine pixels; otherwise the defaults of TrainConfig and BatchConfig
 TRAININGS = {"spectral": (60, 60), "fusformer": (5, 30)}
-BEGIN, END = "<!-- potsdam table: benchmarks/quality.py --write -->", "<!-- end of potsdam table -->"
 COLUMN_TITLES = {
     "sam_land_deg": ("SAM land, deg", "{:.3f}"),
     "sam_deg": ("SAM all, deg", "{:.3f}"),
@@ -138,14 +138,6 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def write(text: str, path: Path) -> None:
-    """Put the table between its marks in a document."""
-    document = path.read_text()
-    before, rest = document.split(BEGIN)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
 def _untrained(name, cube):
     """The network with the weights it starts from."""
     import torch
@@ -163,7 +155,7 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help="put the table into docs/quality.md")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)  # the tiles have no quality layers, as the reader says of each
-    text = table(run(arguments.samples))
+    text = f"{table(run(arguments.samples))}\n\n{machine()}"
     print(text)
     if arguments.write:
-        write(text, ROOT / "docs" / "quality.md")
+        put(text, "quality.md", "potsdam")

@@ -46,14 +46,15 @@ def run_demo(out: Path, *, job: Callable[[Job], JobResult] = run) -> dict:
         archive = make_archive(out / "archive", recipe, progress=watch.product)
         with serve(archive.root) as url:
             watch.stage(f"search, pair, train, fuse, publish, validate (STAC server at {url})")
-            result = job(_job(out, url, recipe))
+            result = job(job_for(out, url, recipe))
         watch.stage("compare with the truth")
         scores = compare(result, archive.truth)
     _report(out, recipe, archive, result, scores, watch)
     return scores
 
 
-def _job(out, url, recipe) -> Job:
+def job_for(out: Path, url: str, recipe) -> Job:
+    """The demo's job on an archive in `out` that is served at `url`."""
     catalog = out / "local.toml"
     write_catalog(catalog, url, out / "archive")
     return Job(

@@ -7,15 +7,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
+_skipped_on_samples = []
+
+
+def pytest_runtest_logreport(report):
+    """Remember tests on real samples that were skipped."""
+    if report.skipped and "samples" in report.keywords:
+        _skipped_on_samples.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """In CI a test on real samples must not be skipped while the samples are there."""
+    if os.environ.get("SATFUSE_REQUIRE_SAMPLES") and SAMPLES.is_dir() and _skipped_on_samples:
+        print("\nskipped although the samples are there:", *_skipped_on_samples, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """Folder of the real sample products; skips the test where it is absent."""
-    folder = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real samples at {folder}: set SATFUSE_SAMPLE_DATA")
-    return folder
+    if not SAMPLES.is_dir():
+        pytest.skip(f"no real samples at {SAMPLES}: set SATFUSE_SAMPLE_DATA")
+    return SAMPLES
 
 
 @pytest.fixture(scope="session")

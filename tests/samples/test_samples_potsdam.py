@@ -1,27 +1,18 @@
 """The main job end to end on real EnMAP spectra, shortened: benchmarks/quality.py is the full version."""
 
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs the models extra")
 pytest.importorskip("xbatcher", reason="training needs the train extra")
+from benchmarks import quality
+
 pytestmark = [pytest.mark.samples, pytest.mark.torch]
 
 
 @pytest.fixture(scope="module")
-def quality():
-    path = Path(__file__).parents[2] / "benchmarks" / "quality.py"
-    spec = importlib.util.spec_from_file_location("quality", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def cube(quality, samples, tmp_path_factory):
+def cube(samples, tmp_path_factory):
     return quality.build_cube(samples, tmp_path_factory.mktemp("potsdam") / "cube.zarr")
 
 
@@ -32,7 +23,7 @@ def test_cube_declares_what_enmap_cannot_see(cube):
     assert sizes == {"west": ("train", 64, 64), "west-again": ("val", 64, 64), "east": ("test", 128, 64)}
 
 
-def test_east_is_real_ground_on_nested_grids(quality, cube):
+def test_east_is_real_ground_on_nested_grids(cube):
     guide, coarse, target = quality.east(cube)
     assert guide.shape == (12, 120, 60) and target.shape == (19, 120, 60) and coarse.shape == (19, 12, 6)
     assert np.isfinite(target.values).all()
@@ -42,7 +33,7 @@ def test_east_is_real_ground_on_nested_grids(quality, cube):
     assert float(guide.sel(band="B04").mean()) == pytest.approx(float(target.sel(band="Oa08").mean()), rel=0.1)
 
 
-def test_training_in_the_west_pays_in_the_east(quality, samples):
+def test_training_in_the_west_pays_in_the_east(samples):
     results = {r.method: r for r in quality.run(samples, {"spectral": (12, 60)})}
     trained = results["spectral, trained"]
     for rival in ("bicubic", "spectral, untrained"):

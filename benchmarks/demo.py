@@ -1,0 +1,66 @@
+"""Stage times and peak memory of the demo.
+
+    python benchmarks/demo.py [--write]     prints the table, and puts it into docs/performance.md
+
+The demo's own job, stage by stage in one process (`make demo` adds Prefect's start, about 10 s), from an empty folder.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.document import machine, put
+from benchmarks.memory import PeakMemory
+from satfuse import pipeline
+from satfuse.demo import compare, job_for
+from satfuse.simulate.archive import ArchiveRecipe, make_archive
+from satfuse.simulate.server import serve
+
+
+def run(out: Path) -> list[tuple[str, float, float]]:
+    """(stage, seconds, peak memory of all processes in GiB) of every stage."""
+    rows, recipe = [], ArchiveRecipe()
+
+    def timed(title, function, *arguments):
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            result = function(*arguments)
+            rows.append((title, time.perf_counter() - start, memory.gib))
+        return result
+
+    archive = timed("make the archive", make_archive, out / "archive", recipe)
+    with serve(archive.root) as url:
+        job = job_for(out, url, recipe)
+        work = Path(job.work)
+        pairs = timed(
+            "search and pair", pipeline.discover, job.field, job.start, job.end, job.catalog, work / "pairs.parquet"
+        )
+        cube = timed(
+            "build the cube", pipeline.build_cube, job.train_start, job.train_end, job.train_on, work / "cube.zarr"
+        )
+        model = timed("train", pipeline.train, cube, work / "checkpoint", {"model": job.model, **job.train})
+        products = timed("co-register, fuse, publish", pipeline.fuse, pairs, model, job.store)
+        reports = timed("validate", pipeline.validate, products[0], work / "reports")
+        result = pipeline.JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=(reports,))
+        timed("compare with the truth", compare, result, archive.truth)
+    return rows
+
+
+def table(rows) -> str:
+    """Markdown."""
+    lines = ["| stage | s | peak GiB, all processes |", "|---|---:|---:|"]
+    lines += [f"| {title} | {seconds:.1f} | {gib:.2f} |" for title, seconds, gib in rows]
+    total, peak = sum(r[1] for r in rows), max(r[2] for r in rows)
+    return "\n".join([*lines, f"| **all** | **{total:.1f}** | **{peak:.2f}** |", "", machine()])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        text = table(run(Path(folder)))
+    print(text)
+    if arguments.write:
+        put(text, "performance.md", "demo")

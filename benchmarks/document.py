@@ -1,0 +1,23 @@
+"""Tables go into the documents between marks, so that every number in them comes from a command."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def put(text: str, document: str, name: str) -> None:
+    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in a document."""
+    path = DOCS / document
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, rest = path.read_text().split(begin)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def machine() -> str:
+    """One line of conditions for below a table."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "zarr", "dask", "odc-stac"))
+    return f"*{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {packages}.*"

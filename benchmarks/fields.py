@@ -1,0 +1,172 @@
+"""Speed of fusing: a 20 km field with every model in memory, and the whole of Algeria-5 through `fuse_field`.
+
+    python benchmarks/fields.py models [--write]      2,100 x 2,100 px, every model; Fusformer on 8 tiles, scaled
+    python benchmarks/fields.py algeria [--write]     7,530 x 7,530 px from a synthetic scene, with the regression
+
+`models` times from arrays in memory to arrays in memory, what is fitted on the scene included. Fusformer runs in the
+layout of Cristille et al. (2024): 150 px tiles with a margin of 20 px, 256 tiles for the field; they report 161 s on
+hardware that is not named.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import torch
+import xarray as xr
+from odc.geo.xr import xr_coords
+
+from benchmarks.document import machine, put
+from benchmarks.memory import PeakMemory
+from satfuse import models
+from satfuse.catalog.fields import load_field
+from satfuse.geometry.grids import coarse_geobox
+from satfuse.geometry.tiling import Window
+from satfuse.infer import FuseConfig, fuse_field, write_scene
+from satfuse.models.blocks import PAPER, Cut, Inputs, fuse_blocks
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
+from satfuse.simulate.observe import truth
+from satfuse.simulate.surface import Surface
+
+SIZE, RATIO, THREADS = 2100, 30, 2
+PAPER_TILES, TIMED_TILES = 256, 8
+SEED = 11
+
+
+def time_models() -> str:
+    """Markdown table of all models on one field."""
+    torch.set_num_threads(THREADS)
+    geobox = load_field("algeria-5").geobox[:SIZE, :SIZE]
+    surface = Surface(seed=SEED, biome="desert")
+    guide = truth(surface, geobox, platform="S2A", names=S2_NAMES)
+    coarse = degrade(truth(surface, geobox, platform="S3A", names=S3_NAMES), RATIO)
+    valid = np.ones(guide.shape[1:], bool)
+    inputs = Inputs(
+        window=Window(0, SIZE, 0, SIZE),
+        guide=guide,
+        guide_valid=valid,
+        coarse=coarse,
+        coarse_valid=np.ones(coarse.shape[1:], bool),
+    )
+    lines = ["| model | s | Mpx/s | peak GiB | conditions |", "|---|---:|---:|---:|---|"]
+    for name in ("bicubic", "regression", "spectral"):
+        with PeakMemory() as memory:
+            seconds = min(_time_field(name, inputs) for _ in range(3))
+        lines.append(f"| {name} | {seconds:.2f} | {SIZE**2 / seconds / 1e6:.2f} | {memory.gib:.2f} | best of 3 |")
+    with PeakMemory() as memory:
+        seconds = _time_fusformer(inputs)
+    lines.append(
+        f"| fusformer | {seconds:.0f} | {SIZE**2 / seconds / 1e6:.4f} | {memory.gib:.2f} | "
+        f"{TIMED_TILES} tiles of {PAPER[0]} px timed, times {PAPER_TILES} / {TIMED_TILES} |"
+    )
+    return "\n".join([*lines, "", f"*{SIZE} x {SIZE} px, ratio {RATIO}, float32, {THREADS} threads.* {machine()}"])
+
+
+def _time_field(name, inputs) -> float:
+    model = models.create(name, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO).eval()
+    start = time.perf_counter()
+    guide_coarse = torch.from_numpy(degrade(inputs.guide, RATIO))
+    state = model.fit(
+        guide_coarse,
+        torch.from_numpy(inputs.coarse),
+        torch.from_numpy(inputs.coarse_valid),
+        psf_sigma=DEFAULT_PSF_SIGMA,
+    )
+    cut = Cut.of(model, inputs.guide_valid.shape, RATIO, block_px=900)
+    out = np.empty((len(S3_NAMES), SIZE, SIZE), "float32")
+    for window, image in fuse_blocks(model, state, inputs, inputs.window, cut):
+        out[:, *window.slices()] = image
+    return time.perf_counter() - start
+
+
+def _time_fusformer(inputs) -> float:
+    """Seconds for the paper's 256 tiles, from 8 of them one by one."""
+    model = models.create("fusformer", guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO).eval()
+    size, stride = PAPER
+    starts = [(y, x) for y in range(0, 2 * stride, stride) for x in range(0, 4 * stride, stride)][:TIMED_TILES]
+    seconds = 0.0
+    with torch.inference_mode():
+        for number, (y, x) in enumerate([starts[0], *starts]):
+            guide = torch.from_numpy(inputs.guide[None, :, y : y + size, x : x + size].copy())
+            coarse = torch.from_numpy(inputs.coarse[None, :, : size // RATIO, : size // RATIO].copy())
+            begin = time.perf_counter()
+            model(guide, coarse)
+            seconds += (time.perf_counter() - begin) * (number > 0)  # the first one warms up
+    return seconds * PAPER_TILES / TIMED_TILES
+
+
+def time_algeria(folder: Path) -> str:
+    """Markdown table of one whole Algeria-5 run of `fuse_field`."""
+    scene = write_scene(_synthetic_scene(), folder / "scene.zarr", field="algeria-5", time="2024-06-01T10:42:00Z")
+    rows = []
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        item = fuse_field(scene, "regression", folder / "store", config=FuseConfig(workers=2))
+        rows.append(("fuse_field, regression, 2 workers of 1 thread", time.perf_counter() - start, memory.gib))
+    size = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file()) / 2**30
+    assert Path(item).is_file()
+    lines = ["| run | s | peak GiB, all processes | product on disk, GiB |", "|---|---:|---:|---:|"]
+    lines += [f"| {title} | {seconds:.0f} | {gib:.2f} | {size:.2f} |" for title, seconds, gib in rows]
+    conditions = (
+        "*7,530 x 7,530 px, 21 bands, from a Zarr scene on local disk to the published product, overviews included.*"
+    )
+    return "\n".join([*lines, "", f"{conditions} {machine()}"])
+
+
+def _synthetic_scene() -> xr.Dataset:
+    """Algeria-5 as desert without noise: the guide in lazy blocks, the coarse image degraded strip by strip."""
+    geobox = load_field("algeria-5").geobox
+    small = coarse_geobox(geobox, RATIO)
+    surface = Surface(seed=SEED, biome="desert")
+    height, width = geobox.shape
+
+    def block(band, block_info=None):
+        (rows, columns) = block_info[None]["array-location"][1:]
+        return truth(surface, geobox[slice(*rows), slice(*columns)], platform="S2A", names=S2_NAMES)
+
+    chunks = tuple(_chunks(n, 600) for n in (height, width))
+    guide = da.map_blocks(block, da.zeros((12, height, width), chunks=((12,), *chunks)), dtype="float32")
+    coarse = np.concatenate(
+        [_coarse_strip(surface, geobox, row, min(row + 25, small.shape[0])) for row in range(0, small.shape[0], 25)],
+        axis=1,
+    )
+    flags = {"guide_quality": (("y", "x"), da.zeros((height, width), chunks=chunks, dtype="uint16"))}
+    return xr.Dataset(
+        {
+            "guide": (("guide_band", "y", "x"), guide),
+            "guide_valid": (("y", "x"), da.ones((height, width), chunks=chunks, dtype=bool)),
+            **flags,
+            "coarse": (("coarse_band", "y_coarse", "x_coarse"), coarse),
+            "coarse_valid": (("y_coarse", "x_coarse"), np.ones(small.shape, bool)),
+            "coarse_quality": (("y_coarse", "x_coarse"), np.zeros(small.shape, "uint16")),
+        },
+        coords={"guide_band": list(S2_NAMES), "coarse_band": list(S3_NAMES), **xr_coords(geobox)},
+        attrs={"psf_sigma": DEFAULT_PSF_SIGMA, "shift_m": (0.0, 0.0), "gap_s": 0.0},
+    )
+
+
+def _coarse_strip(surface, geobox, first, last):
+    """Coarse rows first to last, seen through the PSF with two coarse rows of context."""
+    top, bottom = max(first - 2, 0), min(last + 2, geobox.shape[0] // RATIO)
+    image = truth(surface, geobox[top * RATIO : bottom * RATIO, :], platform="S3A", names=S3_NAMES)
+    return degrade(image, RATIO)[:, first - top : last - top].astype("float32")
+
+
+def _chunks(length, size):
+    return (size,) * (length // size) + ((length % size,) if length % size else ())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["models", "algeria"])
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        text = time_models() if arguments.what == "models" else time_algeria(Path(work))
+    print(text)
+    if arguments.write:
+        put(text, "performance.md", arguments.what)
