@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -114,8 +115,8 @@ def find_pairs(
     ------
     NoPairError
         Nothing passes; the message lists the nearest candidates and the rules that each fails.
-    ReadError, AccessError
-        Nothing could be opened.
+    AccessError
+        An item points where its catalogue does not allow, or credentials are missing.
     """
     rules = rules or PairRules.from_dict(field.rules)
     looked_at = candidates(
@@ -215,6 +216,7 @@ def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
     swath = sentinel3_syn.open_syn(items, spec=spec, bands=(), bbox=lonlat_bbox(field.geobox))
     grid = rectify(swath, coarse_geobox(field.geobox, COARSE_RATIO))
     quality, time = grid["quality"].values, grid["time"].values
+    missing = np.isnat(time) | ((quality & Quality.COARSE_MISSING) > 0)
     if np.isnat(time).all():
         raise ReadError(f"{items[0].id}: the swath does not reach the field {field.name}, though the item says so")
     centre = np.hypot(*(np.indices(time.shape) - (np.array(time.shape) / 2)[:, None, None]))
@@ -227,8 +229,8 @@ def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
         time=_aware(time[at]),
         clock=swath.attrs["clock"],
         approximate=False,
-        cloud=((quality & Quality.COARSE_CLOUD) > 0).astype(float),
-        missing=(np.isnat(time) | ((quality & Quality.COARSE_MISSING) > 0)).astype(float),
+        cloud=(((quality & Quality.COARSE_CLOUD) > 0) & ~missing).astype(float),
+        missing=missing.astype(float),
         angles=Angles(**angle),
         maximum_view_zenith_deg=float(np.nanmax(grid["view_zenith"].values)),
     )
@@ -313,8 +315,10 @@ def _passes(items, key):
 
 
 def _datatake(item: pystac.Item) -> str:
+    """Platform and datatake; its id ends with the baseline, in which the tiles of one datatake may differ."""
     p = item.properties
-    return f"{_short(item)} {p.get('eopf:datatake_id') or p.get('s2:datatake_id') or ''}"
+    datatake = str(p.get("eopf:datatake_id") or p.get("s2:datatake_id") or "")
+    return f"{_short(item)} {re.sub(r'_N[0-9]+[.][0-9]+$', '', datatake)}"
 
 
 def _orbit(item: pystac.Item) -> str:

@@ -6,14 +6,16 @@ import numpy as np
 import pystac
 import pytest
 import shapely
+import xarray as xr
 
 from satfuse import pairing
 from satfuse.catalog.fields import Field
 from satfuse.catalog.specs import local_catalog
 from satfuse.errors import ConfigError, NoPairError, ReadError
-from satfuse.geometry.grids import lonlat_bbox, snap_geobox
+from satfuse.geometry.grids import coarse_geobox, lonlat_bbox, snap_geobox
 from satfuse.pair_table import Angles
 from satfuse.pairing import Observation, PairRules, candidates, find_pairs, read_pairs, table, write_pairs
+from satfuse.sensors.quality import Quality
 
 NOON = datetime(2024, 6, 1, 10, 42, 10, 250_000, tzinfo=UTC)
 FIELD = Field(name="plain", title="a plain", geobox=snap_geobox("EPSG:32635", 400_000, 6_450_000, 406_000, 6_453_000))
@@ -150,6 +152,31 @@ def test_tiles_of_a_datatake_and_frames_of_an_orbit_are_one_acquisition(sky, spe
     (pair,) = find_pairs(guides, coarse, FIELD, **specs)
     assert [i["id"] for i in pair.guide] == ["g_T35VMF", "g_T35VMG"] and [i["id"] for i in pair.coarse] == ["c1", "c2"]
     assert [i.id for i in pair.coarse_items] == ["c1", "c2"] and pair.guide_spec == specs["guide_spec"]
+
+
+def test_tiles_of_one_datatake_in_two_baselines_are_one_acquisition(sky, specs):
+    """The ids of CDSE end with the baseline, and one tile may be reprocessed before its neighbour."""
+    takes = ("GS2A_20240601T103629_046699_N05.10", "GS2A_20240601T103629_046699_N05.11")
+    guides = [guide_item(tile=f"T35VM{t}", **{"eopf:datatake_id": d}) for t, d in zip("FG", takes, strict=True)]
+    coarse = coarse_item()
+    sky[guides[0].id], sky["c"] = seen(NOON), seen(NOON, platform="S3B")
+    (pair,) = find_pairs(guides, [coarse], FIELD, **specs)
+    assert len(pair.guide) == 2
+
+
+def test_cloud_beyond_the_edge_of_the_swath_is_not_counted(monkeypatch, specs):
+    """Flags may say cloud where one instrument saw nothing: that is missing, and cloud stays a share of the rest."""
+    grid = coarse_geobox(FIELD.geobox, 30)
+    quality = np.zeros(grid.shape, "uint16")
+    quality[:, :15] = Quality.COARSE_MISSING | Quality.COARSE_CLOUD
+    quality[:, 18:] = Quality.COARSE_CLOUD
+    plane = {"time": np.full(grid.shape, np.datetime64("2024-06-01T10:40:00")), "quality": quality}
+    angles = dict.fromkeys(("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"), np.ones(grid.shape))
+    swath = xr.Dataset({k: (("y", "x"), v) for k, v in {**plane, **angles}.items()}, attrs={"clock": "time.nc rows"})
+    monkeypatch.setattr(pairing.sentinel3_syn, "open_syn", lambda *_, **__: swath)
+    monkeypatch.setattr(pairing, "rectify", lambda swath, _: swath)
+    saw = pairing.observe_coarse([coarse_item()], FIELD, specs["coarse_spec"])
+    assert saw.cloud.sum() / (1 - saw.missing).sum() == pytest.approx(0.4)
 
 
 def test_approximate_time_is_said_and_widened(sky, specs):

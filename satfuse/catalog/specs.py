@@ -27,7 +27,7 @@ _CHOICES = {
     "auth": ("none", "s3-keys", "sas", "basic"),
     "schemes": ("https", "http", "s3", "file"),
     "datetime": ("datatake_start", "sensing", "frame_start", "frame_middle"),
-    "radiometry": ("product_metadata", "baseline"),
+    "radiometry": ("product_metadata", "baseline", "boa_offset=-1000", "boa_offset=0"),
 }
 _NEEDED_BY_AUTH = {"basic": ("user_env", "secret_env"), "sas": ("token_url", "containers")}
 
@@ -54,7 +54,8 @@ class CatalogSpec:
     collections : sensor -> collection ids in order of preference.
     assets : sensor -> canonical asset key -> the service's key.
     datetime : sensor -> what an item's `datetime` is: "datatake_start", "sensing", "frame_start", "frame_middle".
-    radiometry : sensor -> where scale and offset come from: "product_metadata" or "baseline".
+    radiometry : sensor -> where scale and offset come from: "product_metadata" (where nothing is said), "baseline"
+        (checked against the data), or "boa_offset=-1000" and "boa_offset=0", which override what the items say.
     """
 
     name: str
@@ -202,6 +203,9 @@ def _check_values(spec: CatalogSpec, source: str) -> None:
             raise ConfigError(f"{source}: {key} = {getattr(spec, key)} must be above 0")
     if not spec.url.startswith(("http://", "https://")):
         raise ConfigError(f"{source}: url {spec.url!r} must start with http:// or https://")
+    for key in ("url", "endpoint", "token_url"):
+        if "@" in getattr(spec, key) or "?" in getattr(spec, key):
+            raise ConfigError(f"{source}: {key} may hold no user name and no query: it is stored beside every pair")
     needed = [k for k in _NEEDED_BY_AUTH.get(spec.auth, ()) if not getattr(spec, k)]
     if needed:
         raise ConfigError(f'{source}: auth = "{spec.auth}" needs {", ".join(needed)}')

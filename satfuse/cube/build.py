@@ -154,8 +154,9 @@ def _client(scheduler):
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout=30)
+        # a default client outlives a failed connection, and every later computation would wait for it
+        client = Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SchedulerError(f"no Dask scheduler at {scheduler}: {error}; start one or leave it out") from error
-    with client:
+    with client, dask.config.set(scheduler=client):
         yield

@@ -1,11 +1,13 @@
 """Sub-pixel shift between the guide and the coarse image, with its uncertainty.
 
-Model, per coarse pixel p: `coarse(p) = A g(p - s) + b(p) + e(p)`, where g are the degraded guide's bands and coarse the
-coarse bands (leading principal components of both), A is fitted for every trial shift s (spectral matching: variable
-projection, Golub and Pereyra 1973), b is anything smooth (calibration, haze), removed from both sides by subtracting
-the mean of the valid pixels around, and e is correlated between bands. The guide is interpolated, never the noisy
-coarse image. Whole-pixel shifts are searched first, then Gauss-Newton steps with Student-t weights; the covariance is
-the robust sandwich estimate with spatially correlated residuals (Conley 1999).
+Model, per coarse pixel p: `coarse(p) = A g(p - s) + b(p) + e(p)`, where g are the degraded guide's bands and coarse
+the coarse bands (leading principal components of both), A is fitted for every trial shift s (spectral matching:
+variable projection, Golub and Pereyra 1973), b is anything smooth (calibration, haze), removed from both sides by
+subtracting the mean of the valid pixels around, and e is correlated between bands. The guide is interpolated, never
+the noisy coarse image; both are smoothed slightly before, because interpolating half-way between pixels smooths too,
+which would draw the estimate there wherever the guide shows detail that the coarse image lacks (another date, a
+preview). Whole-pixel shifts are searched first, then Gauss-Newton steps with Student-t weights; the covariance is the
+robust sandwich estimate with spatially correlated residuals (Conley 1999).
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ MINIMUM_CORRELATION = 0.15  # of texture; more where few pixels and many regress
 FREEDOM = 4.0  # of the Student-t weights
 FLOOR_PX = 0.01  # of the standard deviation: interpolating a guide that the PSF leaves slightly aliased
 STEPS = 12  # of Gauss-Newton
+SMOOTHING_PX = 0.7  # standard deviation of the Gaussian that both images get
 COMPONENTS = 8  # principal components of either image
 SURROUNDINGS = 11  # pixels; width of the window whose mean is subtracted
 PAD = 8  # mirrored pixels around the guide, so that the spline has no edge
@@ -154,10 +157,11 @@ class _Problem:
     """The images and what every trial shift needs of them."""
 
     def __init__(self, guide, known, coarse, usable):
-        self.splines = [ndimage.spline_filter(np.pad(g, PAD, mode="reflect", reflect_type="odd")) for g in guide]
+        padded = (np.pad(g, PAD, mode="reflect", reflect_type="odd") for g in guide)
+        self.splines = [ndimage.spline_filter(ndimage.gaussian_filter(p, SMOOTHING_PX)) for p in padded]
         self.known = known.astype(float)
         self.usable = usable
-        self.coarse = coarse
+        self.coarse = _smooth(coarse, usable)
         self.overlap = known & usable
         self.y, self.x = np.indices(usable.shape, dtype=float)
 
@@ -223,6 +227,13 @@ class _Problem:
         return np.stack([ndimage.map_coordinates(s, place, order=3, prefilter=False) for s in self.splines], axis=1)
 
 
+def _smooth(image, usable):
+    """Gaussian mean of the usable pixels, at the usable pixels; 0 elsewhere."""
+    weight = ndimage.gaussian_filter(usable.astype(float), SMOOTHING_PX, mode="constant")
+    blurred = ndimage.gaussian_filter(image * usable, (0, SMOOTHING_PX, SMOOTHING_PX), mode="constant")
+    return np.where(usable, blurred / np.maximum(weight, 1e-12), 0.0)
+
+
 def _detail(values, used):
     """Values (n, k) at the pixels in use, less the mean of those around each."""
     field = np.zeros((values.shape[1] + 1, *used.shape))
@@ -258,10 +269,10 @@ def _whitener(residual, weight):
 
 
 def _sandwich(hessian, scores, used):
-    """Covariance of the shift from scores (n, 2), whose spatial correlation dies out within 3 pixels."""
+    """Covariance of the shift from scores (n, 2), whose spatial correlation dies out within 4 pixels."""
     field = np.zeros((2, *used.shape))
     field[:, used] = scores.T
-    taper = np.array([1, 2, 3, 2, 1]) / 3
+    taper = np.array([1, 2, 3, 4, 3, 2, 1]) / 4
     spread = ndimage.convolve1d(
         ndimage.convolve1d(field, taper, axis=1, mode="constant"), taper, axis=2, mode="constant"
     )

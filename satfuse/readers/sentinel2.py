@@ -48,6 +48,10 @@ _SCL_QUALITY = {
     10: Quality.GUIDE_CLOUD,
     11: Quality.SNOW,
 }
+OVERRIDE = (
+    "if you know the offset, pass boa_offset=-1000 or boa_offset=0, "
+    'or write sentinel2 = "boa_offset=-1000" under [radiometry] in a copy of the catalogue file'
+)
 _DARK_BANDS = ("B02", "B03", "B04", "B12")
 _DARK_DN = (900, 1700)  # where the darkest surfaces lie in all of _DARK_BANDS while the offset of 1000 is in the data
 
@@ -93,7 +97,7 @@ def open_sentinel2(
     RadiometryError
         The offset cannot be decided.
     BandError, ConfigError
-        Unknown band, loader or value of `missing`.
+        Unknown band, loader or value of `missing` or `boa_offset`.
     """
     items = [items] if isinstance(items, pystac.Item) else list(items)
     bands = tuple(bands)
@@ -103,6 +107,8 @@ def open_sentinel2(
         raise BandError(f"Sentinel-2 has no band {', '.join(sorted(foreign))}; known: {', '.join(S2_NAMES)}")
     if missing not in ("raise", "flag"):
         raise ConfigError(f'missing={missing!r} must be "raise" or "flag"')
+    if boa_offset not in (None, -1000, 0):
+        raise ConfigError(f"{boa_offset=} must be -1000 or 0: it is added to the digital numbers")
     options = {"geobox": geobox, "loader": loader_named(loader), "chunks": chunks, "holes": missing == "flag"}
     ledger, tiles, offsets, baselines = [], [], [], []
     for item in items:
@@ -209,17 +215,20 @@ def _dataset(mosaic, bands, geobox, attrs):
 
 def _radiometry(item, spec, bands, boa_offset):
     """Offset per band, quantification and baseline: by the product metadata, or by the baseline and the data."""
+    rule = spec.radiometry.get("sentinel2", "product_metadata")
+    if boa_offset is None and rule.startswith("boa_offset="):
+        boa_offset = int(rule.removeprefix("boa_offset="))
     if boa_offset is not None:
         return dict.fromkeys(bands, boa_offset), 10000.0, item_baseline(item)
     if not bands:
         return {}, 10000.0, item_baseline(item)
-    if spec.radiometry["sentinel2"] == "baseline":
+    if rule == "baseline":
         return dict.fromkeys(bands, _offset_by_baseline(item, spec)), 10000.0, item_baseline(item)
     facts = metadata(item, spec)
     if facts.offsets is None:
         raise RadiometryError(
-            f"{item.id} lists no product_metadata (MTD_MSIL2A.xml), which states the offset; "
-            "if you know it, pass boa_offset=-1000 or boa_offset=0"
+            f"{item.id}: no product_metadata (MTD_MSIL2A.xml) states the offset of every band, "
+            f"which baseline {facts.baseline or 'unknown'} needs; {OVERRIDE}"
         )
     return {b: facts.offsets[b] for b in bands}, facts.quantification, facts.baseline
 
@@ -231,12 +240,11 @@ def _offset_by_baseline(item, spec):
     below 900 in any of them, the data cannot hold the added 1000; between 900 and 1700 in all, they do (water, shadow,
     forest). A tile without dark surfaces tells nothing; then only a baseline below 04.00 is safe.
     """
-    override = "if you know the offset, pass boa_offset=-1000 or boa_offset=0"
     stated = item_baseline(item)
     try:
         added = float(stated) >= OFFSET_SINCE_BASELINE
     except ValueError as error:
-        raise RadiometryError(f"{item.id} states no processing baseline (found {stated!r}); {override}") from error
+        raise RadiometryError(f"{item.id} states no processing baseline (found {stated!r}); {OVERRIDE}") from error
     dark = [_dark_number(Source.of(spec, item, "sentinel2", band)) for band in _DARK_BANDS]
     low, high = _DARK_DN
     seen = False if min(dark) < low else True if max(dark) <= high else None
@@ -244,12 +252,12 @@ def _offset_by_baseline(item, spec):
     if seen is None and added:
         raise RadiometryError(
             f"{item.id}: baseline {stated} adds 1000 to the digital numbers, but the tile has no dark surface to check "
-            f"whether they still hold it (2nd percentile: {numbers}); {override}"
+            f"whether they still hold it (2nd percentile: {numbers}); {OVERRIDE}"
         )
     if seen not in (None, added):
         raise RadiometryError(
             f"{item.id}: by baseline {stated} 1000 was {'added' if added else 'not added'} to the digital numbers, "
-            f"the data say the opposite (2nd percentile: {numbers}); {override}"
+            f"the data say the opposite (2nd percentile: {numbers}); {OVERRIDE}"
         )
     return -1000 if added else 0
 

@@ -12,7 +12,8 @@ import pystac
 
 from satfuse.catalog import access
 from satfuse.catalog.specs import CatalogSpec
-from satfuse.errors import RadiometryError, ReadError
+from satfuse.errors import ReadError
+from satfuse.sensors.bands import S2_NAMES
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ class S2Metadata:
 
     `clock` names where `sensing_time` (UTC) came from: "MTD_TL SENSING_TIME", "item sensing time", or "item datatake
     start", which is up to 12 minutes early. `offsets` (band -> digital numbers) and `quantification` turn digital
-    numbers into reflectance, (DN + offset) / quantification; `offsets` is None where no product metadata says so.
-    Angles are means over the tile in degrees, azimuths from north; NaN where nothing states them.
+    numbers into reflectance, (DN + offset) / quantification; `offsets` is None where no product metadata states that of
+    every band. Angles are means over the tile in degrees, azimuths from north; NaN where nothing states them.
     """
 
     platform: str
@@ -51,8 +52,6 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
     ------
     ReadError
         A metadata file that the item lists is missing or malformed.
-    RadiometryError
-        MTD_MSIL2A.xml contradicts itself.
     """
     time, clock, angles = _item_time(item), _item_clock(spec), _item_angles(item.properties)
     if _lists(spec, item, "granule_metadata"):
@@ -61,11 +60,7 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
     baseline, offsets, quantification = item_baseline(item), None, 10000.0
     if _lists(spec, item, "product_metadata"):
         baseline, offsets, quantification = _read_xml(spec, item, "product_metadata", _radiometry)
-        if not offsets:
-            raise RadiometryError(
-                f"{item.id}: MTD_MSIL2A.xml states baseline {baseline} but not the BOA_ADD_OFFSET of 04.00 and later; "
-                "if you know the offset, pass boa_offset=-1000 or boa_offset=0"
-            )
+        offsets = offsets if set(S2_NAMES) <= set(offsets) else None
     return S2Metadata(
         platform=platform_of(item),
         sensing_time=time,
@@ -149,7 +144,7 @@ def _read_xml(spec, item, key, parse):
     path = access.fetch(spec, item, "sentinel2", key)
     try:
         return parse(ET.parse(path).getroot())
-    except (ET.ParseError, AttributeError, ValueError, TypeError) as error:
+    except (ET.ParseError, AttributeError, ValueError, TypeError, IndexError) as error:
         raise ReadError(f"{item.id}: asset {key} ({path.name}) is damaged or of another format: {error}") from error
 
 

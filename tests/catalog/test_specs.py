@@ -130,12 +130,15 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
         ('filter = "none"', 'filter = "none"\ntimeout_s = 0', "timeout_s = 0.0 must be above 0"),
         ('filter = "none"', 'filter = "none"\nauth = "basic"', "needs user_env, secret_env"),
         ('name = "mine"', "name = mine", "not valid TOML"),
+        ("https://stac", "https://me:hidden@stac", "url may hold no user name"),
+        ("stac.example.org", "stac.example.org/?token=hidden", "url may hold no user name and no query"),
     ],
 )
 def test_malformed_catalogues_name_key_and_file(tmp_path, old, new, message):
     with pytest.raises(ConfigError) as caught:
         load_catalog(write(tmp_path, MINE.replace(old, new)))
     assert message in str(caught.value) and "mine.toml" in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_local_catalogue_reads_files_below_its_root_only(tmp_path):

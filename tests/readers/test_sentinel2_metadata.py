@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from satfuse.catalog.specs import load_catalog
-from satfuse.errors import RadiometryError, ReadError
+from satfuse.errors import ConfigError, RadiometryError, ReadError
 from satfuse.geometry.grids import lonlat_bbox, snap_geobox
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
 
@@ -86,9 +86,27 @@ def test_baseline_without_its_offset_is_refused(tmp_path, tile, files_under):
     def without_offset(text):
         return "\n".join(x for x in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in x)
 
-    item = with_metadata(tmp_path, safe_item(tile.folder), without_offset)
+    item, spec = with_metadata(tmp_path, safe_item(tile.folder), without_offset), files_under(tmp_path.parent.parent)
+    with pytest.raises(RadiometryError, match=rf"{item.id}.*baseline 05\.11.*{OVERRIDE}"):
+        open_sentinel2(item, tile.geobox, spec=spec, bands=("B02",))
+    assert metadata(item, spec).clock == "MTD_TL SENSING_TIME"  # pairing needs no offset
+
+
+def test_offset_that_lacks_a_band_is_refused(tmp_path, tile, files_under):
+    old = '<BOA_ADD_OFFSET band_id="3">-1000</BOA_ADD_OFFSET>'
+    item = with_metadata(tmp_path, safe_item(tile.folder), lambda text: text.replace(old, ""))
     with pytest.raises(RadiometryError, match=OVERRIDE):
-        metadata(item, files_under(tmp_path.parent.parent))
+        open_sentinel2(item, tile.geobox, spec=files_under(tmp_path.parent.parent), bands=("B04",))
+
+
+def test_catalogue_can_override_the_offset(tile, files_under):
+    """The way to pass it through pairs, scenes and the command line; a catalogue that says nothing trusts metadata."""
+    item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
+    for radiometry, offset in (({"sentinel2": "boa_offset=0"}, 0), ({}, -1000)):
+        got = open_sentinel2(item, tile.geobox, spec=replace(spec, radiometry=radiometry), bands=("B02",))
+        assert got.attrs["offsets"] == [{"B02": offset}]
+    with pytest.raises(ConfigError, match="boa_offset=1000"):
+        open_sentinel2(item, tile.geobox, spec=spec, bands=("B02",), boa_offset=1000)
 
 
 def test_no_product_metadata_at_all_needs_the_override(tile, files_under):
