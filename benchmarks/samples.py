@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
 from benchmarks import sample_data
+from benchmarks.sample_pictures import panels, rgb, spectra
 from satfuse import cube as cubes
 from satfuse.errors import RadiometryError, ReadError
 from satfuse.geometry.grids import geobox_of_bbox
@@ -29,7 +30,6 @@ from satfuse.geometry.shift import estimate_shift
 from satfuse.geometry.swath import locate, rectify
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
-from satfuse.sensors.bands import wavelengths_nm
 from satfuse.sensors.quality import Quality
 
 ROOT = Path(__file__).parents[1]
@@ -58,14 +58,14 @@ def senegal(folder: Path, work: Path) -> tuple[Facts, Figure]:
         each = np.array([(f[name].dx_m, f[name].dy_m) for f in found]) + PHASES_M
         facts[f"shift against {name}, m east, north"] = f"{_pair(each[0])}, sigma {found[0][name].sigma_m:.0f}"
         facts[f"the same from 4 grid phases, {name}"] = f"{_pair(each.mean(0))}, spread {_pair(each.std(0))}"
-    rgb = _rgb(image["reflectance"].sel(band=["Oa17", "Oa08", "Oa06"]).values)
+    false_colour = rgb(image["reflectance"].sel(band=["Oa17", "Oa08", "Oa06"]).values)
     land = np.where(share[2] == 0, share[0], np.nan)
     titles = (
         "SYN 2023-09-12: 865, 665, 560 nm",
         "preview of Sentinel-2, 2023-09-11",
         "share of land by SCL, 2023-09-11",
     )
-    return facts, _panels(dict(zip(titles, (rgb, _rgb(preview), land), strict=True)))
+    return facts, panels(dict(zip(titles, (false_colour, rgb(preview), land), strict=True)))
 
 
 def sweden(folder: Path, work: Path) -> tuple[Facts, Figure]:
@@ -83,8 +83,8 @@ def sweden(folder: Path, work: Path) -> tuple[Facts, Figure]:
         "shift of a move by (250, -390) m": f"{_pair((shift.dx_m, shift.dy_m))}, sigma {shift.sigma_m:.0f}",
     }
     bands = [2, 1, 0]
-    return facts, _panels(
-        {"swath: 665, 560, 443 nm": _rgb(swath["reflectance"].values[bands]), "300 m grid": _rgb(here[bands])}
+    return facts, panels(
+        {"swath: 665, 560, 443 nm": rgb(swath["reflectance"].values[bands]), "300 m grid": rgb(here[bands])}
     )
 
 
@@ -113,7 +113,7 @@ def thailand(folder: Path, work: Path) -> tuple[Facts, Figure]:
             f"({best[0]:+d}, {best[1]:+d}) m, correlation {fits[best]:.4f}"
         )
     colours = {"B04, B03, B02": ["B04", "B03", "B02"], "B12, B8A, B05": ["B12", "B8A", "B05"]}
-    return facts, _panels({title: _rgb(image.sel(band=b).values) for title, b in colours.items()})
+    return facts, panels({title: rgb(image.sel(band=b).values) for title, b in colours.items()})
 
 
 def correlations(fine: np.ndarray, other: np.ndarray) -> dict[tuple[int, int], float]:
@@ -151,7 +151,7 @@ def ireland(folder: Path, work: Path) -> tuple[Facts, Figure]:
         "valid": f"{image['valid'].values.mean():.1%}",
         "quality": ", ".join(f"{k} {v:.1%}" for k, v in share.items() if v),
     }
-    return facts, _panels({"scene classification": image["scl"].values, "valid": image["valid"].values})
+    return facts, panels({"scene classification": image["scl"].values, "valid": image["valid"].values})
 
 
 def congo(folder: Path, work: Path) -> tuple[Facts, Figure]:
@@ -174,7 +174,7 @@ def congo(folder: Path, work: Path) -> tuple[Facts, Figure]:
         "B8A against B02, m east, north": _pair((shift.dx_m, shift.dy_m)),
         "that shift is": "trusted" if shift.trusted else f"not trusted: {shift.reason}",
     }
-    return facts, _panels({n: image["reflectance"].sel(band=n).values for n in names})
+    return facts, panels({n: image["reflectance"].sel(band=n).values for n in names})
 
 
 def potsdam(folder: Path, work: Path) -> tuple[Facts, Figure]:
@@ -192,25 +192,21 @@ def potsdam(folder: Path, work: Path) -> tuple[Facts, Figure]:
     values = block.values[usable]
     size = f"{block.sizes['y']} x {block.sizes['x']} px"
     shown = [int(np.abs(wavelength - nm).argmin()) for nm in (865, 665, 560)]
-    zero, negative = (
-        (test & np.isfinite(values)).sum() / np.isfinite(values).sum() for test in (values == 0, values < 0)
-    )
+    values = values[np.isfinite(values)]
     facts = {
         "block": f"{len(tiles)} tiles, {size}, {usable.sum()} of {usable.size} bands usable",
         "left out": f"bands {', '.join(map(str, tiles[0]['band'].values[~usable]))}",
         "wavelengths step back after band": ", ".join(map(str, np.flatnonzero(np.diff(wavelength) <= 0) + 1)),
-        "exactly 0 / below 0 in usable bands": f"{zero:.2%} / {negative:.4%}",
-        "cube": f"{len(cube.guide_bands)} guide bands, {len(cube.coarse_bands)} target bands; missing {', '.join(cube.missing_bands)}",
+        "exactly 0 / below 0 in usable bands": f"{(values == 0).mean():.2%} / {(values < 0).mean():.4%}",
+        "cube": f"{len(cube.guide_bands)} guide and {len(cube.coarse_bands)} target bands",
+        "bands that EnMAP does not reach": ", ".join(cube.missing_bands),
         "east, mean of B04 / Oa08, B8A / Oa17": ", ".join(
             f"{float(east['guide'].sel(guide_band=g).mean()):.4f} / {float(east['target'].sel(band=t).mean()):.4f}"
             for g, t in (("B04", "Oa08"), ("B8A", "Oa17"))
         ),
     }
-    figure = _panels(
-        {"EnMAP block, 865, 665, 560 nm": _rgb(block.values[shown])},
-        extra=1,
-    )
-    _spectra(figure.axes[1], wavelength, usable, east, block)
+    figure = panels({"EnMAP block, 865, 665, 560 nm": rgb(block.values[shown])}, extra=1)
+    spectra(figure.axes[1], wavelength, usable, east, block)
     return facts, figure
 
 
@@ -237,7 +233,7 @@ def coast(folder: Path, work: Path) -> tuple[Facts, Figure]:
         ),
         "cube, valid": f"{float(np.isfinite(target).all('band').mean()):.1%}",
     }
-    return facts, _panels({f"{b}, simulated": target.sel(band=b).values for b in ("Oa06", "Oa17")})
+    return facts, panels({f"{b}, simulated": target.sel(band=b).values for b in ("Oa06", "Oa17")})
 
 
 SHOWN = {f.__name__: f for f in (senegal, sweden, thailand, ireland, congo, potsdam, coast)}
@@ -270,39 +266,6 @@ def _runs(numbers):
     """Whole numbers as ranges: 3-5, 9."""
     parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return ", ".join(f"{p[0]}-{p[-1]}" for p in parts)
-
-
-def _rgb(image):
-    """Each band between its 2 and 98 %, (y, x, 3); white where there is no data."""
-    low, high = (np.nanpercentile(image, q, axis=(1, 2), keepdims=True) for q in (2, 98))
-    return np.moveaxis(np.nan_to_num(np.clip((image - low) / (high - low), 0, 1), nan=1.0), 0, -1)
-
-
-def _panels(images, extra=0):
-    """Images side by side, and room for `extra` graphs."""
-    count = len(images) + extra
-    figure = Figure(figsize=(5.2 * count, 5.4), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis, (title, image) in zip(axes, images.items(), strict=False):
-        drawn = axis.imshow(image, interpolation="nearest")
-        axis.set_title(title)
-        if image.ndim == 2:
-            figure.colorbar(drawn, ax=axis, shrink=0.8)
-    return figure
-
-
-def _spectra(axis, wavelength, usable, east, block):
-    """Mean spectra of the east: EnMAP's usable bands, and both sensors from the cube."""
-    part = block.sel(x=east.x, y=east.y).mean(("y", "x")).values
-    order = np.argsort(wavelength)[usable[np.argsort(wavelength)]]
-    axis.plot(wavelength[order], part[order], ".", ms=3, label="EnMAP")
-    for name, dim in (("guide", "guide_band"), ("target", "band")):
-        mean = east[name].mean(("y", "x"))
-        axis.plot(
-            wavelengths_nm(map(str, mean[dim].values)), mean.values, "sx"[name == "target"], label=f"{name} of the cube"
-        )
-    axis.set(xlabel="nm", ylabel="reflectance", title="mean of the eastern rectangle")
-    axis.legend(frameon=False)
 
 
 if __name__ == "__main__":

@@ -50,5 +50,5 @@ def pipeline(
         cube = build_cube(train_start or start, train_end or end, train_on, str(folder / "cube.zarr"), scheduler)
         model = train_model(cube, str(folder / "checkpoint"), {"model": model, **(train or {})})
     products = fuse_field(pairs, model, store, scheduler)
-    reports = [validate_field(item, str(folder / "reports")) for item in products]
+    reports = [validate_field(item, str(folder / "reports"), again=False) for item in products]
     return asdict(JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports)))

@@ -15,9 +15,9 @@ measure = task(pipeline.validate, name="validate", timeout_seconds=3600)
 
 
 @flow(name="validate-field")
-def validate_field(item: str, out: str) -> str:
+def validate_field(item: str, out: str, again: bool = True) -> str:
     """Folder of the report; its numbers and its quicklook are artifacts."""
-    report = Path(measure(item, out))
+    report = Path(measure(item, out, again))
     metrics = json.dumps(json.loads((report / "metrics.json").read_text()), indent=1)
     create_markdown_artifact(f"```json\n{metrics}\n```", key="validation-metrics")
     create_image_artifact(_thumbnail(report / "quicklook.png"), key="quicklook")

@@ -105,10 +105,7 @@ def write_folder(folder, files: dict[str, bytes]) -> None:
     try:
         new.mkdir(parents=True)
         for name, content in files.items():
-            with open(new / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(new / name, content)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
@@ -119,6 +116,34 @@ def write_folder(folder, files: dict[str, bytes]) -> None:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and put it in place by one renaming; its folder is made.
+
+    Raises
+    ------
+    CheckpointError
+        The place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(part, content)
+        part.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error}; choose a folder that is writable and has space"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionModel, Card]:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import xarray as xr
 from affine import Affine
+from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from scipy import ndimage
@@ -78,7 +79,7 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     out.attrs = {
         "shift_m": moved,
         "shift_sigma_m": shift.sigma_m,
-        "shift_trusted": shift.trusted,
+        "shift_trusted": int(shift.trusted),  # netCDF knows no bool
         "shift_reason": shift.reason,
         "ratio": ratio,
         "model": name,
@@ -132,7 +133,10 @@ def _crs(array, role):
         return array.odc.crs
     if "crs" not in array.attrs:
         raise GridError(f"{role} has no CRS; write one with {role}.rio.write_crs(...) or {role}.attrs['crs']")
-    return array.attrs["crs"]
+    try:
+        return CRS(array.attrs["crs"])
+    except CRSError as error:
+        raise GridError(f"{role}.attrs['crs'] is no CRS: {error}") from error
 
 
 def _model(model, fine, small, ratio):
@@ -147,7 +151,12 @@ def _model(model, fine, small, ratio):
 def _registration(coarse, degraded, values, valid, box) -> tuple[ShiftEstimate, bool]:
     """The shift, and whether it is to be applied."""
     if "shift_m" in coarse.attrs:
-        return ShiftEstimate(*map(float, coarse.attrs["shift_m"]), 0.0, True, "given: the image is registered"), False
+        try:
+            dx_m, dy_m = map(float, coarse.attrs["shift_m"])
+        except (TypeError, ValueError) as error:
+            found = coarse.attrs["shift_m"]
+            raise GridError(f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it") from error
+        return ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), False
     if box.crs.geographic:
         return ShiftEstimate(0.0, 0.0, np.inf, False, "pixels in degrees: a shift in metres is not defined"), False
     shift = estimate_shift(degraded, values, pixel_m=abs(box.affine.a), valid=valid)

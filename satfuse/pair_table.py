@@ -135,13 +135,22 @@ def table(pairs: list[Pair]) -> list[dict]:
 
 
 def write_pairs(pairs: list[Pair], path: str | Path) -> None:
-    """Write a geoparquet table, one row per pair; items, catalogues and further frames are JSON inside."""
+    """Write a geoparquet table, one row per pair; items, catalogues and further frames are JSON inside.
+
+    The table appears only when it is whole; an older one stays where writing fails.
+    """
     rows = [_row(pair) for pair in pairs]
     outlines = [box(*lonlat_bbox(pair.geobox)) for pair in pairs]
     columns = ["id", *(list(rows[0])[1:] if rows else _columns())]
     frame = geopandas.GeoDataFrame(rows, columns=columns, geometry=outlines, crs="EPSG:4326")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, index=False)
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        frame.to_parquet(draft, index=False)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_pairs(path: str | Path) -> list[Pair]:

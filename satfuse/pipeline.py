@@ -4,7 +4,7 @@ Each stage takes names, paths and URIs and gives a path or URI back, so any sche
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class JobResult:
 def run(job: Job) -> JobResult:
     """Check, search, pair, train if asked, fuse, publish, validate: the whole job in this process.
 
-    Run again, it searches again, and cube, checkpoint and products are kept as far as they are done.
+    Run again, it searches again, and cube, checkpoint, products and reports are kept as far as they are done.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def run(job: Job) -> JobResult:
         )
         model = train(cube, work / "checkpoint", {"model": job.model, **job.train})
     products = fuse(pairs, model, job.store, job.scheduler)
-    reports = [validate(item, work / "reports") for item in products]
+    reports = [validate(item, work / "reports", again=False) for item in products]
     return JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports))
 
 
@@ -134,11 +134,26 @@ def build_pair_cube(pairs, out, scheduler=None) -> str:
     Path of the cube.
     """
     from satfuse.cube.build import build_pairs
+
+    build_pairs({pair.id: _scene_of_frames(pair) for pair in read_pairs(pairs)}, out, scheduler=scheduler)
+    return str(out)
+
+
+def _scene_of_frames(pair):
+    """A pair's scene; further coarse frames of the pair lie behind it along `frame`, each registered by itself."""
+    import xarray as xr
+
     from satfuse.scene import make_scene
 
-    scenes = {pair.id: make_scene(pair, pair.geobox, ratio=RATIO) for pair in read_pairs(pairs)}
-    build_pairs(scenes, out, scheduler=scheduler)
-    return str(out)
+    further = [
+        replace(pair, coarse=f.items, coarse_platform=f.platform, coarse_time=f.time, gap_s=f.gap_s)
+        for f in pair.extra_coarse
+    ]
+    scene, *others = (make_scene(p, pair.geobox, ratio=RATIO) for p in (pair, *further))
+    if not others:
+        return scene
+    parts = [s[["coarse", "coarse_valid"]].reset_coords(drop=True) for s in (scene, *others)]
+    return scene.assign(xr.concat(parts, "frame").data_vars)
 
 
 def train(cube, out, config=None, progress=None) -> str:
@@ -154,8 +169,8 @@ def train(cube, out, config=None, progress=None) -> str:
     return str(out)
 
 
-def fuse(pairs, model, store, scheduler=None) -> list[str]:
-    """Fuse and publish every pair of a table.
+def fuse(pairs, model, store, scheduler=None, progress=None) -> list[str]:
+    """Fuse and publish every pair of a table; `progress` is called with the share of the work that is done, 0 to 1.
 
     Returns
     -------
@@ -163,16 +178,26 @@ def fuse(pairs, model, store, scheduler=None) -> list[str]:
     """
     from satfuse.infer import fuse_field
 
-    return [fuse_field(pair, model, store, scheduler=scheduler) for pair in read_pairs(pairs)]
+    table, items = read_pairs(pairs), []
+
+    def tell(done, tiles):
+        if progress:
+            progress((len(items) + done / tiles) / len(table))
+
+    for pair in table:
+        items.append(fuse_field(pair, model, store, scheduler=scheduler, progress=tell))
+        tell(0, 1)
+    return items
 
 
-def validate(item, out) -> str:
-    """Measure a product against its inputs and write the report.
+def validate(item, out, again=True) -> str:
+    """Measure a product against its inputs and write the report; with `again=False` only if there is none of its run.
 
     Returns
     -------
     Folder of the report.
     """
-    from satfuse.validate.product import validate_item
+    from satfuse.validate.product import reported, validate_item
 
-    return str(validate_item(item, out))
+    folder = None if again else reported(item, out)
+    return str(folder or validate_item(item, out))

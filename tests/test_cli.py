@@ -73,7 +73,7 @@ def product(small_recipe, small_catalog, scheduler, checkpoint, tmp_path_factory
     folder = tmp_path_factory.mktemp("product")
     validated = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "validate", lambda item, out: validated.append(item) or str(out))
+        patch.setattr(pipeline, "validate", lambda item, out, again: validated.append(item) or str(out))
         ended = command(
             "fuse", "--field", small_recipe.field, "--date", DAY, "--catalog", small_catalog, "--store",
             folder / "store", "--model", checkpoint[0] / "checkpoint", "--scheduler", scheduler, "--work",

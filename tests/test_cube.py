@@ -181,6 +181,12 @@ def test_pairs_with_frames(tmp_path):
         cube.build_pairs({"p": scene, "q": scene.isel(coarse_band=slice(5))}, tmp_path / "d.zarr")
 
 
+def test_what_is_read_whole_is_not_kept(built):
+    """A loader opens every scene of a cube for as long as it lives."""
+    scene = built.open_scene("s0")
+    assert scene.guide.values.shape[0] == 12 and not scene.guide.variable._in_memory
+
+
 def test_errors_name_the_culprit(tmp_path):
     with pytest.raises(CubeError, match=r"no cube at .*nothing"):
         cube.open_cube(tmp_path / "nothing")

@@ -62,7 +62,27 @@ def test_refusals(tmp_path):
         load_field("atlantis")
     with pytest.raises(ConfigError, match="unknown field"):
         load_field(str(tmp_path / "none.geojson"))
-    for content in ("{", '{"properties": {"name": "x"}}', '{"properties": []}'):
-        (tmp_path / "bad.geojson").write_text(content)
+    for content in (b"{", b'{"properties": {"name": "x"}}', b'{"properties": []}', b"[1]", b"\xff\xfe"):
+        (tmp_path / "bad.geojson").write_bytes(content)
         with pytest.raises(ConfigError, match="malformed"):
             load_field(str(tmp_path / "bad.geojson"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "../../etc"}, r"malformed.*name '\.\./\.\./etc' may hold only"),
+        ({"name": 5}, "malformed"),
+        ({"crs": "EPSG:99999"}, "malformed.*EPSG:99999.*unknown"),
+        ({"crs": "EPSG:4326"}, "malformed.*degree"),
+        ({"bounds_m": [9000, 0, 300, 3000]}, "malformed.*reversed"),
+        ({"bounds_m": [0, 0, 3000]}, "malformed"),
+        ({"bounds_m": [0, 0, 3000, "north"]}, "malformed"),
+        ({"rules": [1]}, "malformed"),
+    ],
+)
+def test_field_files_that_cannot_be_used(tmp_path, change, words):
+    properties = {"name": "mine", "title": "mine", "crs": "EPSG:32633", "bounds_m": [0, 0, 3000, 3000], **change}
+    (tmp_path / "bad.geojson").write_text(json.dumps({"properties": properties}))
+    with pytest.raises(ConfigError, match=words):
+        load_field(str(tmp_path / "bad.geojson"))

@@ -112,6 +112,15 @@ def test_holes_stay_where_they_are():
     assert rmse(fused.reflectance, target) < 0.006
 
 
+def test_what_is_fused_can_be_kept(tmp_path):
+    guide, coarse, _ = arrays()
+    fused = satfuse.fuse(guide.chunk(y=100), coarse.chunk())  # lazy inputs are read
+    fused.to_netcdf(tmp_path / "fused.nc")
+    with xr.open_dataset(tmp_path / "fused.nc", decode_coords="all") as again:
+        np.testing.assert_array_equal(again.reflectance, fused.reflectance)
+        assert again.odc.crs.to_epsg() == 32631 and again.attrs["shift_trusted"] == fused.attrs["shift_trusted"]
+
+
 def test_ratio_comes_from_the_coordinates():
     guide, _, target = arrays()
     coarse = image(degrade(target, 10), coarse_geobox(BOX, 10), FEW)
@@ -132,6 +141,8 @@ def test_ratio_comes_from_the_coordinates():
         (lambda g, c: (without_crs(g), c), GridError, "no CRS"),
         (lambda g, c: (g, c.isel(x=slice(0, None, 2), y=slice(0, None, 3))), GridError, "one integer"),
         (lambda g, c: (g.values, c), GridError, "must be a DataArray"),
+        (lambda g, c: (without_crs(g).assign_attrs(crs="nonsense"), c), GridError, "guide.*is no CRS"),
+        (lambda g, c: (g, c.assign_attrs(shift_m=None)), GridError, "shift_m.*is None"),
     ],
 )
 def test_bad_input_names_the_culprit(change, error, match):

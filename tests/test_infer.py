@@ -28,6 +28,8 @@ from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
 from satfuse.infer.source import as_source
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.product.publish import rebuild_index
+from satfuse.product.store import Store
 from satfuse.scene import degrade_guide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.quality import GUIDE_INVALID, Quality
@@ -160,6 +162,13 @@ def test_a_mosaic_does_not_depend_on_tiles_and_its_seam_is_measured():
     assert 0.5 < seam_ratio(images[0], edges) < 5
 
 
+def test_a_cut_knows_its_seams():
+    cut = Cut(shape=(2100, 2100), ratio=30, halo_px=150, block_px=900)
+    assert cut.edges(2100, 1800) == (900, 1800)
+    mosaic = Cut(shape=(300, 300), ratio=30, halo_px=150, block_px=900, mosaic=(150, 120))
+    assert mosaic.edges(300, 1800) == tuple(core for _, _, core, _ in mosaic_spans(300, 150, 120))[1:] == (135, 210)
+
+
 @pytest.mark.torch
 def test_the_papers_layout_reads_coarse_pixels_at_its_own_phase():
     """A coarse ramp stays a ramp although windows start between coarse pixels; a wrong phase moves it by 10 px."""
@@ -215,6 +224,44 @@ def test_a_killed_process_continues_with_the_same_bytes(scene_path, undisturbed,
         satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=tmp_path / "store")
     fuse_field(scene_path, "regression", tmp_path / "store", scheduler=cluster, config=CONFIG)
     assert chunk_bytes(tmp_path / "store") == undisturbed[1]
+
+
+KILLED_AT = """
+    import os, signal
+    from satfuse.infer import FuseConfig, fuse_field, run
+    from satfuse.product import publish
+
+    {place} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    fuse_field({scene!r}, "regression", {store!r}, scheduler={scheduler!r},
+               config=FuseConfig(shard_px=150, chunk_px=150, block_px=90))
+"""
+
+
+@pytest.mark.torch
+def test_a_kill_before_or_after_the_item_leaves_nothing_wrong(scene_path, undisturbed, cluster, tmp_path):
+    """Between the data and the item nothing is visible; between the item and the index the product is whole."""
+    store = tmp_path / "store"
+    for place, visible in (("run.publish", 0), ("publish.rebuild_index", 1)):
+        names = {"place": place, "scene": scene_path, "store": str(store), "scheduler": cluster}
+        job = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_AT).format(**names)], capture_output=True)
+        assert job.returncode == -signal.SIGKILL, job.stderr.decode()
+        assert len(done_markers(tmp_path)) == 16 and not (store / "index.parquet").exists()
+        assert len(list(store.glob("items/*"))) == visible
+    box = lonlat_bbox(make_scene()[0].guide.odc.geobox)
+    assert np.isfinite(satfuse.open_fused(box, "2024-06-01", store=store).reflectance).any()
+    assert chunk_bytes(store) == undisturbed[1]
+    assert rebuild_index(Store(store)) == 1 and (store / "index.parquet").exists()
+
+
+@pytest.mark.torch
+def test_a_shard_that_was_lost_is_made_again(scene_path, undisturbed, cluster, tmp_path):
+    """A machine that loses its power may keep a tile's marker and lose its data."""
+    uri = Path(fuse_field(scene_path, "regression", tmp_path, scheduler=cluster, config=CONFIG))
+    uri.unlink()
+    next(tmp_path.glob("data/*/*.zarr/quality/c/0/1/1")).unlink()
+    seen = []
+    fuse_field(scene_path, "regression", tmp_path, scheduler=cluster, config=CONFIG, progress=lambda *n: seen.append(n))
+    assert seen == [(15, 16), (16, 16)] and chunk_bytes(tmp_path) == undisturbed[1]
 
 
 @pytest.mark.torch

@@ -1,16 +1,18 @@
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
+import xarray as xr
 from product_store import publish_flat
 from rasterio.crs import CRS
 
@@ -108,6 +110,36 @@ def test_unknown_band_and_empty_store(store, tmp_path):
         open_fused((0, 0, 1, 1), "2024-06-01", store=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"crs": "EPSG:999999"}, "EPSG:999999.*is unknown"),
+        ({"resolution": 0}, "resolution 0 must be a positive number"),
+        ({"resolution": (10, 20)}, "must be a positive number"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(store, options, match):
+    with pytest.raises(GridError, match=match):
+        open_fused(lonlat_bbox(WEST), "2024-06-08", store=store.url, **options)
+
+
+def test_a_box_that_reaches_outside_gives_what_is_there(store):
+    west, south, _, _ = lonlat_bbox(WEST)
+    data = open_fused((west - 1, south - 1, west + 0.03, south + 0.03), "2024-06-08", store=store.url)
+    box = data.odc.geobox.boundingbox
+    assert (box.left, box.bottom) == (388800, 3394500) and box.right < 397800 and box.top < 3401700
+
+
+def test_what_is_opened_can_be_chunked_and_kept(store, tmp_path):
+    data = open_fused(lonlat_bbox(WEST), "2024-06-08", store=store.url, bands=["Oa08", "Oa04"], chunks="auto")
+    assert data.reflectance.chunks[2] == (720,)
+    data.isel(y=slice(0, 40), x=slice(0, 50)).to_netcdf(tmp_path / "cut.nc")
+    with xr.open_dataset(tmp_path / "cut.nc", decode_coords="all") as again:
+        assert again.rio.crs.to_epsg() == 32631 and list(again.band.values) == ["Oa08", "Oa04"]
+        np.testing.assert_allclose(again.reflectance, 0.3, atol=1e-6)
+        assert json.loads(again.attrs["provenance"])["later"]["run"] == "r1"
+
+
 def test_store_from_the_environment(store, monkeypatch):
     monkeypatch.setenv("SATFUSE_STORE", store.url)
     assert open_fused(lonlat_bbox(WEST), date(2024, 6, 8)).sizes["time"] == 1
@@ -116,7 +148,10 @@ def test_store_from_the_environment(store, monkeypatch):
 def test_dates():
     start, end = parse_date("2024-06-01")
     assert start == datetime(2024, 6, 1, tzinfo=UTC) and end.day == 1 and end.hour == 23
+    assert parse_date(np.datetime64("2024-06-01")) == (start, end)
+    eastern = datetime(2024, 6, 1, 15, tzinfo=timezone(timedelta(hours=5)))
     around = parse_date(datetime(2024, 6, 1, 10, tzinfo=UTC))
+    assert parse_date(eastern) == around == parse_date(np.datetime64("2024-06-01T10:00:00.000000000"))
     assert around[0] < datetime(2024, 6, 1, 10, tzinfo=UTC) < around[1]
     assert parse_date("2024-06-01/2024-06-03") == (start, parse_date("2024-06-03")[1])
 

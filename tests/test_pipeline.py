@@ -93,13 +93,19 @@ def test_only_the_clear_day_is_paired_and_no_duplicate(result):
     assert len(pair.guide) == 2  # two tiles
 
 
-def test_running_again_keeps_what_is_done(result, job, monkeypatch):
-    monkeypatch.setattr(pipeline, "validate", lambda item, out: str(Path(out) / Path(item).stem))
+def test_running_again_keeps_what_is_done(result, job):
     before = {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()}
+    report = Path(result.reports[0], "metrics.json")
+    measured = report.stat().st_mtime_ns
     made = [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
     assert pipeline.run(job) == result
     assert {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()} == before
     assert made == [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
+    assert report.stat().st_mtime_ns == measured
+    numbers = json.loads(report.read_text())
+    assert numbers["run"] in Path(result.products[0]).read_text()
+    report.write_text(json.dumps(numbers | {"run": "another"}))
+    assert pipeline.run(job) == result and json.loads(report.read_text()) == numbers, "a report of another run is old"
 
 
 def test_the_cloudy_day_alone_names_the_rule(job, tmp_path):
@@ -128,6 +134,11 @@ def test_further_frames_are_asked_for_and_kept(job, tmp_path):
     path = pipeline.discover(job.field, DAY, DAY, job.catalog, tmp_path / "pairs.parquet", rules, frames=2)
     (pair,) = read_pairs(path)
     assert [str(frame.time.date()) for frame in pair.extra_coarse] == [CLOUDY_DAY]
+    scene = open_cube(pipeline.build_pair_cube(path, tmp_path / "cube.zarr")).open_scene(pair.id, decode=True)
+    assert scene.coarse.dims[0] == "frame" and scene.sizes["frame"] == 2
+    seen = scene.coarse_valid.all("frame").values
+    first, second = scene.coarse.values[:, :, seen]
+    assert seen.sum() > 10 and np.abs(first - second).mean() > 1e-3, "two overpasses, not one twice"
 
 
 def test_pairs_become_a_cube(result, tmp_path):

@@ -87,6 +87,30 @@ def test_a_killed_run_ends_in_the_same_bits(built, tmp_path, changes, deadlines)
     assert logs[0] == logs[1]
 
 
+def test_a_kill_while_the_state_is_saved_costs_only_that_state(built, tmp_path, monkeypatch):
+    """Between the tensors and the JSON that names them."""
+    undisturbed = fit(built.path, config(), tmp_path / "a")
+    write, left = checkpoint.write_file, [2]
+
+    def dying(path, content):
+        if path.suffix == ".json":
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_file", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(built.path, config(), tmp_path / "b")
+    monkeypatch.undo()
+    state = tmp_path / "b-run/state"
+    assert json.loads((state / "state.json").read_text())["tensors"] == "0-4.safetensors"
+    assert len(list(state.glob("*.safetensors"))) == 2
+    assert fit(built.path, config(), tmp_path / "b") == undisturbed
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in "ab"]
+    assert weights[0] == weights[1]
+
+
 class _Deadline:
     """Dies after so many steps."""
 
@@ -103,11 +127,11 @@ def test_the_state_is_plain_and_belongs_to_its_settings(built, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(built.path, config(), tmp_path / "out", progress=_Deadline(5))
     state = tmp_path / "out-run/state"
-    assert sorted(p.name for p in state.iterdir()) == ["state.json", "state.safetensors"]
+    assert sorted(p.name for p in state.iterdir()) == ["0-4.safetensors", "state.json"]
     assert json.loads((state / "state.json").read_text())["position"]["batch"] == 4
     with pytest.raises(ConfigError, match=r"another learning_rate: 0\.002, now 0\.5"):
         fit(built.path, config(learning_rate=0.5), tmp_path / "out")
-    (state / "state.safetensors").write_bytes(b"half")
+    (state / "0-4.safetensors").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="damaged"):
         fit(built.path, config(), tmp_path / "out")
 

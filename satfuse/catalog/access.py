@@ -1,6 +1,7 @@
 """How an item's files are reached: a checked href for GDAL, GDAL's options, or a local copy."""
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ _MAGIC = {
     ".jp2": (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
     ".xml": (b"<?xml", b"<"),
 }
+_HEAD = 512  # bytes of a file that tell what it is
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
 _file_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -126,6 +128,41 @@ def fetch(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> Path:
     return target
 
 
+def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> None:
+    """Ask for the first bytes of an asset that GDAL could not read, since GDAL does not tell a refusal from damage.
+
+    Raises
+    ------
+    AccessError
+        Credentials are missing or refused, or a login page came in its place.
+    ReadError
+        The asset is missing, cannot be reached, or is not what its name says. Nothing is raised for local files.
+    """
+    href = _checked_href(spec, item, sensor, key)
+    if not urlsplit(href).scheme:
+        return
+    what, head = f"{item.id}: asset {key}", _Head()
+    try:
+        download(spec, href, head, what=what, container=_container(spec, sensor) if spec.auth == "sas" else "")
+    except _Enough:
+        log.debug("%s answers", what)
+    _check_head(head.getvalue()[:_HEAD], what, Path(urlsplit(href).path))
+
+
+class _Enough(Exception):
+    """The first bytes have come."""
+
+
+class _Head(io.BytesIO):
+    """A file that ends a download after its first bytes."""
+
+    def write(self, data) -> int:
+        written = super().write(data)
+        if self.tell() >= _HEAD:
+            raise _Enough
+        return written
+
+
 @contextmanager
 def connection_slot(spec: CatalogSpec) -> Iterator[None]:
     """Hold one of the catalogue's `max_connections`: of this process, or of the whole cluster inside a Dask worker."""
@@ -221,7 +258,10 @@ def _fill_cache(spec, href, target, *, what, container, size):
 
 def _check_content(path, what, suffix=None):
     with path.open("rb") as file:
-        head = file.read(512)
+        _check_head(file.read(_HEAD), what, path, suffix)
+
+
+def _check_head(head, what, path, suffix=None):
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise AccessError(f"{what}: a login page came instead of the file; check account, password and accepted terms")

@@ -1,12 +1,13 @@
 """Named areas of interest: `catalogs/fields/*.geojson`, or a lon/lat box."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from satfuse.errors import ConfigError
+from satfuse.errors import ConfigError, GridError
 from satfuse.geometry.grids import geobox_of_bbox, snap_geobox
 
 
@@ -42,15 +43,17 @@ def load_field(name: str) -> Field:
     if not path.is_file():
         raise ConfigError(f"unknown field {name!r}; known: {', '.join(field_names())}, or a path to a .geojson file")
     try:
-        properties = json.loads(path.read_text())["properties"]
+        properties = json.loads(path.read_text(encoding="utf-8"))["properties"]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", properties["name"]):  # it becomes part of paths
+            raise ValueError(f"name {properties['name']!r} may hold only letters, digits, - and _")
         return Field(
             name=properties["name"],
             title=properties["title"],
             geobox=snap_geobox(properties["crs"], *properties["bounds_m"]),
-            rules=properties.get("rules", {}),
+            rules=dict(properties.get("rules", {})),
             rules_reason=properties.get("rules_reason", ""),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, GridError) as error:
         raise ConfigError(
             f"field file {path} is malformed ({error!r}); it needs properties name, title, crs, bounds_m"
         ) from error

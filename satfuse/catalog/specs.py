@@ -206,6 +206,8 @@ def _check_values(spec: CatalogSpec, source: str) -> None:
     for key in ("url", "endpoint", "token_url"):
         if "@" in getattr(spec, key) or "?" in getattr(spec, key):
             raise ConfigError(f"{source}: {key} may hold no user name and no query: it is stored beside every pair")
+    if odd := [v for v in spec.containers.values() if v.count("/") != 1]:
+        raise ConfigError(f"{source}: container {odd[0]!r} must be account/container")
     needed = [k for k in _NEEDED_BY_AUTH.get(spec.auth, ()) if not getattr(spec, k)]
     if needed:
         raise ConfigError(f'{source}: auth = "{spec.auth}" needs {", ".join(needed)}')

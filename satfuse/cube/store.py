@@ -61,8 +61,9 @@ class Cube:
 
     def open_scene(self, scene_id: str, *, decode: bool = False, chunks=None) -> xr.Dataset:
         """One scene, lazily: stored int16 values, or with `decode` reflectance with NaN."""
-        group = f"scenes/{scene_id}"
-        return xr.open_zarr(self.path, group=group, consolidated=False, mask_and_scale=decode, chunks=chunks)
+        # xarray would keep every array that was once read whole
+        options = {"engine": "zarr", "consolidated": False, "cache": False}
+        return xr.open_dataset(self.path, group=f"scenes/{scene_id}", mask_and_scale=decode, chunks=chunks, **options)
 
 
 def open_cube(path) -> Cube:

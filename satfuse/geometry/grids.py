@@ -5,10 +5,13 @@ import math
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
-from pyproj import Transformer
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
 
 from satfuse.errors import GridError
 
+UTM_DEG = 6  # a wider box belongs to no one zone
+UTM_LATITUDES = (-80, 84)
 LATTICE_M = 300  # multiples of 300 m of UTM easting and northing are S2's 10, 20 and 60 m grids too
 
 
@@ -56,8 +59,22 @@ def snap_geobox(crs: str, left: float, bottom: float, right: float, top: float, 
     crs : a projected CRS in metres.
     left, bottom, right, top : metres.
     resolution : pixel size in m; must divide 300.
+
+    Raises
+    ------
+    GridError
+        A CRS that is unknown or not projected in metres, a box that is reversed, empty or not finite, or a resolution
+        that does not divide the lattice.
     """
-    if LATTICE_M % resolution:
+    try:
+        units = {axis.unit_name for axis in CRS.from_user_input(crs).axis_info}
+    except CRSError as error:
+        raise GridError(f"CRS {crs!r} is unknown: {error}") from error
+    if units != {"metre"}:
+        raise GridError(f"CRS {crs} counts in {' and '.join(sorted(units))}; a projected CRS in metres is needed")
+    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
+        raise GridError(f"box {left}, {bottom}, {right}, {top} is reversed, empty or not finite; order W,S,E,N in m")
+    if not resolution > 0 or LATTICE_M % resolution:
         raise GridError(f"{resolution=} m does not divide the lattice of {LATTICE_M} m")
     left, bottom = (math.floor(v / LATTICE_M + 1e-9) * LATTICE_M for v in (left, bottom))
     right, top = (math.ceil(v / LATTICE_M - 1e-9) * LATTICE_M for v in (right, top))
@@ -65,9 +82,21 @@ def snap_geobox(crs: str, left: float, bottom: float, right: float, top: float, 
 
 
 def geobox_of_bbox(bbox, *, crs: str | None = None, resolution: float = 10) -> GeoBox:
-    """GeoBox that covers a lon/lat box in its UTM zone (or `crs`), snapped outward to the 300 m lattice."""
+    """GeoBox that covers a lon/lat box in its UTM zone (or `crs`), snapped outward to the 300 m lattice.
+
+    Raises
+    ------
+    GridError
+        A bad box, or, without `crs`, one that no UTM zone holds.
+    """
     west, south, east, north = parse_bbox(bbox)
-    crs = crs or utm_crs((west + east) / 2, (south + north) / 2)
+    if crs is None:
+        if east - west > UTM_DEG or south < UTM_LATITUDES[0] or north > UTM_LATITUDES[1]:
+            raise GridError(
+                f"bbox {bbox!r} fits no UTM zone: at most {UTM_DEG} degrees of longitude, latitude "
+                f"{UTM_LATITUDES[0]} to {UTM_LATITUDES[1]}; split it"
+            )
+        crs = utm_crs((west + east) / 2, (south + north) / 2)
     box = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform_bounds(west, south, east, north)
     return snap_geobox(crs, *box, resolution=resolution)
 
@@ -88,7 +117,7 @@ def coarse_geobox(fine: GeoBox, ratio: int) -> GeoBox:
         `ratio` does not divide the size of `fine`.
     """
     height, width = fine.shape
-    if ratio != int(ratio) or ratio < 1 or height % ratio or width % ratio:
+    if ratio not in range(1, min(height, width) + 1) or height % ratio or width % ratio:
         raise GridError(f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels")
     return GeoBox((height // ratio, width // ratio), fine.affine @ Affine.scale(ratio), fine.crs)
 

@@ -21,6 +21,7 @@ from satfuse.models.blocks import Cut
 from satfuse.product.layout import create
 from satfuse.product.publish import group_path, item_path, publish
 from satfuse.product.store import Store
+from satfuse.product.write import missing_shards
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ CONNECT_TIMEOUT = "10s"
 
 
 def fuse_field(
-    source, model="regression", store=None, *, scheduler=None, ratio=30, config=None, run=None, overwrite=False
+    source, model="regression", store=None, *, scheduler=None, ratio=30, config=None, overwrite=False, progress=None
 ) -> str:
     """Fuse one pair over its field and publish the product.
 
@@ -44,8 +45,8 @@ def fuse_field(
     scheduler : address of a Dask scheduler, such as "tcp://host:8786"; a local cluster by default.
     ratio : fine pixels per coarse pixel.
     config : a `FuseConfig`.
-    run : key of the run in place of the derived one.
     overwrite : make the product anew under a new key, even if it exists; the new one replaces it when complete.
+    progress : called with the number of finished tiles and of all, at the start and after each tile.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def fuse_field(
     network, card = checkpoint.resolve(
         model, guide_bands=source.guide_bands, coarse_bands=source.coarse_bands, ratio=ratio
     )
-    run = run or run_key(source, card.sha256, str(model), ratio, config)
+    run = run_key(source, card.sha256, str(model), ratio, config)
     if overwrite:
         run = f"{run}-{uuid.uuid4().hex[:6]}"
     elif _is_published(store, source.product_id, run):
@@ -83,7 +84,7 @@ def fuse_field(
         else:
             plan = make_plan(store, run, source, network, card, str(model), ratio, config)
         create(store, group_path(plan.product_id, run), plan.layout, {"satfuse": {"run": run, **plan.provenance}})
-        counts = run_tiles(client, store, plan)
+        counts = run_tiles(client, store, plan, progress)
     uri = publish(
         store, plan.product_id, run, plan.layout,
         cores=[t.core for t in plan.tiles()], counts=counts, provenance=plan.provenance,
@@ -113,6 +114,7 @@ def connect(scheduler: str | None, config: FuseConfig) -> Iterator:
                 "--scheduler away for a local cluster"
             ) from error
         with client:
+            log.info("Dask dashboard: %s", client.dashboard_link)
             yield client
         return
     # not the process's default client: other runs and the caller's own dask work go on beside it
@@ -146,8 +148,10 @@ def check_memory(client, source, cut: Cut, config: FuseConfig) -> None:
     log.info("memory plan: about %.0f MiB per tile", tile / 2**20)
 
 
-def run_tiles(client, store: Store, plan: Plan) -> list[dict]:
+def run_tiles(client, store: Store, plan: Plan, progress=None) -> list[dict]:
     """Run the tiles that are not done yet, a bounded number at a time; the counts of all of them.
+
+    A tile is done when it has left its marker and its shards are still there.
 
     Raises
     ------
@@ -159,8 +163,10 @@ def run_tiles(client, store: Store, plan: Plan) -> list[dict]:
     from rich.progress import Progress
 
     tiles, path = plan.tiles(), plan_path(plan.product_id, plan.run)
-    done = {int(name.removesuffix(".json")) for name in store.names(f"{path}/done")}
-    todo = iter([t for t in tiles if t.index not in done])
+    marked = {int(name.removesuffix(".json")) for name in store.names(f"{path}/done")}
+    group = group_path(plan.product_id, plan.run)
+    left = [t for t in tiles if t.index not in marked or missing_shards(store, group, plan.layout, [t.core])]
+    todo, finished = iter(left), len(tiles) - len(left)
     threads = max(sum(client.nthreads().values()), 1)
 
     def submit(tile):
@@ -172,12 +178,17 @@ def run_tiles(client, store: Store, plan: Plan) -> list[dict]:
     flying = as_completed([submit(t) for t in islice(todo, TILES_PER_THREAD * threads)], loop=client.loop)
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with bar:
-        task = bar.add_task("tiles", total=len(tiles), completed=len(done))
+        task = bar.add_task("tiles", total=len(tiles), completed=finished)
+        if progress:
+            progress(finished, len(tiles))
         for future in flying:
             if future.status != "finished":
                 flying.clear()
                 raise _tile_error(future, plan)
+            finished += 1
             bar.advance(task)
+            if progress:
+                progress(finished, len(tiles))
             for tile in islice(todo, 1):
                 flying.add(submit(tile))
     return [_counts(store, plan, t.index) for t in tiles]

@@ -54,6 +54,13 @@ class Cut:
             raise GridError(f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; use a multiple")
         return cls(shape=tuple(shape), ratio=ratio, halo_px=size, block_px=block_px, mosaic=(size, stride))
 
+    def edges(self, length: int, tile_px: int) -> tuple[int, ...]:
+        """First pixels after the seams along an axis of `length` pixels: between windows, or blocks of tiles."""
+        if self.mosaic:
+            return tuple(core for _, _, core, _ in mosaic_spans(length, *self.mosaic)[1:])
+        starts = {b for tile in range(0, length, tile_px) for b in range(tile, tile + tile_px, self.block_px)}
+        return tuple(sorted(b for b in starts if 0 < b < length))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:

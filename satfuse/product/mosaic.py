@@ -9,6 +9,7 @@ from satfuse.product.layout import FILL
 from satfuse.sensors.quality import Quality
 
 _MISSING = {"reflectance": FILL, "quality": int(Quality.GUIDE_MISSING)}
+OUTSIDE = np.uint16(65535)
 
 
 def on_grid(data: xr.Dataset, grid: GeoBox) -> xr.Dataset:
@@ -61,12 +62,13 @@ def _resample(data: xr.Dataset, own: GeoBox, grid: GeoBox) -> xr.Dataset:
     method = "average" if larger else "bilinear"
     reflectance = xr.where(data.reflectance != FILL, data.reflectance, np.float32(np.nan)).astype("float32")
     reflectance = xr_reproject(reflectance, grid, resampling=method, dst_nodata=np.nan)
-    known = xr.ones_like(data.quality, dtype="uint16")
-    known = xr_reproject(known, grid, resampling="nearest", dst_nodata=0)
-    quality = xr_reproject(data.quality, grid, resampling="nearest", dst_nodata=0)
+    # newer zarr gives the fill value, a flag, as an attribute: it is no nodata
+    # outside: a value that is no combination of flags; with 0 GDAL from 3.11 on would move perfect pixels to 1
+    quality = data.quality.drop_attrs(deep=False)
+    quality = xr_reproject(quality, grid, resampling="nearest", dst_nodata=OUTSIDE)
     out = {
         "reflectance": xr.where(np.isfinite(reflectance), reflectance.round(), FILL).astype("int16"),
-        "quality": xr.where(known > 0, quality, _MISSING["quality"]).astype("uint16"),
+        "quality": xr.where(quality == OUTSIDE, _MISSING["quality"], quality).astype("uint16"),
     }
     coords = {name: data[name] for name in ("time", "band", "wavelength_nm", "fwhm_nm", "band_source")}
     arrays = {name: (data[name].dims, value.data, data[name].attrs) for name, value in out.items()}

@@ -1,5 +1,6 @@
 """`open_fused`: from a box and a date to one lazy Dataset."""
 
+import json
 import math
 from datetime import UTC, date, datetime, timedelta
 
@@ -8,11 +9,12 @@ import numpy as np
 import xarray as xr
 import zarr
 from affine import Affine
+from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, bbox_intersection
 from odc.geo.xr import xr_coords
 
-from satfuse.errors import BandError, ConfigError, ProductError
+from satfuse.errors import BandError, ConfigError, GridError, ProductError
 from satfuse.geometry.grids import parse_bbox
 from satfuse.product.layout import FILL, REFLECTANCE_ATTRS, SCALE
 from satfuse.product.mosaic import merge_time, on_grid
@@ -43,11 +45,12 @@ def open_fused(bbox, date, *, store=None, bands=None, crs=None, resolution=None,
     Dataset with `reflectance (time, band, y, x)` float32, NaN where missing; `quality (time, y, x)` uint16, see
     `satfuse.sensors.quality`; coordinates `band`, `wavelength_nm`, `fwhm_nm`, `time`, `x`, `y`, `spatial_ref`.
     Products of one overpass share one time; where they overlap, the one with the smallest gap that has a value wins.
+    `attrs`: `items`, the products' names, and `provenance`, JSON text of where each comes from.
 
     Raises
     ------
     GridError
-        A malformed box.
+        A malformed box, an unknown CRS, or a resolution that is not a positive number.
     ConfigError
         A malformed date or one in the future, or no store named.
     BandError
@@ -104,7 +107,7 @@ def parse_date(value) -> tuple[datetime, datetime]:
 
 def _span(value, around=timedelta(0)) -> tuple[datetime, datetime]:
     if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
+        value = value.item() if np.datetime_data(value)[0] == "D" else value.astype("datetime64[us]").item()
     text = value.isoformat() if isinstance(value, date) else value
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -158,7 +161,7 @@ def _open_item(store: Store, item: dict, box, bands) -> xr.Dataset | None:
             "band": np.array([b.name for b in table], dtype=object),
             "wavelength_nm": ("band", [b.wavelength_nm for b in table], {"units": "nm"}),
             "fwhm_nm": ("band", [b.fwhm_nm for b in table], {"units": "nm"}),
-            "band_source": ("band", np.array([properties["satfuse:band_source"][i] for i in chosen], dtype=object)),
+            "band_source": ("band", [properties["satfuse:band_source"][i] for i in chosen]),
         },
         attrs={"item": item},
     )
@@ -202,7 +205,9 @@ def _output_grid(groups, box, crs, resolution) -> GeoBox:
         union = _union_on_lattice(grids)
         if union is not None:
             return union
-    crs = first.crs if crs is None else crs
+    crs = first.crs if crs is None else _known_crs(crs)
+    if resolution is not None and not (isinstance(resolution, (int, float)) and 0 < resolution < math.inf):
+        raise GridError(f"resolution {resolution!r} must be a positive number, in the units of the CRS")
     if resolution is None:
         resolution = abs(first.affine.a) if first.crs == crs else first.to_crs(crs).resolution
     target = GeoBox.from_bbox(_project(box, crs), resolution=resolution)
@@ -212,6 +217,13 @@ def _output_grid(groups, box, crs, resolution) -> GeoBox:
         max(b.top for b in covered), target.crs,
     )  # fmt: skip
     return GeoBox.from_bbox(bbox_intersection([target.boundingbox, reach]), resolution=target.resolution)
+
+
+def _known_crs(crs) -> CRS:
+    try:
+        return CRS(crs)
+    except CRSError as error:
+        raise GridError(f"CRS {crs!r} is unknown: {error}") from error
 
 
 def _union_on_lattice(grids: list[GeoBox]) -> GeoBox | None:
@@ -236,7 +248,7 @@ def _decode(data: xr.Dataset, items: list[dict]) -> xr.Dataset:
     data.attrs = {
         "Conventions": "CF-1.11",
         "items": [item["id"] for item in items],
-        "provenance": {item["id"]: _own_properties(item) for item in items},
+        "provenance": json.dumps({item["id"]: _own_properties(item) for item in items}),  # netCDF holds no dicts
     }
     return data
 

@@ -191,14 +191,14 @@ def read_items(store: Store) -> list[dict]:
     Raises
     ------
     StoreError
-        The store cannot be read, or an item is not JSON.
+        The store cannot be read, or a file among the items is none.
     """
     if store.writable:
         paths = [f"items/{name}" for name in store.names("items") if name.endswith(".json")]
     else:
-        links = _json(store.read("collection.json"), "collection.json")["links"]
+        links = _json(store.read("collection.json"), "collection.json").get("links", [])
         paths = [link["href"].removeprefix("./") for link in links if link["rel"] == "item"]
-    items = [_json(content, path) for path, content in store.read_all(paths).items()]
+    items = [_item(content, path) for path, content in store.read_all(paths).items()]
     return sorted(items, key=lambda item: (item["properties"]["datetime"], item["id"]))
 
 
@@ -209,21 +209,31 @@ def rebuild_index(store: Store) -> int:
     -------
     Number of items.
     """
+    items = read_items(store)
     while True:
-        before = store.names("items")
-        items = read_items(store)
         _write_catalog(store, items)
         if items:
             store.write("index.parquet", _index(items))
-        if store.names("items") == before:  # else another run has published meanwhile
+        before, items = items, read_items(store)
+        if items == before:  # else another run has published meanwhile
             return len(items)
 
 
 def _json(content: bytes, path: str) -> dict:
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except ValueError as error:
-        raise StoreError(f"{path} is not JSON ({error}); publish the product again") from error
+        raise StoreError(f"{path} is not JSON ({error}); publish the product again, or delete the file") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is not STAC but a JSON {type(value).__name__}; delete the file")
+    return value
+
+
+def _item(content: bytes, path: str) -> dict:
+    item = _json(content, path)
+    if item.get("collection") != COLLECTION or "satfuse:run" not in item.get("properties", {}):
+        raise StoreError(f"{path} is not the item of a fused product; only those belong there: move it elsewhere")
+    return item
 
 
 def _write_catalog(store: Store, items: list[dict]) -> None:

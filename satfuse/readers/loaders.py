@@ -8,7 +8,7 @@ the process that reads, and no loader's own way of filling holes is ever used.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import odc.stac
 import pystac
 import rasterio
 from odc.geo.geobox import GeoBox
+from odc.loader import RioDriver, RioReader
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -61,13 +62,18 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[str]:
-        """Inside: GDAL is set up for the source, and its failures become `ReadError`. Gives the name to open."""
+        """Inside: GDAL is set up for the source. Gives the name to open.
+
+        GDAL's failures become `ReadError`, or `AccessError` where the service refuses or sends a login page; the latter
+        is never a hole.
+        """
         href = access.gdal_href(self.spec, self.item, self.sensor, self.key)
         slot = nullcontext() if "file" in self.spec.schemes else access.connection_slot(self.spec)
         with slot, rasterio.Env(**access.gdal_env(self.spec, self.sensor), **_STRICT):
             try:
                 yield href
             except FAILURES as error:
+                access.check_remote(self.spec, self.item, self.sensor, self.key)
                 raise self.error(error.__cause__ or error) from error
 
     def probe(self) -> None:
@@ -89,6 +95,20 @@ class Loader(Protocol):
         """(y, x) array of `dtype`; 0 where the raster has no data or does not reach."""
 
 
+class _ZeroIsNodata(RioReader):
+    """JPEG 2000 files have no nodata tag. Without one GDAL interpolates zeros into their neighbours, and from 3.11 on
+    moves them a little, so that missing pixels look like data."""
+
+    def read(self, cfg, dst_geobox, *, dst=None, selection=None):
+        cfg = replace(cfg, src_nodata_fallback=0)
+        return super().read(cfg, dst_geobox, dst=dst, selection=selection)
+
+
+class _Driver(RioDriver):
+    def open(self, src, ctx):
+        return _ZeroIsNodata(src, ctx)
+
+
 def read_with_odc(href: str, geobox: GeoBox, *, dtype: str, resampling: str) -> np.ndarray:
     """`Loader` by odc-stac. Pixels pass unchanged where the grids align; nodata is 0."""
     data = odc.stac.load(
@@ -99,6 +119,7 @@ def read_with_odc(href: str, geobox: GeoBox, *, dtype: str, resampling: str) -> 
         nodata=0,
         resampling=resampling,
         fail_on_error=True,
+        driver=_Driver(),
     )
     return data["raster"].values[0]
 

@@ -13,7 +13,7 @@ import torch
 from satfuse import checkpoint
 from satfuse.errors import CheckpointError, ConfigError, MissingExtraError
 
-TENSORS, POSITION = "state.safetensors", "state.json"
+POSITION = "state.json"
 Weights = dict[str, torch.Tensor]
 
 
@@ -35,7 +35,10 @@ def copy_weights(model) -> Weights:
 
 
 def save_state(folder: Path, identity: dict, model, optimiser, best: Weights, position: Position) -> None:
-    """Write the state in one rename; `identity` says whose it is."""
+    """Write the state; the rename of its JSON, which names the tensors, puts it in place of the one before.
+
+    `identity` says whose it is.
+    """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
     for index, slots in optimiser.state_dict()["state"].items():
@@ -44,8 +47,13 @@ def save_state(folder: Path, identity: dict, model, optimiser, best: Weights, po
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     content = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
-    record = {"identity": identity, "position": asdict(position)}
-    checkpoint.write_folder(folder, {TENSORS: content, POSITION: json.dumps(record).encode()})
+    name = f"{position.epoch}-{position.batch}.safetensors"
+    record = {"identity": identity, "position": asdict(position), "tensors": name}
+    checkpoint.write_file(folder / name, content)
+    checkpoint.write_file(folder / POSITION, json.dumps(record).encode())
+    for old in folder.iterdir():
+        if old.name not in (name, POSITION):
+            old.unlink()
 
 
 def restore_state(folder: Path, identity: dict, model, optimiser) -> tuple[Position, Weights]:
@@ -58,12 +66,12 @@ def restore_state(folder: Path, identity: dict, model, optimiser) -> tuple[Posit
     CheckpointError
         The state is damaged.
     """
-    if not folder.is_dir():
+    if not (folder / POSITION).exists():
         return Position(), copy_weights(model)
     try:
         record = json.loads((folder / POSITION).read_bytes())
-        tensors = safetensors.torch.load((folder / TENSORS).read_bytes())
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        tensors = safetensors.torch.load((folder / record["tensors"]).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"training state {folder} is damaged ({error}); delete it to start afresh") from error
     if record["identity"] != identity:
         raise ConfigError(

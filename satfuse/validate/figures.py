@@ -12,7 +12,7 @@ from satfuse import metrics
 from satfuse.sensors.bands import wavelengths_nm
 from satfuse.validate.checks import GUIDE_NIR, GUIDE_RED, SHARPNESS_PAIR
 from satfuse.validate.spectra import Spectrum
-from satfuse.validate.views import Views, check_grids, single_time
+from satfuse.validate.views import Views
 
 COLOURS = {"guide": "#1f6fb4", "coarse": "#e08214", "fused": "#b2182b", "bicubic": "#8c8c8c", "regression": "#4d9221"}
 TITLES = {
@@ -22,13 +22,12 @@ TITLES = {
     "bicubic": "bicubic S3",
     "regression": "S2 mixed",
 }
-LOOK_PX = 900  # longest side of a quicklook's panels
 RGB_NM = (665, 560, 490)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a panel shows: guide and fused (band, y, x) at the fine pixels `rows`, `columns`; coarse whole.
+    """What a quicklook shows: guide and fused (band, y, x) at the fine pixels `rows`, `columns`; coarse whole.
 
     `extent_km` is (left, right, bottom, top) of the whole field, `up` is True where the first row is the northernmost,
     `pixel_m` the size of a fine pixel in metres.
@@ -48,34 +47,6 @@ class Look:
     pixel_m: float
 
 
-def quicklook(fused: xr.Dataset, scene: xr.Dataset, path: str | Path) -> Path:
-    """Write a PNG: Sentinel-2, Sentinel-3 and fused side by side under one stretch, and spectra of three pixels.
-
-    Parameters
-    ----------
-    fused : Dataset with `reflectance` (band, y, x), with or without a `time` of length 1.
-    scene : the Dataset of `satfuse.scene.make_scene` on the same grid.
-    path : of the PNG.
-    """
-    reflectance = single_time(fused)["reflectance"].transpose("band", "y", "x")
-    check_grids(reflectance, scene)
-    stride = -(-max(scene.sizes["y"], scene.sizes["x"]) // LOOK_PX)
-    rows, columns = (np.arange(stride // 2, scene.sizes[d], stride) for d in ("y", "x"))
-    guide = scene["guide"].where(scene["guide_valid"])
-    look = Look(
-        bands=tuple(str(b) for b in reflectance["band"].values),
-        guide_bands=tuple(str(b) for b in scene["guide_band"].values),
-        guide=guide.isel(y=rows, x=columns).values,
-        coarse=_coarse(scene, reflectance["band"].values),
-        fused=reflectance.isel(y=rows, x=columns).values,
-        rows=rows,
-        columns=columns,
-        ratio=scene.sizes["y"] // scene.sizes["y_coarse"],
-        **_geography(scene),
-    )
-    return save(panel(look), path)
-
-
 def look_of(views: Views, scene: xr.Dataset) -> Look:
     """The Look of views that have been read already."""
     return Look(
@@ -91,7 +62,7 @@ def look_of(views: Views, scene: xr.Dataset) -> Look:
     )
 
 
-def panel(look: Look) -> Figure:
+def quicklook(look: Look) -> Figure:
     """Three composites at 665, 560 and 490 nm under one stretch, and the spectra of three marked pixels."""
     images = {"guide": look.guide, "coarse": look.coarse, "fused": look.fused}
     names = {"guide": look.guide_bands, "coarse": look.bands, "fused": look.bands}

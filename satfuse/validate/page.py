@@ -29,7 +29,7 @@ SUMMARY = (  # column title, section, keys below it, format
 )
 
 CAPTIONS = {
-    "panel": "Sentinel-2, Sentinel-3 and fused under one stretch (665, 560, 490 nm), and the spectra of marked pixels.",
+    "quicklook": "Sentinel-2, Sentinel-3 and fused under one stretch (665, 560, 490 nm), and spectra of marked pixels.",
     "consistency": "RMSE per band. Above: degraded to the coarse grid against the Sentinel-3 input. Below: mixed to "
     "the Sentinel-2 bands by a linear map fitted at coarse scale, against Sentinel-2.",
     "spectra": "Mean spectra over the valid pixels; dotted: one standard deviation.",

@@ -14,7 +14,6 @@ from satfuse.infer.plan import Plan, plan_path
 from satfuse.product.publish import group_path
 from satfuse.product.store import Store
 from satfuse.readers import sentinel2
-from satfuse.validate.figures import quicklook
 from satfuse.validate.report import validate_product
 
 IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once
@@ -44,9 +43,21 @@ def validate_item(item: str, out, *, truth: xr.DataArray | None = None) -> Path:
     if scene["guide"].nbytes <= IN_MEMORY_BYTES:  # else every band that is looked at decodes all files anew
         scene = scene.load()
     folder = Path(out) / fused.attrs["id"]
-    validate_product(fused, scene, folder, truth=truth)
-    quicklook(fused, scene, folder / "quicklook.png")
+    run = fused.attrs["satfuse"]["run"]
+    validate_product(fused, scene, folder, truth=truth, tile_edges=scene.attrs["tile_edges"], run=run)
     return folder
+
+
+def reported(item: str, out) -> Path | None:
+    """Folder of the report that `validate_item` has already written of the product's visible run, or None."""
+    root, name = str(item).rsplit("/items/", 1)
+    record = json.loads(Store(root).read(f"items/{name}"))
+    folder = Path(out) / record["id"]
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return folder if found.get("run") == record["properties"]["satfuse:run"] else None
 
 
 def open_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -59,7 +70,7 @@ def open_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
     Returns
     -------
     fused : Dataset with `reflectance (time, band, y, x)` and `quality (time, y, x)`.
-    scene : see `satfuse.scene.make_scene`.
+    scene : see `satfuse.scene.make_scene`; `attrs["tile_edges"]` are those of the run.
     """
     root, separator, name = str(item).rpartition("/items/")
     if not separator or not name.endswith(".json"):
@@ -97,4 +108,5 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
         )
         .assign_coords(coarse_band=list(plan.coarse_bands), y_coarse=y, x_coarse=x)
         .assign_attrs({k: v for k, v in plan.provenance.items() if k in ("shift_m", "psf_sigma", "gap_s", "gap_clock")})
+        .assign_attrs(tile_edges=tuple(plan.cut.edges(n, layout.shard_px) for n in (layout.height, layout.width)))
     )

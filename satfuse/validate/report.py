@@ -7,7 +7,6 @@ from pathlib import Path
 
 import xarray as xr
 
-from satfuse.geometry.tiling import SHARD_PX
 from satfuse.validate import checks, figures, page
 from satfuse.validate.spectra import mean_spectra, spectra_agreement
 from satfuse.validate.views import Views, make_views, single_time
@@ -21,7 +20,8 @@ def validate_product(
     out_dir: str | Path,
     *,
     truth: xr.DataArray | None = None,
-    tile_edges: tuple | None = None,
+    tile_edges: tuple = ((), ()),
+    run: str | None = None,
 ) -> dict:
     """Measure a product against its inputs and write the report.
 
@@ -31,7 +31,8 @@ def validate_product(
     scene : the Dataset of `satfuse.scene.make_scene` on the same grid.
     out_dir : folder for metrics.json, metrics.md, *.png and index.html; made if absent.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
-    tile_edges : (y, x) indices of the first fine pixel after each tile edge; those of the shards by default.
+    tile_edges : (y, x) indices of the first fine pixel after each tile edge.
+    run : key of the product's run, kept in the report.
 
     Returns
     -------
@@ -47,11 +48,10 @@ def validate_product(
     views = make_views(fused, scene)
     spectra = mean_spectra(views)
     maps = checks.ndvi_maps(views)
-    if tile_edges is None:
-        tile_edges = tuple(range(SHARD_PX, scene.sizes[dim], SHARD_PX) for dim in ("y", "x"))
     reflectance = single_time(fused)["reflectance"].transpose("band", "y", "x")
     result = {
         "title": str(fused.attrs.get("id") or fused.attrs.get("title") or "fused product"),
+        "run": run,
         "bands": list(views.bands),
         "ratio": views.ratio,
         "psf_sigma": views.psf_sigma,
@@ -80,7 +80,7 @@ def validate_product(
 def _draw(views: Views, scene, spectra, maps, result, out_dir) -> dict[str, Path]:
     look = figures.look_of(views, scene)
     drawn = {
-        "panel": figures.panel(look),
+        "quicklook": figures.quicklook(look),
         "consistency": figures.consistency_bars(result["coarse_consistency"], result["guide_consistency"]),
         "spectra": figures.spectra(spectra),
     }
@@ -97,6 +97,6 @@ def _finite(value):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
-    if isinstance(value, str | int):
+    if isinstance(value, str | int | None):
         return value
     return float(value) if math.isfinite(value) else None

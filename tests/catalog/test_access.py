@@ -20,6 +20,7 @@ from obstore.store import S3Store
 from satfuse.catalog import access, credentials, download
 from satfuse.catalog.specs import load_catalog, local_catalog
 from satfuse.errors import AccessError, ReadError, StoreError
+from satfuse.readers.loaders import Source
 
 LONG_AGO = "Wed, 01 May 2024 00:00:00 GMT"
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(5000)
@@ -322,6 +323,33 @@ def test_gdal_sends_the_password_from_its_options(files, monkeypatch, caplog):
         rasterio.open(href)
     assert files.seen and all(s[1].startswith("Basic ") for s in files.seen)
     assert not any(s in str(caught.value) for s in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "match"),
+    [
+        ((200, {}, b"<!DOCTYPE html><html>Log in" + bytes(900)), AccessError, "login page came instead"),
+        ((401, {}, b""), AccessError, "HTTP 401.*expired; check ENMAP_USERNAME and ENMAP_PASSWORD"),
+        ((404, {}, b""), ReadError, "ENMAP01.*asset image is missing: HTTP 404"),
+        ((200, {}, b"II*\x00" + bytes(900)), ReadError, "ENMAP01.*asset image could not be read.*damaged"),
+    ],
+)
+def test_what_gdal_could_not_read_is_explained(files, monkeypatch, answer, kind, match):
+    """GDAL calls all of these unreadable; a hole may stand for damage, never for a refusal."""
+    give_account(monkeypatch)
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    files.answers["/x.tif"] = answer
+    item = item_with(own.dlr_enmap(), "image", f"http://{files.host}/x.tif")
+    with fails(kind, match):
+        Source.of(at_dlr(files), item, "enmap", "image").probe()
+
+
+def test_keys_that_gdal_is_refused_are_explained(files, monkeypatch):
+    give_keys(monkeypatch)
+    files.answers["/eodata/S2/B02.jp2"] = (403, {}, b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>")
+    item = item_with(own.cdse_s2(), "B02_10m", "s3://eodata/S2/B02.jp2")
+    with fails(AccessError, r"asset B02: catalogue cdse denied access.*expired; check AWS_ACCESS_KEY_ID"):
+        Source.of(at_s3(f"http://{files.host}"), item, "sentinel2", "B02").probe()
 
 
 def test_one_download_for_many_threads_and_few_connections(files, monkeypatch):

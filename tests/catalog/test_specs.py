@@ -130,6 +130,11 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
         ('filter = "none"', 'filter = "none"\ntimeout_s = 0', "timeout_s = 0.0 must be above 0"),
         ('filter = "none"', 'filter = "none"\nauth = "basic"', "needs user_env, secret_env"),
         ('name = "mine"', "name = mine", "not valid TOML"),
+        (
+            'filter = "none"',
+            'filter = "none"\ncontainers = {sentinel2 = "s2"}',
+            "container 's2' must be account/container",
+        ),
         ("https://stac", "https://me:hidden@stac", "url may hold no user name"),
         ("stac.example.org", "stac.example.org/?token=hidden", "url may hold no user name and no query"),
     ],

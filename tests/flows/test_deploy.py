@@ -90,6 +90,8 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_
     assert list((tmp_path / "store" / "items").glob("small_*.json"))
     kinds = {a["key"]: a["type"] for a in api(deployed, "/artifacts/filter")}
     assert kinds["pairs"] == "table" and kinds["quicklook"] == "image" and kinds["validation-metrics"] == "markdown"
+    (tiles,) = [a for a in api(deployed, "/artifacts/filter") if a["key"] == "tiles"]
+    assert tiles["type"] == "progress" and float(tiles["data"]) == 100
 
 
 def wait_for_a_finished_run(env):

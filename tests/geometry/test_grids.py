@@ -74,8 +74,9 @@ def test_grids_that_do_not_nest_are_refused_in_words():
     coarse = coarse_geobox(fine, 30)
     with pytest.raises(GridError, match="does not divide"):
         coarse_geobox(fine, 7)
-    with pytest.raises(GridError, match="does not divide"):
-        coarse_geobox(fine, 2.5)
+    for ratio in (2.5, 0, -10, float("nan"), "30", None):
+        with pytest.raises(GridError, match="does not divide"):
+            coarse_geobox(fine, ratio)
     with pytest.raises(GridError, match="align"):
         nesting_ratio(fine, coarse.translate_pix(0.5, 0))
     with pytest.raises(GridError, match="do not cover"):
@@ -106,6 +107,32 @@ def test_grids_that_do_not_nest_are_refused_in_words():
 def test_bad_boxes(bbox, words):
     with pytest.raises(GridError, match=words):
         parse_bbox(bbox)
+
+
+@pytest.mark.parametrize("bbox", ["-180,-80,180,80", "10,-90,10.5,-89", "10,83.9,11,85", "3,40,9.5,41"])
+def test_box_that_fits_no_utm_zone(bbox):
+    """The whole world would become a strip of 334 km by 39,000 km."""
+    parse_bbox(bbox)
+    with pytest.raises(GridError, match=r"fits no UTM zone.*split"):
+        geobox_of_bbox(bbox)
+
+
+@pytest.mark.parametrize(
+    ("crs", "box", "words"),
+    [
+        ("EPSG:99999", (0, 0, 300, 300), "unknown"),
+        (None, (0, 0, 300, 300), "unknown"),
+        ("EPSG:4326", (1, 2, 3, 4), "in degree; a projected"),
+        ("EPSG:2263", (0, 0, 300, 300), "in US survey foot"),
+        ("EPSG:32633", (300, 0, 0, 300), "reversed"),
+        ("EPSG:32633", (0, 300, 300, 300), "empty"),
+        ("EPSG:32633", (0, 0, float("nan"), 300), "not finite"),
+        ("EPSG:32633", (0, 0, float("inf"), 300), "not finite"),
+    ],
+)
+def test_boxes_that_cannot_be_snapped(crs, box, words):
+    with pytest.raises(GridError, match=words):
+        snap_geobox(crs, *box)
 
 
 def test_box_as_text():

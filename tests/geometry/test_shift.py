@@ -93,6 +93,17 @@ def test_holes_of_the_guide_are_bridged():
         assert estimate.trusted and np.hypot(*error_px(estimate, shift)) < 0.1, (seed, estimate)
 
 
+def test_detail_that_only_the_guide_has_does_not_draw_the_estimate_half_way():
+    """Interpolation smooths most half-way between pixels; a guide with noise of its own must not gain by that."""
+    errors = []
+    for seed in range(8):
+        shift = random_shift(seed, 1.0)
+        guide, coarse = pair(seed, 48, 48, shift)
+        own = 0.3 * guide.std((1, 2), keepdims=True) * np.random.default_rng([seed, 2]).normal(size=guide.shape)
+        errors.append(error_px(estimate_shift(guide + own, coarse, pixel_m=PIXEL_M), shift) * PIXEL_M)
+    assert np.sqrt(np.mean(np.square(errors))) < 7  # 15 m without smoothing
+
+
 def test_values_outside_valid_do_not_count():
     guide, coarse = pair(3, 24, 24, (0.5, 0.5), holes=0.0)
     valid = np.ones((24, 24), bool)

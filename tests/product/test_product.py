@@ -105,6 +105,56 @@ def test_catalogue_and_index_are_rebuilt_from_the_items(tmp_path):
     assert list(index.id) == ["p", "q"] and index.crs.to_epsg() == 4326
 
 
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "", '{"collection": "satfuse-fused", "properties": {}}'])
+def test_a_file_that_is_no_item_is_named(tmp_path, content):
+    store = Store(tmp_path)
+    publish_flat(store, "p", BOX)
+    (tmp_path / "items/.hidden.json").write_text(content)
+    (tmp_path / "items/notes.txt").write_text(content)
+    assert len(publish.read_items(store)) == 1
+    (tmp_path / "items/junk.json").write_text(content)
+    with pytest.raises(StoreError, match=r"items/junk\.json is not .*(delete|move)"):
+        publish.read_items(store)
+
+
+def test_a_republication_during_a_rebuild_reaches_the_index(tmp_path, monkeypatch):
+    """Another process replaces an item after it was read here: the same names, another run."""
+    store = Store(tmp_path)
+    publish_flat(store, "p", BOX)
+    item, write, meanwhile = tmp_path / "items/p.json", Store.write, ["once"]
+
+    def interrupted(self, path, content):
+        if path == "collection.json" and meanwhile:
+            meanwhile.pop()
+            item.write_text(item.read_text().replace('"satfuse:run": "r1"', '"satfuse:run": "r2"'))
+        write(self, path, content)
+
+    monkeypatch.setattr(Store, "write", interrupted)
+    publish.rebuild_index(store)
+    assert list(geopandas.read_parquet(tmp_path / "index.parquet")["satfuse:run"]) == ["r2"]
+
+
+def test_two_processes_that_publish_at_once_are_both_listed(tmp_path):
+    publish_flat(Store(tmp_path), "p0", BOX)
+    code = f"""
+        import sys
+        sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+        from product_store import publish_flat
+        from satfuse.geometry.grids import snap_geobox
+        from satfuse.product.store import Store
+        box = snap_geobox("EPSG:32631", 388800, 3394500, 389700, 3395400)
+        for k in range(4):
+            publish_flat(Store({str(tmp_path)!r}), sys.argv[1] + str(k), box)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    running = [subprocess.Popen([*command, name]) for name in ("a", "b")]
+    assert [process.wait(120) for process in running] == [0, 0]
+    expected = sorted(["p0", *(f"{name}{k}" for name in "ab" for k in range(4))])
+    assert sorted(geopandas.read_parquet(tmp_path / "index.parquet").id) == expected
+    links = json.loads((tmp_path / "collection.json").read_text())["links"]
+    assert sorted(link["title"] for link in links if link["rel"] == "item") == expected
+
+
 def test_an_incomplete_or_contradictory_run_is_not_published(tmp_path):
     store = Store(tmp_path)
     publish_flat(store, "p", BOX)

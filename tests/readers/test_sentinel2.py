@@ -5,6 +5,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
@@ -275,3 +276,18 @@ def test_stackstac_absent_names_the_extra(monkeypatch, tile, files_under):
     lazy = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=spec, bands=("B02",), loader="stackstac")
     with pytest.raises(MissingExtraError, match=r"satfuse\[stackstac\]"):
         lazy.reflectance.compute()
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_zeros_of_a_file_without_nodata_tag_stay_missing_and_do_not_leak(tmp_path, resampling):
+    """JPEG 2000 has no nodata tag: zeros must neither mix with their neighbours nor become small numbers."""
+    numbers = np.full((60, 60), 5000, "uint16")
+    numbers[:, :30] = 0
+    path, corner = tmp_path / "B05.jp2", rasterio.transform.from_origin(600000, 5000000, 20, 20)
+    profile = {"driver": "JP2OpenJPEG", "dtype": "uint16", "count": 1, "QUALITY": "100", "REVERSIBLE": "YES"}
+    with rasterio.open(path, "w", width=60, height=60, crs="EPSG:32631", transform=corner, **profile) as file:
+        file.write(numbers, 1)
+    box = GeoBox((120, 120), corner * Affine.scale(0.5), "EPSG:32631")
+    values = loaders.read_with_odc(str(path), box, dtype="float32", resampling=resampling)
+    assert set(np.unique(values)) == {0.0, 5000.0}
+    assert (values[:, 61:] == 5000).all() and (values[:, :59] == 0).all()

@@ -1,6 +1,5 @@
 """The main job end to end on real EnMAP spectra, shortened: benchmarks/quality.py is the full version."""
 
-
 import numpy as np
 import pytest
 

@@ -9,28 +9,20 @@ import pystac
 import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
+from scipy import ndimage
 
-from satfuse.catalog.specs import local_catalog
-from satfuse.errors import ReadError
+from benchmarks import sample_data
+from benchmarks.sample_data import SENEGAL_BANDS, catalogue, unpack
+from benchmarks.samples import correlations
+from satfuse import cube as cubes
+from satfuse.errors import RadiometryError, ReadError
+from satfuse.geometry.shift import estimate_shift
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
 from satfuse.readers.sentinel3_syn import open_syn, sen3_item
-from satfuse.sensors.bands import S2_BANDS
 from satfuse.sensors.quality import Quality
 
 pytestmark = pytest.mark.samples
-SENEGAL_BANDS = ("Oa04", "Oa06", "Oa08", "Oa17")
-
-
-def unpack(samples, pattern, folder):
-    (archive,) = samples.glob(pattern)
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    return next(path for path in folder.iterdir() if path.suffix in (".SAFE", ".SEN3"))
-
-
-def catalogue(root):
-    return local_catalog("http://127.0.0.1:7822", root)
 
 
 @pytest.fixture(scope="module")
@@ -116,86 +108,65 @@ def test_ireland_scene_classification(ireland):
     assert not got.valid.values[(got.scl.values == 0) | cloud].any()
 
 
-def cell_item(folder, tmp_path, grids, scl, names):
-    """An item for a Major-TOM cell: JP2 on the grids given, SCL made of one class."""
-    keys = catalogue("/").assets["sentinel2"]
-    item = pystac.Item(folder.name, None, None, datetime(2020, 2, 23, tzinfo=UTC), {"platform": "sentinel-2b"})
-    for name in names:
-        with rasterio.open(next(folder.glob(f"{name}*.jp2"))) as image:
-            numbers, gsd_m = image.read(1), int(image.transform.a)
-        path = tmp_path / f"{name}.tif"
-        height, width = numbers.shape
-        profile = {"driver": "GTiff", "count": 1, "dtype": "uint16", "height": height, "width": width}
-        with rasterio.open(path, "w", **profile, nodata=0, crs=grids["crs"], transform=grids[gsd_m]) as image:
-            image.write(numbers, 1)
-        item.add_asset(keys[name], pystac.Asset(str(path)))
-    path = tmp_path / "SCL.tif"
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": 534, "width": 534}
-    with rasterio.open(path, "w", **profile, nodata=0, crs=grids["crs"], transform=grids[20]) as image:
-        image.write(np.full((1, 534, 534), scl, "uint8"))
-    item.add_asset(keys["SCL"], pystac.Asset(str(path)))
-    return item
+THAILAND_BOX = GeoBox((600, 600), rasterio.transform.from_origin(364800, 1984800, 10, 10), "EPSG:32648")
 
 
-def grids_at(origins, crs):
-    return {"crs": crs} | {gsd: rasterio.transform.from_origin(*xy, gsd, gsd) for gsd, xy in origins.items()}
-
-
-THAILAND_10 = (362610, 1987090)
-THAILAND = {10: THAILAND_10, 20: (362620, 1987080), 60: (362640, 1987080)}
-
-
-@pytest.mark.parametrize("origins", ["true", "as stored"])
-def test_thailand_bands_fit_each_other_on_their_true_grids_only(samples, tmp_path, origins):
+@pytest.mark.parametrize(
+    ("corners", "best"),
+    [(sample_data.THAILAND, (0, 0)), (sample_data.THAILAND_STORED, (10, -10))],
+    ids=["true", "stored"],
+)
+def test_thailand_bands_fit_each_other_on_their_true_grids_only(samples, tmp_path, corners, best):
     """The stored transform is nominal: taken at its word, the 20 m bands lie half a pixel off in both axes."""
-    (folder,) = (samples / "s2_l2a_thailand").glob("S2B*")
-    corners = THAILAND if origins == "true" else dict.fromkeys(THAILAND, THAILAND_10)
-    item = cell_item(folder, tmp_path, grids_at(corners, "EPSG:32648"), 5, ("B08", "B8A"))
-    inside = GeoBox((1000, 1000), rasterio.transform.from_origin(362700, 1987000, 10, 10), "EPSG:32648")
-    got = open_sentinel2(item, inside, spec=catalogue(tmp_path), bands=("B08", "B8A"), boa_offset=0).compute()
-    b08, b8a = got.reflectance.values.astype(float)
-    # Of two bands so alike, the 10 m one is moved by -10, 0, 10 m: where does it fit best?
-    fits = {
-        (dx, dy): np.corrcoef(
-            b08[10 + dy : 990 + dy, 10 + dx : 990 + dx].ravel(), b8a[10:990, 10:990].ravel()
-        )[0, 1]
-        for dx in (-1, 0, 1) for dy in (-1, 0, 1)
-    }  # fmt: skip
-    assert max(fits, key=fits.get) == ((0, 0) if origins == "true" else (1, 1))
+    names = ("B08", "B8A")
+    item = sample_data.thailand(samples, tmp_path, corners=corners, names=names)
+    got = open_sentinel2(item, THAILAND_BOX, spec=catalogue(tmp_path), bands=names, boa_offset=0)
+    fits = correlations(*got.reflectance.values.astype(float))
+    assert max(fits, key=fits.get) == best
+
+
+def test_thailand_60_m_band_lies_on_its_true_grid(samples, tmp_path):
+    """B01 against B02, degraded in the same way: the 60 m grid begins 30 m east and 10 m south of the 10 m grid."""
+    item = sample_data.thailand(samples, tmp_path, names=("B01", "B02"))
+    got = open_sentinel2(item, THAILAND_BOX, spec=catalogue(tmp_path), bands=("B01", "B02"), boa_offset=0)
+    b01, b02 = got.reflectance.values.astype(float)
+    fits = correlations(ndimage.gaussian_filter(b02, 3), b01)
+    assert max(fits, key=fits.get) == (0, 0)
 
 
 def test_thailand_all_bands_without_an_offset(samples, tmp_path):
     """N9999 is processed after 2022 but has no offset: the darkest digital numbers are near 0."""
-    (folder,) = (samples / "s2_l2a_thailand").glob("S2B*")
-    names = tuple(b.name for b in S2_BANDS)
-    item = cell_item(folder, tmp_path, grids_at(THAILAND, "EPSG:32648"), 5, names)
-    inside = GeoBox((600, 600), rasterio.transform.from_origin(364800, 1984800, 10, 10), "EPSG:32648")
-    got = open_sentinel2(item, inside, spec=catalogue(tmp_path), boa_offset=0).compute()
+    item, spec = sample_data.thailand(samples, tmp_path), catalogue(tmp_path)
+    got = open_sentinel2(item, THAILAND_BOX, spec=spec, boa_offset=0).compute()
     assert got.valid.all() and np.isfinite(got.reflectance).all()
     medians = got.reflectance.median(("y", "x")).values
     assert ((medians > 0.02) & (medians < 0.45)).all()
     vegetation = (got.reflectance.sel(band="B08") - got.reflectance.sel(band="B04")).median()
     assert float(vegetation) > 0.05
-    # The rule for services that ship no metadata finds the same: an older baseline and dark numbers near 0 agree.
-    spec = catalogue(tmp_path)
+    # Without the product's metadata: the number 99.99 alone would say -1000, and the data speak against it.
+    with pytest.raises(RadiometryError, match="MTD_MSIL2A"):
+        open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     spec = replace(spec, radiometry={"sentinel2": "baseline"})
+    with pytest.raises(RadiometryError, match="the data say the opposite"):
+        open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     item.properties["s2:processing_baseline"] = "02.14"
-    ruled = open_sentinel2(item, inside, spec=spec, bands=("B03",))
+    ruled = open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     assert ruled.attrs["offsets"] == [{"B03": 0}]
 
 
 def test_congo_cirrus_needs_its_offset_and_no_mask_shows_the_cloud(samples, tmp_path):
-    (folder,) = (samples / "s2_l2a_congo_cirrus").glob("S2A*")
-    with rasterio.open(folder / "B8A.jp2") as image:
-        left, top = image.transform.c, image.transform.f
-        crs = image.crs
-    item = cell_item(folder, tmp_path, grids_at({10: (left, top), 20: (left, top)}, crs), 5, ("B02", "B8A"))
+    item = sample_data.congo(samples, tmp_path)
+    left, top, crs = sample_data.congo_corner(samples)
     grid = GeoBox((500, 500), rasterio.transform.from_origin(left, top, 10, 10), crs)
     got = open_sentinel2(item, grid, spec=catalogue(tmp_path), bands=("B02", "B8A"), boa_offset=-1000).compute()
     assert float(got.reflectance.sel(band="B02").median()) == pytest.approx(0.19, abs=0.01)
-    with rasterio.open(folder / "cloud_mask.tif") as image:
+    with rasterio.open(next(samples.glob("s2_l2a_congo_cirrus/S2A*/cloud_mask.tif"))) as image:
         assert image.read(1).max() == 0  # the cell is under cirrus throughout, and this mask says clear
     assert float((got.reflectance.sel(band="B02") > 0.1).mean()) > 0.95
+    # Cirrus stands high, so its pattern lies elsewhere in every band: such a shift is none of the ground.
+    blue, infrared = got.reflectance.values.reshape(2, 250, 2, 250, 2).mean((2, 4))
+    shift = estimate_shift(blue[None], infrared[None], pixel_m=20)
+    assert not shift.trusted and 30 < np.hypot(shift.dx_m, shift.dy_m) < 80
 
 
 def test_potsdam_tiles(samples):
@@ -233,21 +204,17 @@ def test_coast_patch_refuses_metadata_of_another_layout(samples, tmp_path):
 
 
 def test_coast_patch_dead_bands_and_negative_water(samples, tmp_path):
-    """With wavelengths lent by another scene: dead bands are found in the data, negative values stay."""
-    (source,) = (samples / "enmap_coast_patch").glob("*/*-SPECTRAL_IMAGE.TIF")
-    with rasterio.open(source) as image:
-        numbers, profile = image.read(), image.profile
-    with rasterio.open(next((samples / "enmap_potsdam_block_s/images").glob("*.tif"))) as image:
-        wavelengths = [image.tags(i)["wavelength"] for i in image.indexes]
-    path = tmp_path / source.name
-    with rasterio.open(path, "w", **profile) as image:
-        image.write(numbers)
-        image.scales = [1e-4] * len(numbers)
-        for i, nm in enumerate(wavelengths, start=1):
-            image.update_tags(i, wavelength=nm)
-    got = open_enmap(enmap_item(path), spec=catalogue(tmp_path), missing="flag").compute()
+    """With wavelengths lent by another scene: dead bands are found, negative values stay, also in a cube."""
+    item = enmap_item(sample_data.coast_with_wavelengths(samples, tmp_path))
+    got = open_enmap(item, spec=catalogue(tmp_path)).compute()
+    assert got.valid.all() and {r.asset: r.status for r in got.attrs["ledger"]}["metadata"] == "replaced"
     empty = np.isnan(got.reflectance.values).all((1, 2))
     assert list(np.flatnonzero(empty) + 1) == [*range(127, 142), *range(161, 168)]
     assert not got.usable.values[empty].any() and got.usable.values[~empty].all()
     values = got.reflectance.values[~empty]
     assert (values[np.isfinite(values)] < 0).mean() == pytest.approx(0.4, abs=0.02)
+    cube = cubes.build({"coast": got}, tmp_path / "cube.zarr", split={"coast": "train"})
+    scene = cube.open_scene("coast", decode=True).load()
+    assert scene.valid.all() and np.isfinite(scene.target).all()
+    mean = scene.target.mean(("y", "x"))
+    assert float(mean.sel(band="Oa06")) == pytest.approx(0.028, abs=0.002) and float(mean.sel(band="Oa17")) < 0
