@@ -13,13 +13,20 @@ from satfuse.errors import ConfigError, StoreError
 
 log = logging.getLogger(__name__)
 
+S3_VARIABLES = {
+    "key": "SATFUSE_STORE_ACCESS_KEY",
+    "secret": "SATFUSE_STORE_SECRET_KEY",
+    "endpoint_url": "SATFUSE_STORE_ENDPOINT_URL",
+}
+
 
 class Store:
     """Small files and Zarr groups under one root. Picklable; holds no credentials, these come from the environment.
 
     Parameters
     ----------
-    url : folder, `s3://bucket/prefix` (AWS_* environment, also AWS_ENDPOINT_URL), or `https://host/path` (read only).
+    url : folder, `s3://bucket/prefix` (keys and endpoint from SATFUSE_STORE_ACCESS_KEY, SATFUSE_STORE_SECRET_KEY and
+        SATFUSE_STORE_ENDPOINT_URL, else from AWS_* and AWS_ENDPOINT_URL), or `https://host/path` (read only).
 
     Raises
     ------
@@ -55,9 +62,15 @@ class Store:
     def _fs(self):
         import fsspec
 
+        return fsspec.filesystem(self.protocol, **self._options())
+
+    def _options(self) -> dict:
+        """Of fsspec. A bucket's own keys win over AWS_*, which reading from a catalogue may need for itself."""
+        if self.protocol != "s3":
+            return {}
+        own = {name: os.environ[variable] for name, variable in S3_VARIABLES.items() if os.environ.get(variable)}
         # listings must be fresh: other runs write at the same time
-        options = {"use_listings_cache": False} if self.protocol == "s3" else {}
-        return fsspec.filesystem(self.protocol, **options)
+        return {"use_listings_cache": False, **own}
 
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
@@ -84,8 +97,7 @@ class Store:
 
         if self.protocol == "file":
             return LocalStore(self.uri(path), read_only=read_only)
-        options = {"use_listings_cache": False} if self.protocol == "s3" else {}
-        return FsspecStore.from_url(self.uri(path), storage_options=options, read_only=read_only)
+        return FsspecStore.from_url(self.uri(path), storage_options=self._options(), read_only=read_only)
 
     def read(self, path: str) -> bytes:
         """Content of one file.
