@@ -63,3 +63,15 @@ def small_catalog(small_archive, tmp_path_factory):
         path = tmp_path_factory.mktemp("catalog") / "local.toml"
         write_catalog(path, url, small_archive.root)
         yield str(path)
+
+
+@pytest.fixture(scope="session")
+def s3_url():
+    """An S3-compatible server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
+    server.stop()

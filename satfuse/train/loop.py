@@ -106,7 +106,7 @@ def _train(cube, config, device, run, identity, progress) -> tuple[FusionModel, 
         position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
         save_state(run / "state", identity, model, optimiser, best, position)
         write_logs(run, position.history, config.tensorboard)
-        log.info("epoch %s", _text(row))
+        log.info("%s", _text(row))
     model.load_state_dict(best)
     return model, position.epoch
 

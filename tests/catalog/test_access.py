@@ -68,17 +68,6 @@ def item_with(feature, key, href, **fields):
 
 
 @pytest.fixture(scope="module")
-def s3_url():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def bucket(s3_url, tmp_path_factory):
     """`eodata` with a NetCDF-like file, a login page, and a GeoTIFF; path-style, as at CDSE."""
     import urllib.request

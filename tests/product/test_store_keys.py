@@ -5,23 +5,14 @@ import s3fs
 from satfuse.product.store import Store
 
 
-def test_a_bucket_has_keys_and_an_endpoint_of_its_own(monkeypatch):
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        url = f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
-        s3fs.S3FileSystem(key="mine", secret="secret", endpoint_url=url).mkdir("fused")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody answers there
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-catalogue")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-catalogue")
-        for name, value in (("ENDPOINT_URL", url), ("ACCESS_KEY", "mine"), ("SECRET_KEY", "secret")):
-            monkeypatch.setenv(f"SATFUSE_STORE_{name}", value)
-        store = Store("s3://fused/products")
-        store.write("items/a.json", b"{}")
-        assert store.names("items") == ["a.json"] and store.read("items/a.json") == b"{}"
-        assert "mine" not in repr(store) and store.uri("items/a.json") == "s3://fused/products/items/a.json"
-    finally:
-        server.stop()
+def test_a_bucket_has_keys_and_an_endpoint_of_its_own(s3_url, monkeypatch):
+    s3fs.S3FileSystem(key="mine", secret="secret", endpoint_url=s3_url).makedirs("fused", exist_ok=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-catalogue")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-catalogue")
+    for name, value in (("ENDPOINT_URL", s3_url), ("ACCESS_KEY", "mine"), ("SECRET_KEY", "secret")):
+        monkeypatch.setenv(f"SATFUSE_STORE_{name}", value)
+    store = Store("s3://fused/products")
+    store.write("items/a.json", b"{}")
+    assert store.names("items") == ["a.json"] and store.read("items/a.json") == b"{}"
+    assert "mine" not in repr(store) and store.uri("items/a.json") == "s3://fused/products/items/a.json"

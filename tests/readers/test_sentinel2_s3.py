@@ -12,27 +12,16 @@ from satfuse.readers.sentinel2 import open_sentinel2, safe_item
 
 
 @pytest.fixture(scope="module")
-def server():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def remote(server, tile):
+def remote(s3_url, tile):
     """The tile's item with hrefs in the bucket `eodata`, and the catalogue that points there."""
-    files = s3fs.S3FileSystem(key="key", secret="secret", endpoint_url=server)
-    files.mkdir("eodata")
+    files = s3fs.S3FileSystem(key="key", secret="secret", endpoint_url=s3_url)
+    files.makedirs("eodata", exist_ok=True)
     item = safe_item(tile.folder)
     for asset in item.assets.values():
         path = asset.href.removeprefix(str(tile.folder.parent)).lstrip("/")
         files.put_file(asset.href, f"eodata/{path}")
         asset.href = f"s3://eodata/{path}"
-    return item, replace(load_catalog("cdse"), endpoint=server, timeout_s=20.0)
+    return item, replace(load_catalog("cdse"), endpoint=s3_url, timeout_s=20.0)
 
 
 def test_reads_the_same_from_a_bucket_as_from_a_disk(remote, tile, files_under, monkeypatch, tmp_path):
