@@ -137,7 +137,8 @@ def _report(out, recipe, archive, result, scores, watch) -> None:
     pair = read_pairs(result.pairs)[0]
     west, south, east, north = lonlat_bbox(load_field(recipe.field).geobox)
     size = sum(f.stat().st_size for f in Path(out / "store").rglob("*") if f.is_file()) / 2**20
-    facts = Table("what", "found, made, measured", title="The demo in one table")
+    facts = Table("what", title="The demo in one table")
+    facts.add_column("found, made, measured", overflow="fold")
     counts = ", ".join(f"{len(items)} {name}" for name, items in archive.items.items())
     facts.add_row("archive", counts)
     facts.add_row("pair", f"{pair.guide_platform} and {pair.coarse_platform}, {pair.guide_time:%Y-%m-%d %H:%M:%S} UTC")
