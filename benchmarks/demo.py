@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from benchmarks.document import machine, put
-from benchmarks.memory import PeakMemory
 from satfuse import pipeline
 from satfuse.demo import compare, job_for
+from satfuse.memory import PeakMemory
 from satfuse.simulate.archive import ArchiveRecipe, make_archive
 from satfuse.simulate.server import serve
 

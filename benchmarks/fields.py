@@ -20,12 +20,12 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from benchmarks.document import machine, put
-from benchmarks.memory import PeakMemory
 from satfuse import models
 from satfuse.catalog.fields import load_field
 from satfuse.geometry.grids import coarse_geobox
 from satfuse.geometry.tiling import Window
 from satfuse.infer import FuseConfig, fuse_field, write_scene
+from satfuse.memory import PeakMemory
 from satfuse.models.blocks import PAPER, Cut, Inputs, fuse_blocks
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade

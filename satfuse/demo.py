@@ -1,20 +1,20 @@
 """The demo: a simulated archive behind a real STAC server, the job that production runs, scored against the truth."""
 
+import json
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
 from satfuse.catalog.fields import catalogs_dir, load_field
 from satfuse.geometry.grids import lonlat_bbox
+from satfuse.memory import PeakMemory
 from satfuse.pipeline import Job, JobResult, run
 
 console = Console(highlight=False)
@@ -145,12 +145,12 @@ def _report(out, recipe, archive, result, scores, watch) -> None:
     facts.add_row("gap at the field", f"{pair.gap_s:+.1f} s ({pair.gap_clock}); put in: {recipe.gap_s:+.1f} s")
     facts.add_row("gap by item times", f"{pair.item_gap_s:+.0f} s ({pair.item_gap_clock})")
     facts.add_row("cloud S2, S3", f"{pair.guide_cloud:.1%}, {pair.coarse_cloud:.1%}")
-    dx, dy = watch.shift_of(result)
+    dx, dy = json.loads(Path(result.products[0]).read_text())["properties"]["satfuse:shift_m"]
     facts.add_row("shift", f"({dx:+.0f}, {dy:+.0f}) m found; put in: {recipe.shift_m} m")
     facts.add_row("product", f"{result.products[0]}\n{size:.0f} MB, 21 bands at 10 m")
     facts.add_row("quicklook", f"{result.reports[0]}/quicklook.png")
     facts.add_row("report", f"{result.reports[0]}/index.html")
-    facts.add_row("peak memory", f"{watch.peak / 2**30:.2f} GiB over all processes")
+    facts.add_row("peak memory", f"{watch.memory.gib:.2f} GiB over all processes")
     console.print(facts)
     table = Table(
         "method", "SAM (deg)", "RMSE", "PSNR (dB)", title="Against the truth at 10 m, which no method has seen"
@@ -167,9 +167,8 @@ class _Watch:
     """Prints what is going on, with the time since the start, and samples the memory of all processes."""
 
     def __enter__(self):
-        self.start, self.peak, self._on = time.monotonic(), 0, True
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
+        self.start, self.memory = time.monotonic(), PeakMemory()
+        self.memory.__enter__()
         self._handler = _ConsoleHandler(self)
         logger = logging.getLogger("satfuse")
         logger.addHandler(self._handler)
@@ -181,7 +180,7 @@ class _Watch:
         return self
 
     def __exit__(self, *error):
-        self._on = False
+        self.memory.__exit__(*error)
         logging.getLogger("satfuse").removeHandler(self._handler)
         logging.getLogger("satfuse").propagate = True
 
@@ -196,25 +195,6 @@ class _Watch:
     def clock(self) -> str:
         """Seconds since the start."""
         return f"[{time.monotonic() - self.start:6.1f} s]"
-
-    @staticmethod
-    def shift_of(result: JobResult) -> tuple[float, float]:
-        """The shift that the product's scene was registered with."""
-        from satfuse.validate.product import open_run
-
-        return tuple(open_run(result.products[0])[1].attrs["shift_m"])
-
-    def _sample(self):
-        me = psutil.Process()
-        while self._on:
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak = max(self.peak, total)
-            time.sleep(0.2)
 
 
 class _ConsoleHandler(logging.Handler):

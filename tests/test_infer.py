@@ -381,36 +381,28 @@ def set_environment(values):
 
 
 @pytest.mark.torch
-def test_s3_round_trip(scene_path, undisturbed, cluster, monkeypatch):
-    from moto.server import ThreadedMotoServer
+def test_s3_round_trip(scene_path, undisturbed, cluster, s3_url, monkeypatch):
+    import s3fs
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
     access = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": s3_url,
         "AWS_ACCESS_KEY_ID": "hidden-key",
         "AWS_SECRET_ACCESS_KEY": "hidden-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     for name, value in access.items():
         monkeypatch.setenv(name, value)
-    try:
-        import s3fs
-
-        files = s3fs.S3FileSystem()
-        files.mkdir("products")
-        with Client(cluster, set_as_default=False) as client:
-            client.run(set_environment, access)
-        store = "s3://products/fused"
-        uri = fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG)
-        assert uri == f"{store}/items/demo_20240601T100000.json"
-        data = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=store)
-        here = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=undisturbed[0])
-        np.testing.assert_array_equal(data.reflectance.values, here.reflectance.values)
-        text = b"".join(files.cat([p for p in files.find(store) if p.endswith(".json")]).values())
-        assert b"hidden" not in text
-        with pytest.raises(StoreError, match="bucket does not exist"):
-            fuse_field(scene_path, "regression", "s3://nowhere/x", scheduler=cluster, config=CONFIG)
-    finally:
-        server.stop()
+    files = s3fs.S3FileSystem()
+    files.mkdir("products")
+    with Client(cluster, set_as_default=False) as client:
+        client.run(set_environment, access)
+    store = "s3://products/fused"
+    uri = fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG)
+    assert uri == f"{store}/items/demo_20240601T100000.json"
+    data = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=store)
+    here = satfuse.open_fused((1.8, 30.6, 2, 31), "2024-06-01", store=undisturbed[0])
+    np.testing.assert_array_equal(data.reflectance.values, here.reflectance.values)
+    text = b"".join(files.cat([p for p in files.find(store) if p.endswith(".json")]).values())
+    assert b"hidden" not in text
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        fuse_field(scene_path, "regression", "s3://nowhere/x", scheduler=cluster, config=CONFIG)

@@ -1,5 +1,6 @@
 """`fuse_field`: from a pair to a published product, on any Dask cluster, resumable at any point."""
 
+import json
 import logging
 import os
 import socket
@@ -195,8 +196,6 @@ def run_tiles(client, store: Store, plan: Plan, progress=None) -> list[dict]:
 
 
 def _counts(store, plan, index) -> dict:
-    import json
-
     return json.loads(store.read(done_path(plan, index)))
 
 
@@ -218,7 +217,5 @@ def _tile_error(future, plan: Plan) -> SatfuseError:
 
 
 def _is_published(store: Store, product_id: str, run: str) -> bool:
-    import json
-
     path = item_path(product_id)
     return store.exists(path) and json.loads(store.read(path))["properties"].get("satfuse:run") == run
