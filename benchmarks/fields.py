@@ -22,11 +22,13 @@ from odc.geo.xr import xr_coords
 from benchmarks.document import machine, put
 from satfuse import models
 from satfuse.catalog.fields import load_field
+from satfuse.geometry.cells import average, cells_per_pixel
 from satfuse.geometry.grids import coarse_geobox
 from satfuse.geometry.tiling import Window
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.memory import PeakMemory
 from satfuse.models.blocks import PAPER, Cut, Inputs, fuse_blocks
+from satfuse.models.summary import summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.simulate.observe import truth
@@ -69,13 +71,9 @@ def time_models() -> str:
 def _time_field(name, inputs) -> float:
     model = models.create(name, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO).eval()
     start = time.perf_counter()
-    guide_coarse = torch.from_numpy(degrade(inputs.guide, RATIO))
-    state = model.fit(
-        guide_coarse,
-        torch.from_numpy(inputs.coarse),
-        torch.from_numpy(inputs.coarse_valid),
-        psf_sigma=DEFAULT_PSF_SIGMA,
-    )
+    block = RATIO // cells_per_pixel(RATIO, inputs.guide_valid.shape)
+    cells, _ = average(inputs.guide, inputs.guide_valid, block)
+    state = model.fit(summarise(cells, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=DEFAULT_PSF_SIGMA))
     cut = Cut.of(model, inputs.guide_valid.shape, RATIO, block_px=900)
     out = np.empty((len(S3_NAMES), SIZE, SIZE), "float32")
     for window, image in fuse_blocks(model, state, inputs, inputs.window, cut):

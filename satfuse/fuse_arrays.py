@@ -11,10 +11,12 @@ from scipy import ndimage
 
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, GridError, ProductError, RadiometryError
+from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
 from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
@@ -64,12 +66,18 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     guide_valid = np.isfinite(fine.values).all(0)
     absent = ~np.isfinite(small.values).any((1, 2))
     coarse_valid = np.isfinite(small.values[~absent]).all(0) & (not absent.all())
-    degraded = degrade(np.where(guide_valid, fine.values, 0), ratio, valid=guide_valid)
+    k = cells_per_pixel(ratio, guide_valid.shape)
+    cells, known = average(fine.values, guide_valid, ratio // k)
+    cells[:, ~known] = np.nan
+    degraded = degrade(cells, k, cell_psf_sigma(DEFAULT_PSF_SIGMA, ratio, k), valid=known)
     filled = fill_holes(small.values, coarse_valid)
     shift, applied = _registration(coarse, degraded, small.values[~absent], coarse_valid, small_box)
     if applied:
         filled, coarse_valid = _shifted(filled, coarse_valid, shift, small_box)
-    image = _run(network, fine.values, guide_valid, filled, coarse_valid, degraded, ratio)
+    summary = summarise(cells, filled, coarse_valid, ratio=ratio, psf_sigma=DEFAULT_PSF_SIGMA)
+    if not summary.valid.any():
+        raise ProductError("guide and coarse image share no usable pixel: every coarse pixel holds NaN or infinities")
+    image = _run(network, fine.values, guide_valid, summary)
     image[absent] = np.nan
     out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
     if not shift.trusted:
@@ -171,20 +179,17 @@ def _shifted(image, valid, shift, box):
     return out, ndimage.shift(valid.astype("float32"), order=1, **move) > 0.99
 
 
-def _run(network, guide, guide_valid, coarse, coarse_valid, degraded, ratio) -> np.ndarray:
-    both = coarse_valid & np.isfinite(degraded).all(0)
-    if not both.any():
-        raise ProductError("guide and coarse image share no usable pixel: every coarse pixel holds NaN or infinities")
+def _run(network, guide, guide_valid, summary: Summary) -> np.ndarray:
     # a copy: holes get the band's median
     guide = np.where(guide_valid, guide, np.nan)
     medians = [np.nanmedian(b) if np.isfinite(b).any() else 0.0 for b in guide]
     for band, value in zip(guide, medians, strict=True):
         band[~guide_valid] = value
     with torch.inference_mode():
-        tensors = (torch.from_numpy(a) for a in (fill_holes(degraded.astype("float32"), both), coarse, both))
-        state = network.fit(*tensors, psf_sigma=DEFAULT_PSF_SIGMA)
+        state = network.fit(summary)
     whole = Window(0, guide.shape[1], 0, guide.shape[2])
-    cut = Cut.of(network, guide.shape[1:], ratio, block_px=BLOCK_PX)
+    cut = Cut.of(network, guide.shape[1:], summary.ratio, block_px=BLOCK_PX)
+    coarse, coarse_valid = summary.coarse.numpy(), summary.frames_valid[0].numpy()
     inputs = Inputs(window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
     out = np.empty((len(coarse), *guide.shape[1:]), "float32")
     for window, image in fuse_blocks(network, state, inputs, whole, cut):

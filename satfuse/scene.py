@@ -3,19 +3,19 @@
 import logging
 from dataclasses import asdict, replace
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from satfuse.errors import RegistrationError
+from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
 from satfuse.geometry.grids import coarse_geobox, lonlat_bbox
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.swath import rectify
 from satfuse.pairing import Pair
 from satfuse.readers import sentinel2, sentinel3_syn
-from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TIE, psf_kernel
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def make_scene(pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate",
     Returns
     -------
     Dataset with `guide (guide_band, y, x)`, `guide_valid` and `guide_quality (y, x)`, lazy; `coarse (coarse_band,
-    y_coarse, x_coarse)`, `coarse_valid`, `coarse_quality`, in memory; with shift="estimate" also `guide_coarse
-    (guide_band, y_coarse, x_coarse)`, the degraded guide. Reflectance is float32, NaN where missing; valid: True =
+    y_coarse, x_coarse)`, `coarse_valid`, `coarse_quality`, in memory; with shift="estimate" also `guide_cells
+    (guide_band, y_cell, x_cell)`, see `average_guide`. Reflectance is float32, NaN where missing; valid: True =
     usable. `attrs`: `shift_m`, `shift_sigma_m`, `shift_trusted`, `shift_reason`, `gap_s`, `gap_clock`,
     `guide_angles`, `coarse_angles`, `item_ids`, `baselines`, `psf_sigma`, `ledger`.
 
@@ -60,15 +60,16 @@ def make_scene(pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate",
     guide = sentinel2.open_sentinel2(pair.guide_items, geobox, spec=pair.guide_spec, missing=missing)
     swath = sentinel3_syn.open_syn(pair.coarse_items, spec=pair.coarse_spec, missing=missing, bbox=lonlat_bbox(geobox))
     swath = swath.load()
-    degraded = None
+    cells = None
     if given is None:
-        degraded = degrade_guide(guide["reflectance"], guide["valid"], ratio)
+        cells = average_guide(guide["reflectance"], guide["valid"], ratio)
+        degraded = degrade_cells(cells, ratio, cells.shape[-1] // coarse_box.width)
         coarse, estimate = register(swath, degraded, coarse_box)
         log.log(logging.INFO if estimate.trusted else logging.WARNING, "%s: %s", pair.id, estimate)
     else:
         estimate = ShiftEstimate(*given, 0.0, True, "given")
         coarse = rectify(swath, coarse_box, given)
-    return _assemble(pair, guide, coarse, degraded, estimate)
+    return _assemble(pair, guide, coarse, cells, estimate)
 
 
 def register(swath: xr.Dataset, guide_coarse, coarse_box: GeoBox) -> tuple[xr.Dataset, ShiftEstimate]:
@@ -97,52 +98,42 @@ def register(swath: xr.Dataset, guide_coarse, coarse_box: GeoBox) -> tuple[xr.Da
     return coarse, replace(left, dx_m=dx, dy_m=dy, sigma_m=float(np.hypot(left.sigma_m, SWATH_PX * pixel_m)))
 
 
-def degrade_guide(guide, valid, ratio: int, psf_sigma: float = DEFAULT_PSF_SIGMA) -> np.ndarray:
-    """`sensors.degradation.degrade` for a lazy guide: every chunk is read once, and only a few are held at a time.
+def average_guide(guide, valid, ratio: int) -> np.ndarray:
+    """`geometry.cells.average` of a lazy guide; every pixel is read once, and only a few chunks are held at a time.
 
     Parameters
     ----------
-    guide : (band, y, x) DataArray or array, lazy or not; NaN allowed where not valid.
+    guide : (band, y, x) DataArray or array, lazy or not; anything where not valid.
     valid : (y, x) bool, True = usable.
     ratio : divides the size of the guide.
-    psf_sigma : in coarse pixels.
 
     Returns
     -------
-    (band, y / ratio, x / ratio) float32, NaN where less than half of the PSF's weight is valid.
+    (band, y / ratio * k, x / ratio * k) float32, k of `cells_per_pixel`; NaN where less than half of a cell is valid.
     """
-    guide = da.asarray(guide).rechunk({0: -1})
-    valid = da.asarray(valid).rechunk(guide.chunks[1:])
-    kernel = psf_kernel(ratio, psf_sigma)
-    sums = np.zeros((guide.shape[0] + 1, guide.shape[1] // ratio, guide.shape[2] // ratio))
-    starts = [np.cumsum((0, *sizes[:-1])) for sizes in guide.chunks[1:]]
-    blocks = zip(guide.to_delayed().ravel(), valid.to_delayed().ravel(), strict=True)
-    places = [(int(y), int(x)) for y in starts[0] for x in starts[1]]
-    part = dask.delayed(_partial_sums)
-    parts = [part(g, v, place, kernel, sums.shape[1:]) for (g, v), place in zip(blocks, places, strict=True)]
-    for (rows, columns), values in dask.compute(*parts):
-        sums[:, rows, columns] += values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(sums[-1] > 0.5 - TIE, sums[:-1] / sums[-1], np.nan).astype(np.float32)
+    guide, valid = da.asarray(guide), da.asarray(valid)
+    block = ratio // cells_per_pixel(ratio, valid.shape)
+    sides = [_multiples(c[0], size, block) for c, size in zip(guide.chunks[1:], valid.shape, strict=True)]
+    guide, valid = guide.rechunk((-1, *sides)), valid.rechunk(tuple(sides))
+    smaller = [tuple(s // block for s in side) for side in sides]
+    chunks = ((guide.shape[0],), *smaller)
+    return da.map_blocks(_cells, guide, valid[None], block, chunks=chunks, dtype=np.float32).compute()
 
 
-def _partial_sums(guide, valid, place, kernel, size):
-    """What one block adds to the weighted sums of the coarse pixels in its reach; the weights come last."""
-    (rows, from_rows), (columns, from_columns) = (
-        _axis(start, count, kernel, limit) for start, count, limit in zip(place, valid.shape, size, strict=True)
-    )
-    layers = [np.where(valid, band, 0.0) for band in guide] + [valid]
-    return (rows, columns), np.stack([from_rows @ layer.astype(np.float64) @ from_columns.T for layer in layers])
+def _cells(guide, valid, block):
+    means, known = average(guide, valid[0], block)
+    return np.where(known, means, np.float32(np.nan))
 
 
-def _axis(start, count, kernel, limit):
-    """Coarse pixels that `count` fine pixels from `start` reach, and the (coarse, fine) PSF weights."""
-    width = len(kernel.weights)
-    first = max((start - kernel.first - width) // kernel.ratio, 0)
-    last = min((start + count - kernel.first) // kernel.ratio + 1, limit)
-    index = np.arange(start, start + count) - (np.arange(first, last) * kernel.ratio + kernel.first)[:, None]
-    inside = (index >= 0) & (index < width)
-    return slice(first, last), np.where(inside, kernel.weights[index.clip(0, width - 1)], 0.0)
+def _multiples(chunk, size, block):
+    """Chunk sizes along an axis that are whole blocks."""
+    step = max(chunk // block, 1) * block
+    return (step,) * (size // step) + ((size % step,) if size % step else ())
+
+
+def degrade_cells(cells: np.ndarray, ratio: int, k: int, psf_sigma: float = DEFAULT_PSF_SIGMA) -> np.ndarray:
+    """The guide at the coarse scale from its means over k x k cells per coarse pixel, NaN where it is missing."""
+    return degrade(cells, k, cell_psf_sigma(psf_sigma, ratio, k), valid=np.isfinite(cells).all(0))
 
 
 def _given(shift):
@@ -160,14 +151,14 @@ def _given(shift):
     return dx, dy
 
 
-def _assemble(pair, guide, coarse, degraded, estimate):
+def _assemble(pair, guide, coarse, cells, estimate):
     applied = coarse.attrs["shift_m"]
     flags = np.uint16(0 if estimate.trusted else Quality.SHIFT_UNTRUSTED)
     flags |= np.uint16(Quality.TIME_APPROXIMATE if pair.approximate else 0)
     out = xr.merge([_named(guide, "guide"), _named(coarse, "coarse", y="y_coarse", x="x_coarse")], compat="override")
     out["coarse_quality"] = (out["coarse_quality"] | flags).assign_attrs(out["coarse_quality"].attrs)
-    if degraded is not None:
-        out["guide_coarse"] = (("guide_band", "y_coarse", "x_coarse"), degraded)
+    if cells is not None:
+        out["guide_cells"] = (("guide_band", "y_cell", "x_cell"), cells)
     out["coarse"].attrs["shift_m"] = applied
     out.attrs = {
         "shift_m": applied,

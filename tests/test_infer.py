@@ -28,9 +28,10 @@ from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
 from satfuse.infer.source import as_source
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.summary import summarise
 from satfuse.product.publish import rebuild_index
 from satfuse.product.store import Store
-from satfuse.scene import degrade_guide
+from satfuse.scene import average_guide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.quality import GUIDE_INVALID, Quality
 
@@ -84,10 +85,9 @@ def inputs_of(scene):
 
 
 def fitted(model, scene, inputs):
-    degraded = degrade_guide(scene.guide, scene.guide_valid, RATIO)
-    both = inputs.coarse_valid & np.isfinite(degraded).all(0)
-    tensors = (torch.from_numpy(a) for a in (fill_holes(degraded, both), inputs.coarse, both))
-    return model.fit(*tensors, psf_sigma=scene.attrs["psf_sigma"])
+    cells = average_guide(scene.guide, scene.guide_valid, RATIO)
+    sigma = scene.attrs["psf_sigma"]
+    return model.fit(summarise(cells, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=sigma))
 
 
 def untiled(model, state, inputs):
@@ -305,9 +305,9 @@ def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(scene_path, un
 @pytest.mark.torch
 def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path):
     scene, _ = make_scene(holes=False)
-    scene["guide_coarse"] = (
-        ("guide_band", "y_coarse", "x_coarse"),
-        degrade_guide(scene.guide, scene.guide_valid, RATIO),
+    scene["guide_cells"] = (
+        ("guide_band", "y_cell", "x_cell"),
+        average_guide(scene.guide, scene.guide_valid, RATIO),
     )
     path = write_scene(scene, tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00", chunk_px=150)
     chunk = Path(path) / "guide/c/0/1/2"

@@ -12,8 +12,9 @@ from satfuse.catalog.deduplicate import deduplicate
 from satfuse.catalog.fields import load_field
 from satfuse.catalog.specs import local_catalog
 from satfuse.errors import GridError, RegistrationError
+from satfuse.geometry.cells import average
 from satfuse.pairing import PairRules, candidates, find_pairs, read_pairs, write_pairs
-from satfuse.scene import degrade_guide, make_scene
+from satfuse.scene import average_guide, degrade_cells, make_scene
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
 from satfuse.sensors.quality import COARSE_INVALID, Quality
@@ -117,7 +118,7 @@ def test_contract_of_a_scene(scene, pair):
     assert scene.attrs["gap_s"] == pair.gap_s and len(scene.attrs["item_ids"]) == 4
     assert scene.attrs["baselines"] == ["05.11", "05.11"] and scene.attrs["guide_angles"]["sun_zenith_deg"] < 60
     direct = degrade(scene["guide"].values, 30, valid=scene["guide_valid"].values)
-    np.testing.assert_allclose(scene["guide_coarse"], direct, atol=1e-6)
+    np.testing.assert_allclose(degrade_cells(scene["guide_cells"].values, 30, 30), direct, atol=1e-6)
 
 
 def test_untrusted_shift_is_flagged_and_not_applied(pair):
@@ -147,15 +148,16 @@ def test_bad_ratio(pair):
 @pytest.mark.parametrize(
     "chunks", [((3, 1), (70, 100, 10), (40, 140, 30)), ((1, 3), (180,), (9, 201)), ((4,), (60,) * 3, 210)]
 )
-@pytest.mark.parametrize("psf_sigma", [0.5008, 0.9, 0.05])
-def test_degrading_by_chunks_is_degrading(chunks, psf_sigma):
+def test_averaging_by_chunks_is_averaging(chunks, monkeypatch):
+    monkeypatch.setattr("satfuse.geometry.cells.EXACT_PIXELS", 1)
     rng = np.random.default_rng(0)
     image = rng.random((4, 180, 210)).astype("float32")
     valid = rng.random((180, 210)) > 0.2
     valid[30:95, 60:130] = False
     image[:, ~valid] = np.nan
     lazy = da.from_array(image, chunks=chunks)
-    got = degrade_guide(lazy, da.from_array(valid, chunks=50), 30, psf_sigma)
-    expected = degrade(image, 30, psf_sigma, valid=valid)
-    assert got.dtype == np.float32 and np.isnan(expected).any()
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    got = average_guide(lazy, da.from_array(valid, chunks=50), 30)
+    expected, known = average(image, valid, 6)
+    assert got.dtype == np.float32 and got.shape == (4, 30, 35) and not known.all()
+    np.testing.assert_array_equal(np.isfinite(got), np.broadcast_to(known, got.shape))
+    np.testing.assert_allclose(got[:, known], expected[:, known], rtol=1e-6)

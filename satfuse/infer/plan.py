@@ -24,9 +24,10 @@ from satfuse.infer.config import FuseConfig
 from satfuse.infer.source import Source, provenance
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
+from satfuse.models.summary import summarise
 from satfuse.product.layout import Layout
 from satfuse.product.store import Store
-from satfuse.scene import degrade_guide
+from satfuse.scene import average_guide
 
 log = logging.getLogger(__name__)
 
@@ -118,22 +119,19 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
     """
     with dask.config.set(scheduler="threads", num_workers=config.workers):
         scene = source.open(ratio)
-        psf_sigma = float(scene.attrs["psf_sigma"])
-        if "guide_coarse" in scene:
-            guide = scene.guide_coarse.values
-        else:
-            guide = degrade_guide(scene.guide, scene.guide_valid, ratio, psf_sigma)
+        cells = scene.guide_cells.values if "guide_cells" in scene else None
+        if cells is None:
+            cells = average_guide(scene.guide, scene.guide_valid, ratio)
     coarse, valid = scene.coarse.values.astype("float32"), scene.coarse_valid.values.astype(bool)
     absent = ~(np.isfinite(coarse) & valid).any((1, 2))
     valid = valid & np.isfinite(coarse[~absent]).all(0)
-    both = valid & np.isfinite(guide).all(0)
-    if not both.any():
-        raise ProductError(f"{source.product_id}: guide and coarse image share no usable pixel; try another pair")
     filled = fill_holes(coarse, valid)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
-        tensors = (torch.from_numpy(a) for a in (fill_holes(guide, both), filled, both))
-        state = model.fit(*tensors, psf_sigma=psf_sigma)
+        summary = summarise(cells, filled, valid, ratio=ratio, psf_sigma=float(scene.attrs["psf_sigma"]))
+        if not summary.valid.any():
+            raise ProductError(f"{source.product_id}: guide and coarse image share no usable pixel; try another pair")
+        state = model.fit(summary)
     where_from = provenance(source, scene)
     plan = Plan(
         product_id=source.product_id,
@@ -145,7 +143,7 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         sha256=card.sha256,
         guide_bands=source.guide_bands,
         coarse_bands=source.coarse_bands,
-        guide_fill=tuple(float(v) for v in np.nanmedian(np.where(both, guide, np.nan), (1, 2))),
+        guide_fill=tuple(float(v) for v in np.nanmedian(cells, (1, 2))),
         threads=config.threads,
         device=config.device,
         provenance=where_from | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()},

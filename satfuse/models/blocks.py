@@ -126,12 +126,17 @@ def _block(model, state, inputs, block, cut, device):
     image = model(
         _tensor(inputs.guide[:, rows, columns], device),
         _tensor(inputs.coarse[:, *coarse], device),
-        state=state,
+        state=cut_grids(state, *coarse),
         guide_valid=_tensor(inputs.guide_valid[None, rows, columns], device),
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
     ).image[0]
     rows, columns = block.core.slices(origin=block.halo)
     return image[:, rows, columns].cpu().numpy()
+
+
+def cut_grids(state: State, rows: slice, columns: slice) -> State:
+    """A state whose `grid.` images are cut to a window of coarse pixels."""
+    return {k: v[..., rows, columns] if k.startswith("grid.") else v for k, v in state.items()}
 
 
 def _mosaic(model, state, inputs, block, cut, device):

@@ -1,5 +1,7 @@
 """A model for some of a scene's coarse bands, completed by the scene regression for the others."""
 
+from dataclasses import replace
+
 import torch
 
 from satfuse.errors import BandError
@@ -46,22 +48,22 @@ class Completed(FusionModel):
         own = self.model.reach(ratio)
         return own if own is None or self.regression is None else max(own, self.regression.reach(ratio))
 
-    def fit(self, guide_coarse, coarse, valid, *, psf_sigma):
-        state = self.model.fit(guide_coarse, coarse[self._model_index], valid, psf_sigma=psf_sigma)
-        state = {f"model.{k}": v for k, v in state.items()}
+    def fit(self, scene):
+        state = self.model.fit(replace(scene, frames=scene.frames[:, self._model_index]))
+        state = _named(state, "model")
         if self.regression is not None:
-            rest = self.regression.fit(guide_coarse, coarse[self._missing_index], valid, psf_sigma=psf_sigma)
-            state |= {f"regression.{k}": v for k, v in rest.items()}
+            rest = self.regression.fit(replace(scene, frames=scene.frames[:, self._missing_index]))
+            state |= _named(rest, "regression")
         return state
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         rest = {"guide_valid": guide_valid, "coarse_valid": coarse_valid}
-        own = self.model(guide, coarse[..., self._model_index, :, :], state=_part(state, "model."), **rest)
+        own = self.model(guide, coarse[..., self._model_index, :, :], state=_part(state, "model"), **rest)
         if self.regression is None:
             added = None
         else:
             chosen = coarse[..., self._missing_index, :, :]
-            added = self.regression(guide, chosen, state=_part(state, "regression."), **rest).image
+            added = self.regression(guide, chosen, state=_part(state, "regression"), **rest).image
         image = self._merge(own.image, added)
         if own.sigma is None:
             return Fused(image)
@@ -76,5 +78,12 @@ class Completed(FusionModel):
         return out
 
 
-def _part(state, prefix):
-    return {k.removeprefix(prefix): v for k, v in (state or {}).items() if k.startswith(prefix)}
+def _named(state, owner):
+    """The state under the owner's name; grids stay grids."""
+    return {f"grid.{owner}.{k[5:]}" if k.startswith("grid.") else f"{owner}.{k}": v for k, v in state.items()}
+
+
+def _part(state, owner):
+    own = {k.removeprefix(f"{owner}."): v for k, v in (state or {}).items() if k.startswith(f"{owner}.")}
+    grid = f"grid.{owner}."
+    return own | {f"grid.{k.removeprefix(grid)}": v for k, v in (state or {}).items() if k.startswith(grid)}

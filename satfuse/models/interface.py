@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from satfuse.errors import BandError, GridError
+from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, bands
 
 State = dict[str, torch.Tensor]
@@ -62,15 +63,11 @@ class FusionModel(torch.nn.Module):
         """Coarse pixels of context on each side that make a tile's core exact; None = the whole image."""
         raise NotImplementedError
 
-    def fit(self, guide_coarse: torch.Tensor, coarse: torch.Tensor, valid: torch.Tensor, *, psf_sigma: float) -> State:
-        """What the model estimates once per field at 300 m. A pure function; {} for models that fit nothing.
+    def fit(self, scene: Summary) -> State:
+        """What the model estimates once per field, at the coarse scale: a pure function; {} for models without.
 
-        Parameters
-        ----------
-        guide_coarse : (c_guide, h, w) guide degraded onto the coarse grid with `psf_sigma`.
-        coarse : (c_coarse, h, w) registered coarse image.
-        valid : (h, w) bool, True = both are usable there; the values elsewhere are finite but meaningless.
-        psf_sigma : of the coarse sensor, in coarse pixels.
+        Tensors whose name starts with `grid.` are images (..., h, w) on the coarse grid: `forward` gets them cut to
+        its tile.
         """
         return {}
 
@@ -89,7 +86,7 @@ class FusionModel(torch.nn.Module):
         ----------
         guide : (b, c_guide, H, W) reflectance.
         coarse : (b, c_coarse, H / ratio, W / ratio) or (b, t, c_coarse, ...) reflectance.
-        state : what `fit` returned for this field.
+        state : what `fit` returned for this field, its grids cut like `coarse`.
         guide_valid : (b, 1, H, W) bool or None (all valid).
         coarse_valid : (b, 1, h, w) bool, with frames (b, t, 1, h, w), or None (all valid).
         """

@@ -39,7 +39,7 @@ class Regression(FusionModel):
         octaves = [math.log2(max(known.get(name, 0) / pixel_m, 1)) for name in self.guide_bands]
         return torch.tensor([NOISE + BLUR_PER_OCTAVE * o for o in octaves])
 
-    def fit(self, guide_coarse, coarse, valid, *, psf_sigma):
+    def fit(self, scene):
         """Ridge regression on valid pixels: `weights` (c_coarse, c_guide), `bias` (c_coarse), `psf_sigma` ().
 
         The penalty of a band is its `guide_sigma` squared, as for inputs with errors of that size; with no valid pixel
@@ -50,17 +50,18 @@ class Regression(FusionModel):
         GridError
             `psf_sigma` above 1 coarse pixel, beyond which `reach` would not hold.
         """
-        if not 0 < psf_sigma <= MAX_PSF_SIGMA:
-            raise GridError(f"{psf_sigma=} is outside (0, {MAX_PSF_SIGMA}] coarse pixels")
-        g, y = guide_coarse[:, valid].double(), coarse[:, valid].double()
+        if not 0 < scene.psf_sigma <= MAX_PSF_SIGMA:
+            raise GridError(f"psf_sigma={scene.psf_sigma} is outside (0, {MAX_PSF_SIGMA}] coarse pixels")
+        valid = scene.valid
+        g, y = scene.guide_coarse[:, valid].double(), scene.coarse[:, valid].double()
         count = max(int(valid.sum()), 1)
         g_mean, y_mean = g.sum(1, keepdim=True) / count, y.sum(1, keepdim=True) / count
         z = g - g_mean
         gram = z @ z.T / count + self.guide_sigma().to(z).square().diag()
         weights = torch.linalg.solve(gram, z @ (y - y_mean).T / count).T
         bias = (y_mean - weights @ g_mean)[:, 0]
-        sigma = torch.tensor(float(psf_sigma), dtype=torch.float64)
-        return {"weights": weights.to(coarse.dtype), "bias": bias.to(coarse.dtype), "psf_sigma": sigma}
+        sigma = torch.tensor(float(scene.psf_sigma), dtype=torch.float64)
+        return {"weights": weights.to(scene.coarse), "bias": bias.to(scene.coarse), "psf_sigma": sigma}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         if not state:

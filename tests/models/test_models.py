@@ -9,6 +9,7 @@ from satfuse import models  # noqa: E402
 from satfuse.errors import BandError, ConfigError, GridError  # noqa: E402
 from satfuse.models.fusformer import attention  # noqa: E402
 from satfuse.models.observation import degrade, upsample  # noqa: E402
+from satfuse.models.summary import Summary  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
 
 FINITE = ["bicubic", "regression", "spectral"]
@@ -34,11 +35,18 @@ def scene(h=18, w=22, ratio=10, bands=21, seed=0):
 
 def fitted(model, guide, coarse, guide_valid=None, coarse_valid=None):
     ratio = guide.shape[-1] // coarse.shape[-1]
-    at_coarse = degrade(guide, ratio, valid=guide_valid)
-    valid = at_coarse.isfinite().all(1)[0]
-    if coarse_valid is not None:
-        valid &= coarse_valid[0, 0]
-    return model.fit(at_coarse[0].nan_to_num(0.0), coarse[0], valid, psf_sigma=0.5008)
+    return model.fit(summary(guide, coarse, ratio, guide_valid, coarse_valid))
+
+
+def summary(guide, coarse, ratio=10, guide_valid=None, coarse_valid=None, psf_sigma=0.5008):
+    return Summary(
+        guide_cells=guide[0],
+        cells_valid=torch.ones(guide.shape[-2:], dtype=bool) if guide_valid is None else guide_valid[0, 0],
+        frames=coarse,
+        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if coarse_valid is None else coarse_valid[0],
+        ratio=ratio,
+        psf_sigma=psf_sigma,
+    )
 
 
 def test_create_names_what_it_knows():
@@ -165,11 +173,11 @@ def test_regression_stays_finite_on_degenerate_scenes(pixels):
     valid = torch.zeros(18, 22, dtype=bool)
     valid.view(-1)[:pixels] = True
     model = trained_like("regression")
-    state = model.fit(degrade(guide, 10)[0], coarse[0], valid, psf_sigma=0.5)
+    state = model.fit(summary(guide, coarse, coarse_valid=valid[None, None]))
     image = model(guide, coarse, state=state, coarse_valid=valid[None, None]).image
     assert image.isfinite().all() and image.abs().max() < 10
     with pytest.raises(GridError, match="psf_sigma"):
-        model.fit(degrade(guide, 10)[0], coarse[0], valid, psf_sigma=1.5)
+        model.fit(summary(guide, coarse, psf_sigma=1.5))
     with pytest.raises(ConfigError, match="needs the state"):
         model(guide, coarse)
 

@@ -1,0 +1,42 @@
+"""Means over cells, and degrading from them."""
+
+import numpy as np
+import pytest
+
+from satfuse.errors import GridError
+from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
+from satfuse.sensors.degradation import degrade
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shape", "cells"),
+    [(30, (600, 600), 30), (30, (2100, 2100), 10), (30, (7530, 7530), 5), (10, (60, 120), 10), (15, (3000, 3000), 5),
+     (13, (2600, 2600), 13), (4, (4000, 4000), 4), (10, (4000, 4000), 5)],
+)  # fmt: skip
+def test_cells_divide_the_ratio_and_bound_the_memory(ratio, shape, cells):
+    assert cells_per_pixel(ratio, shape) == cells and ratio % cells == 0
+
+
+def test_means_leave_out_what_is_invalid():
+    image = np.arange(16.0).reshape(1, 4, 4)
+    valid = np.ones((4, 4), bool)
+    valid[0, 0] = valid[2:, 2:] = False
+    image[:, ~valid] = np.nan
+    means, known = average(image, valid, 2)
+    np.testing.assert_array_equal(known, [[True, True], [True, False]])
+    np.testing.assert_allclose(means[0], [[(1 + 4 + 5) / 3, 4.5], [10.5, 0]])
+    with pytest.raises(GridError, match="do not divide"):
+        average(image, valid, 3)
+
+
+@pytest.mark.parametrize("psf_sigma", [0.35, 0.5, 0.8])
+@pytest.mark.parametrize("cells", [5, 10])
+def test_degrading_from_cells_is_degrading_pixels(psf_sigma, cells):
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 360, 360))
+    means, known = average(image, np.ones((360, 360), bool), 30 // cells)
+    shift = (0.3, -0.2)
+    got = degrade(means, cells, cell_psf_sigma(psf_sigma, 30, cells), shift=shift, valid=known)
+    direct = degrade(image, 30, psf_sigma, shift=shift)
+    inner = (0, slice(3, -3), slice(3, -3))
+    assert (got - direct)[inner].std() < 0.15 * direct[inner].std()  # white noise: the worst case
