@@ -1,10 +1,11 @@
 """Spectral responses of the sensors, and the matrix that turns spectra into band values.
 
-S2A, S2B, S3A and S3B responses are those that Py6S ships (2.5 nm steps). S2C has no freely licensed table:
-its bands are Gaussians, B08 and B12 flat-topped, from the measured centres and widths.
+S2A, S2B, S3A and S3B responses are ESA's measurements in steps of 2.5 nm, from `responses.csv`. S2C has no freely
+licensed table: its bands are Gaussians, B08 and B12 flat-topped, from the measured centres and widths.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from satfuse.errors import BandError
 from satfuse.sensors.bands import S2_NAMES, S2C_CENTRE_FWHM_NM, S3_NAMES
 
 PLATFORMS = ("S2A", "S2B", "S2C", "S3A", "S3B")
-_S2_PY6S = dict(zip(S2_NAMES, ("01", "02", "03", "04", "05", "06", "07", "08", "8A", "09", "11", "12"), strict=True))
 
 
 @cache
@@ -39,17 +39,18 @@ def response(platform: str, band: str) -> tuple[np.ndarray, np.ndarray]:
         raise BandError(f"{platform} has no band {band!r}")
     if platform == "S2C":
         return _analytic_response(*S2C_CENTRE_FWHM_NM[band], flat=band in {"B08", "B12"})
-    from Py6S.Params.wavelength import PredefinedWavelengths
+    return _measured_responses()[platform, band]
 
-    if platform.startswith("S2"):
-        key = f"{platform}_MSI_{_S2_PY6S[band]}"
-    elif band.startswith("Oa"):
-        key = f"{platform}_OLCI_{band[2:]}"
-    else:
-        key = f"{platform}_SLSTR_0{band[1]}"
-    _, start_um, _, values = getattr(PredefinedWavelengths, key)
-    values = np.clip(np.asarray(values, dtype=float), 0, None)
-    return start_um * 1000 + 2.5 * np.arange(len(values)), values
+
+@cache
+def _measured_responses():
+    """(platform, band) -> wavelength in nm, response; a line is platform, band, first nm, step nm, values."""
+    responses = {}
+    for line in Path(__file__).with_name("responses.csv").read_text("ascii").splitlines()[1:]:
+        platform, band, *numbers = line.split(",")
+        first, step, *values = map(float, numbers)
+        responses[platform, band] = first + step * np.arange(len(values)), np.array(values)
+    return responses
 
 
 def _analytic_response(centre, fwhm, flat):

@@ -183,4 +183,4 @@ def test_spectral_responses_are_those_of_the_real_metadata(product, unzipped):
     real = centres(next(unzipped("s3_syn_senegal/S2B*.SAFE.zip").glob("*.SAFE")) / "MTD_MSIL2A.xml")
     ours = centres(product[0] / "MTD_MSIL2A.xml")
     assert list(ours) == list(real)
-    assert max(abs(ours[b] - real[b]) for b in real) < 4  # Py6S ships an earlier issue of ESA's table
+    assert max(abs(ours[b] - real[b]) for b in real) < 4  # the metadata carries another issue of ESA's table
