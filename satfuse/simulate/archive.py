@@ -31,6 +31,7 @@ from satfuse.sensors.bands import S3_BANDS, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 from satfuse.simulate import items as stac
 from satfuse.simulate import observe
+from satfuse.simulate.biomes import BIOMES
 from satfuse.simulate.enmap_files import EnmapScene, enmap_bands, layer_percentages, write_enmap
 from satfuse.simulate.safe import S2Acquisition, class_percentages, write_safe
 from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
@@ -293,18 +294,24 @@ def _make_synergy(out, recipe, day):
         sun_azimuth_deg=sky.sun_azimuth_deg,
     )
     lead = timedelta(seconds=recipe.gap_s - rows // 2 * first.row_step_s)
-    reflectance, cloud = observe.synergy(
+    east, north = to_map.transform(swath.longitude, swath.latitude)
+    seed = [recipe.seed, day.toordinal()]
+    reflectance, cloud, water = observe.synergy(
         recipe.surface,
-        *to_map.transform(swath.longitude, swath.latitude),
+        east,
+        north,
         platform=first.platform,
         sky=sky,
-        seed=[recipe.seed, day.toordinal()],
+        seed=seed,
         fine_geobox=recipe.geobox.pad(PSF_MARGIN_PX),
         psf_sigma=recipe.psf_sigma,
         shift_m=recipe.shift_m,
         gain=recipe.gain,
         noise=recipe.noise,
     )
+    oblique = observe.oblique(reflectance, seed=[*seed, 1], noise=recipe.noise)
+    altitude_m = observe.altitude_m(recipe.surface, east, north)
+    sea = (water > 0.5) & BIOMES[recipe.biome].beach  # elsewhere water is inland
     made, start = [], recipe.sensing_time(day) + lead
     for number, top in enumerate(range(0, rows, recipe.frame_rows)):
         cut = slice(top, top + recipe.frame_rows)
@@ -312,8 +319,17 @@ def _make_synergy(out, recipe, day):
             seconds = timedelta(seconds=top * first.row_step_s)
             frame = replace(first, start=start + seconds, frame=first.frame + seconds.seconds, timeliness=timeliness)
             part = swath.rows(cut.start, cut.stop)
-            land = np.ones(part.latitude.shape, bool)
-            sen3 = write_sen3(out / "products", reflectance[:, cut], part, cloud[cut], land, frame)
+            sen3 = write_sen3(
+                out / "products",
+                reflectance[:, cut],
+                part,
+                cloud[cut],
+                ~sea[cut],
+                frame,
+                water=water[cut],
+                altitude_m=altitude_m[cut],
+                oblique=oblique[:, cut],
+            )
             made.append(stac.syn_item(sen3, frame, part, 100 * float(cloud[cut].mean())))
     return made[0]["id"], made
 

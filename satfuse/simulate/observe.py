@@ -8,18 +8,22 @@ import math
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from scipy.ndimage import correlate1d, map_coordinates
+from scipy.ndimage import correlate1d, map_coordinates, uniform_filter1d
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES, bands
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TRUNCATE, degrade
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
+from satfuse.simulate.biomes import BIOMES
+from satfuse.simulate.noise import fractal
 from satfuse.simulate.sky import Sky
 from satfuse.simulate.surface import Surface
 
 COARSE_M = 300.0
 _SHADE = 0.6  # share of the light that a shadow takes
+_OBLIQUE_PIXELS, _OBLIQUE_GAIN = 3, 1.06  # length of an oblique pixel along the track, brightness against nadir
+_RELIEF_M, _PLAIN_M = 45.0, 60.0  # height of one standard deviation of the relief, and of the lakes
 _STEP = 5  # fine pixels that are averaged before the PSF, a third of its sigma
 _NAMES = spectra.endmembers()[0]
 _PURE = np.vstack([spectra.endmembers()[1], spectra.cloud()])
@@ -95,7 +99,7 @@ def synergy(
     gain=None,
     noise=0.002,
     slstr_sigma_factor=1.0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A Sentinel-3 SYN image on a swath.
 
     Where the PSF lies inside `fine_geobox` a pixel is the Gaussian mean of the 10 m surface around its centre,
@@ -117,6 +121,7 @@ def synergy(
     -------
     reflectance : (21, row, col) float32.
     cloud : (row, col) bool, True = cloudy (cloud fills more than a tenth of a band's PSF).
+    water : (row, col) float32, share of water in each pixel's square on the ground, 0 to 1.
 
     Raises
     ------
@@ -128,7 +133,8 @@ def synergy(
     if gain.shape != (len(S3_NAMES),):
         raise BandError(f"gain has shape {gain.shape}; give one factor for each of the {len(S3_NAMES)} bands")
     east, north = np.asarray(east, float) - shift_m[0], np.asarray(north, float) - shift_m[1]
-    coarse = _scene(surface, sky, east, north, gsd_m=COARSE_M)
+    ground = surface.abundances(east, north, gsd_m=COARSE_M)
+    water, coarse = _share(ground, _WATER), _under(sky, ground, east, north)
     fine, geobox = (
         _block_mean(_scene(surface, sky, *_centres(fine_geobox), gsd_m=10), _STEP),
         fine_geobox.zoom_out(_STEP),
@@ -141,7 +147,36 @@ def synergy(
         seen = _psf_mean(fine, geobox, coarse, east, north, sigma)
         out[sigmas == sigma] = _apply(values[:, sigmas == sigma], seen)
         cloud |= seen[-1] > 0.1
-    return _add_noise(out, noise, np.random.default_rng(seed)), cloud
+    return _add_noise(out, noise, np.random.default_rng(seed)), cloud, water
+
+
+def oblique(reflectance: np.ndarray, *, seed, noise=0.002) -> np.ndarray:
+    """What SLSTR's oblique view makes of a nadir image: longer pixels along the track, brighter, noise of its own.
+
+    The brightening stands for the anisotropy of the surface, which the simulation does not know.
+
+    Parameters
+    ----------
+    reflectance : (21, row, col) of `synergy`.
+
+    Returns
+    -------
+    (5, row, col) float32: S1, S2, S3, S5, S6.
+    """
+    slstr = reflectance[[name.startswith("S") for name in S3_NAMES]]
+    seen = uniform_filter1d(slstr, _OBLIQUE_PIXELS, axis=1, mode="nearest") * np.float32(_OBLIQUE_GAIN)
+    return _add_noise(seen, noise, np.random.default_rng(seed))
+
+
+def altitude_m(surface: Surface, east, north) -> np.ndarray:
+    """Height of the ground in m, (row, col) float32: the relief that places the lakes, which lie flat in its lows.
+
+    The sea of the coast is at 0 m.
+    """
+    biome = BIOMES[surface.biome]
+    relief = fractal(surface.seed, "relief", np.ravel(east), np.ravel(north), longest_m=7000, octaves=6, gsd_m=COARSE_M)
+    above_water = np.maximum(relief + biome.water, 0) if np.isfinite(biome.water) else relief + 4
+    return (above_water * _RELIEF_M + (0 if biome.beach else _PLAIN_M)).reshape(np.shape(east))
 
 
 def enmap(surface, geobox30, wavelength_nm, fwhm_nm, *, sky, seed, noise=0.002) -> tuple[np.ndarray, dict]:
@@ -180,8 +215,12 @@ def enmap(surface, geobox30, wavelength_nm, fwhm_nm, *, sky, seed, noise=0.002) 
 
 def _scene(surface, sky, x, y, *, gsd_m):
     """(n_end + 1, *shape) float32 effective abundances under the sky; the last is cloud."""
+    return _under(sky, surface.abundances(x, y, gsd_m=gsd_m), x, y)
+
+
+def _under(sky, ground, x, y):
     out = np.empty((len(_NAMES) + 1, *x.shape), np.float32)
-    out[:-1] = surface.abundances(x, y, gsd_m=gsd_m)
+    out[:-1] = ground
     out[-1] = sky.cloud(x, y)
     if sky.cloud_cover:
         out[:-1] *= (1 - out[-1]) * (1 - np.float32(_SHADE) * sky.shadow(x, y))
@@ -226,8 +265,8 @@ def _classify(abundances, shadow):
 
 
 def _share(abundances, group):
-    """Share of a group of endmembers in the surface below the sky."""
-    return abundances[group].sum(0) / np.maximum(abundances[:-1].sum(0), 1e-6)
+    """Share of a group of endmembers in the surface, also below the sky."""
+    return abundances[group].sum(0) / np.maximum(abundances[: len(_NAMES)].sum(0), 1e-6)
 
 
 def _apply(values, abundances):

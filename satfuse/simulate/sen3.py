@@ -1,25 +1,21 @@
-"""Writes Sentinel-3 SY_2_SYN products as SEN3 folders, and makes the curved swath that they lie on.
-
-Names, types, scales and attributes follow a product of 2023 (processing baseline SYN_L2_.002.18.01).
-"""
+"""Writes Sentinel-3 SY_2_SYN products as SEN3 folders, and makes the curved swath that they lie on."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_BANDS, S3_NAMES
-from satfuse.simulate.sen3_manifest import FLAGS, write_manifest
-from satfuse.simulate.sphere import EARTH_RADIUS_M, bearing, destination, sun_angles
+from satfuse.simulate import sen3_files, sen3_tie_points
+from satfuse.simulate.sen3_files import OBLIQUE_BANDS
+from satfuse.simulate.sen3_manifest import write_manifest
+from satfuse.simulate.sphere import EARTH_RADIUS_M, bearing, destination
 
 ORBIT_HEIGHT_M = 814500
+SHORE = 0.05  # share of water, or of land, from which a pixel counts as coastline
 ALONG_TRACK_M, ACROSS_TRACK_M = 295.0, 270.0  # spacing of rows and columns, measured on a real product
-TIE_STEP = 64
-SDR_FILL, ANGLE_FILL, ALTITUDE_FILL, TIME_FILL = -10000, -(2**31), -(2**15), -1
-EPOCH = datetime(2000, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +115,30 @@ def swath_grid(latitude, longitude, *, rows, columns, row=None, column=None, hea
     )
 
 
-def write_sen3(folder: Path, reflectance, swath: Swath, cloud, land, frame: SynFrame) -> Path:
-    """Write one SYN frame with its 21 nadir bands.
+def write_sen3(
+    folder: Path,
+    reflectance,
+    swath: Swath,
+    cloud,
+    land,
+    frame: SynFrame,
+    *,
+    water=None,
+    altitude_m=None,
+    oblique=None,
+) -> Path:
+    """Write one SYN frame with all 38 files of a product.
 
     Parameters
     ----------
     folder : where the `.SEN3` folder is made.
     reflectance : (21, row, column) float in the order of `S3_NAMES`, NaN where there is none.
-    cloud, land : (row, column) bool. Reflectance is written where it is land and not cloud, as in real products.
+    cloud, land : (row, column) bool. Reflectance is written where it is land and not cloud, as in real products. What
+        is not land is sea; inland water is land.
+    water : (row, column) share of water, 0 to 1; without it land is dry and sea is all water.
+    altitude_m : (row, column) height of the ground; 0 by default.
+    oblique : (5, row, column) reflectance of S1, S2, S3, S5, S6 in the oblique view, which covers the eastern half of a
+        swath; what lies west of it is not written. Without it the oblique files hold no pixel.
 
     Returns
     -------
@@ -138,23 +150,31 @@ def write_sen3(folder: Path, reflectance, swath: Swath, cloud, land, frame: SynF
         Arrays that do not fit together.
     """
     _check_sizes(reflectance, swath, cloud, land, frame)
+    shape = cloud.shape
+    water = np.where(land, 0.0, 1.0) if water is None else water
+    altitude_m = np.zeros(shape) if altitude_m is None else altitude_m
+    oblique = np.full((len(OBLIQUE_BANDS), *shape), np.nan) if oblique is None else oblique
     sen3 = Path(folder) / f"{frame.name}.SEN3"
     sen3.mkdir(parents=True, exist_ok=True)
     seen = land & ~cloud
+    in_oblique = np.isfinite(oblique).all(0) & (np.arange(shape[1]) >= shape[1] // 2)
     for band, values in zip(S3_BANDS, reflectance, strict=True):
-        _write_band(sen3, frame, band, np.where(seen, values, np.nan))
+        sen3_files.write_band(sen3, frame, band, np.where(seen, values, np.nan))
+    for band, values in zip(OBLIQUE_BANDS, oblique, strict=True):
+        sen3_files.write_band(sen3, frame, band, np.where(seen & in_oblique, values, np.nan))
     ok = seen & np.isfinite(reflectance).all(0)
-    _write_flags(sen3, frame, cloud, land, ok)
-    _write_geolocation(sen3, frame, swath)
-    _write_time(sen3, frame)
-    _write_tie_points(sen3, frame, swath)
-    write_manifest(sen3, frame, swath, cloud, land)
+    masks = {"cloud": cloud, "land": land, "inland_water": land & (water > 0.5), "ok": ok, "oblique": in_oblique}
+    masks["shore"] = (water > SHORE) & (water < 1 - SHORE)
+    sen3_files.write_flags(sen3, frame, masks)
+    sen3_files.write_aerosol(sen3, frame, swath, ok)
+    sen3_files.write_removed_pixels(sen3, frame, shape)
+    sen3_files.write_geolocation(sen3, frame, swath, altitude_m)
+    sen3_files.write_time(sen3, frame)
+    sen3_tie_points.write_olci(sen3, frame, swath)
+    sen3_tie_points.write_meteo(sen3, frame, swath, altitude_m)
+    sen3_tie_points.write_slstr(sen3, frame, swath)
+    write_manifest(sen3, frame, swath, masks)
     return sen3
-
-
-def tie_columns(columns: int) -> np.ndarray:
-    """Columns of the OLCI tie points: every 64th, and the last."""
-    return np.unique([*range(0, columns, TIE_STEP), columns - 1])
 
 
 def _check_sizes(reflectance, swath, cloud, land, frame):
@@ -166,151 +186,3 @@ def _check_sizes(reflectance, swath, cloud, land, frame):
             f"swath {shape}, reflectance {reflectance.shape[1:]}, cloud {cloud.shape}, land {land.shape} and "
             f"{frame.rows} rows of the frame must agree"
         )
-
-
-def _stamp(time):
-    return f"{time:%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-def _write_netcdf(path, frame, title, variables, resolution="[ 300 300 ]"):
-    """Write variables (name -> (dims, values, attributes)) with the global attributes of every SYN file."""
-    made = f"{frame.processed:%Y-%m-%dT%H:%M:%SZ}"
-    attributes = {
-        "absolute_orbit_number": np.uint32(frame.absolute_orbit),
-        "comment": " ",
-        "contact": "eosupport@copernicus.esa.int",
-        "creation_time": made,
-        "history": f"  {made}: satfuse.simulate",
-        "institution": "PS2",
-        "processing_baseline": "SYN_L2_.002.18.01",
-        "product_name": f"{frame.name}.SEN3",
-        "references": "S3IPF PDS 006 - i1r15 - Product Data Format Specification - SYNERGY",
-        "resolution": resolution,
-        "source": "IPF-SY-2 06.26",
-        "start_time": _stamp(frame.start),
-        "stop_time": _stamp(frame.stop),
-        "title": f"SYN L2, {title}",
-    }
-    encoding = {name: {"zlib": True, "complevel": 2, "shuffle": True} for name in variables}
-    xr.Dataset(variables, attrs=attributes).to_netcdf(path, encoding=encoding)
-
-
-def _write_band(sen3, frame, band, values):
-    name, sensor = f"SDR_{band.name}", "OLCI" if band.name.startswith("Oa") else "SLSTR"
-    view = "" if sensor == "OLCI" else " acquired in nadir view"
-    source = f"associated with {sensor} channel {band.name[2:] if sensor == 'OLCI' else '0' + band.name[1]}{view}"
-    numbers = np.where(np.isfinite(values), np.clip(np.rint(values * 1e4), 0, 10000), SDR_FILL).astype("int16")
-    scaling = {
-        "_FillValue": np.int16(SDR_FILL),
-        "bandwidth": np.float32(band.fwhm_nm),
-        "scale_factor": np.float32(1e-4),
-        "valid_max": np.int16(10000),
-        "valid_min": np.int16(0),
-        "wavelength": np.float32(band.wavelength_nm),
-    }
-    quantity, dims = "urface directional reflectance", ("rows", "columns")
-    variables = {
-        name: (
-            dims,
-            numbers,
-            {
-                **scaling,
-                "ancillary_variables": f"{name}_err",
-                "long_name": f"S{quantity} {source}",
-                "standard_name": "surface_directional_reflectance",
-            },
-        ),
-        f"{name}_err": (
-            dims,
-            np.full_like(numbers, SDR_FILL),  # filled for nearly all pixels of real products too
-            {
-                **scaling,
-                "long_name": f"S{quantity} error estimate {source}",
-                "standard_name": "surface_directional_reflectance_error_estimate",
-            },
-        ),
-    }
-    _write_netcdf(sen3 / f"Syn_{band.name}_reflectance.nc", frame, f"s{quantity} {source}", variables)
-
-
-def _write_flags(sen3, frame, cloud, land, ok):
-    bits = {
-        "CLOUD_flags": {"CLOUD": cloud},
-        "SYN_flags": {"SYN_cloud": cloud, "SYN_land": land, "SYN_success": ok},
-        "OLC_flags": {"OLC_land": land, "OLC_bright": cloud},
-        "SLN_flags": {"SLN_land": land, "SLN_ocean": ~land, "SLN_day": np.ones_like(land), "SLN_summary_cloud": cloud},
-    }
-    variables = {}
-    for name, (dtype, masks) in FLAGS.items():
-        values = sum(masks[flag] * is_set.astype(dtype) for flag, is_set in bits[name].items())
-        attributes = {
-            "flag_masks": np.array(list(masks.values()), dtype),
-            "flag_meanings": " ".join(masks),
-            "long_name": f"{name.split('_')[0]} classification and quality flags",
-        }
-        variables[name] = (("rows", "columns"), values.astype(dtype), attributes)
-    _write_netcdf(sen3 / "flags.nc", frame, "classification and quality flags", variables)
-
-
-def _micro(values):
-    return np.rint(np.asarray(values) * 1e6).astype("int32")
-
-
-def _angle(kind, standard_name, limit, *, coordinates=None, signed=True):
-    attributes = {
-        "_FillValue": np.int32(ANGLE_FILL),
-        "long_name": kind,
-        "scale_factor": np.float32(1e-6),
-        "standard_name": standard_name,
-        "units": {"latitude": "degrees_north", "longitude": "degrees_east"}.get(standard_name, "degrees"),
-        "valid_max": np.int32(limit * 10**6),
-        "valid_min": np.int32(-limit * 10**6 if signed else 0),
-    }
-    return {**attributes, "coordinates": coordinates} if coordinates else attributes
-
-
-def _write_geolocation(sen3, frame, swath):
-    dims = ("rows", "columns")
-    altitude = {"_FillValue": np.int16(ALTITUDE_FILL), "long_name": "DEM corrected altitude", "units": "m"}
-    variables = {
-        "altitude": (dims, np.zeros(swath.latitude.shape, "int16"), {**altitude, "standard_name": "altitude"}),
-        "lat": (dims, _micro(swath.latitude), _angle("DEM corrected latitude", "latitude", 90)),
-        "lon": (dims, _micro(swath.longitude), _angle("DEM corrected longitude", "longitude", 180)),
-    }
-    _write_netcdf(sen3 / "geolocation.nc", frame, "high resolution georeferencing data", variables)
-
-
-def _write_time(sen3, frame):
-    first = (frame.start - EPOCH) / timedelta(microseconds=1) + frame.clock_offset_s * 1e6
-    attributes = {
-        "_FillValue": np.int64(TIME_FILL),
-        "long_name": "Time of measurement",
-        "standard_name": "time_of_measurement",
-        "units": "microseconds since 2000-01-01 00:00:00",
-        "valid_max": np.int64(2**63 - 1),
-        "valid_min": np.int64(0),
-    }
-    times = np.rint(first + np.arange(frame.rows) * frame.row_step_s * 1e6).astype("int64")
-    _write_netcdf(sen3 / "time.nc", frame, "time stamp annotations", {"Time": ("rows", times, attributes)})
-
-
-def _write_tie_points(sen3, frame, swath):
-    columns = tie_columns(swath.latitude.shape[1])
-    lat, lon = swath.latitude[:, columns], swath.longitude[:, columns]
-    middle = tuple(float(v[v.shape[0] // 2, v.shape[1] // 2]) for v in (swath.latitude, swath.longitude))
-    sun_azimuth, sun_zenith = sun_angles(lat, lon, middle, frame.sun_zenith_deg, frame.sun_azimuth_deg)
-    on, olci = {"coordinates": "OLC_TP_lat OLC_TP_lon"}, "olci_view_azimuth_angle"
-    points = {
-        "OLC_TP_lat": (lat, _angle("Latitude (WGS-84)", "latitude", 90)),
-        "OLC_TP_lon": (lon, _angle("Longitude (WGS-84)", "longitude", 180)),
-        "OLC_VAA": (swath.view_azimuth[:, columns], _angle("OLCI view azimuth angle", olci, 180, **on)),
-        "OLC_VZA": (
-            swath.view_zenith[:, columns],
-            _angle("OLCI view zenith angle", "OLCI_view_zenith_angle", 90, signed=False, **on),
-        ),
-        "SAA": (sun_azimuth, _angle("Sun Azimuth Angle", "solar_azimuth_angle", 180, **on)),
-        "SZA": (sun_zenith, _angle("Sun Zenith Angle", "solar_zenith_angle", 90, signed=False, **on)),
-    }
-    variables = {n: ("olc_number_tp", _micro(values).ravel(order="F"), a) for n, (values, a) in points.items()}
-    title = "low resolution georeferencing data and Sun and View angles associated with OLCI products"
-    _write_netcdf(sen3 / "tiepoints_olci.nc", frame, title, variables, "[ 16000 300 ]")

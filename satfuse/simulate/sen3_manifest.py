@@ -1,48 +1,13 @@
-"""xfdumanifest.xml of a SYN product, and the meaning of its flag bits."""
+"""xfdumanifest.xml of a SYN product."""
 
 import hashlib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import numpy as np
-
 from satfuse.sensors.bands import S3_BANDS
 from satfuse.simulate.footprint import outline
+from satfuse.simulate.sen3_files import OBLIQUE_BANDS, band_source, stamp
 from satfuse.simulate.xml_tree import grow, write
-
-FLAGS = {
-    "CLOUD_flags": (
-        "uint8",
-        {"CLOUD": 1, "CLOUD_AMBIGUOUS": 2, "CLOUD_MARGIN": 4, "SNOW_ICE": 8},
-    ),
-    "SYN_flags": (
-        "uint16",
-        {
-            "SYN_cloud": 1, "SYN_snow_risk": 2, "SYN_SDR_OOR": 4, "SYN_AOT_climato": 8, "SYN_land": 16,
-            "SYN_no_olc": 32, "SYN_no_sln": 64, "SYN_no_slo": 128, "SYN_partly_cloudy": 256, "SYN_partly_water": 512,
-            "SYN_border": 1024, "SYN_aerosol_filled": 2048, "SYN_success": 4096, "SYN_negative_curvature": 8192,
-            "SYN_too_low": 16384, "SYN_high_error": 32768,
-        },
-    ),
-    "OLC_flags": (
-        "uint16",
-        {
-            "OLC_summary_saturated": 1, "OLC_dubious": 2, "OLC_sun_glint_risk": 4, "OLC_cosmetic": 8, "OLC_invalid": 16,
-            "OLC_bright": 256, "OLC_tidal": 512, "OLC_fresh_inland_water": 1024, "OLC_coastline": 2048,
-            "OLC_land": 4096,
-        },
-    ),
-    "SLN_flags": (
-        "uint32",
-        {
-            "SLN_saturation": 16, "SLN_invalid_radiance": 32, "SLN_no_parameters": 64, "SLN_unfilled": 128,
-            "SLN_coastline": 256, "SLN_ocean": 512, "SLN_tidal": 1024, "SLN_land": 2048, "SLN_inland_water": 4096,
-            "SLN_cosmetic": 65536, "SLN_day": 262144, "SLN_twilight": 524288, "SLN_sun_glint": 1048576,
-            "SLN_snow": 2097152, "SLN_summary_cloud": 4194304, "SLN_pointing": 8388608,
-        },
-    ),
-}  # fmt: skip
-
 
 PLATFORM_ID = {"S3A": "2016-011A", "S3B": "2018-039A"}  # COSPAR
 NAMESPACES = {
@@ -52,23 +17,61 @@ NAMESPACES = {
     "sentinel3": "http://www.esa.int/safe/sentinel/sentinel-3/1.0",
     "syn": "http://www.esa.int/safe/sentinel/sentinel-3/synergy/1.0",
 }
-# the manifest numbers the OLCI bands before the SLSTR bands
-MANIFEST_BANDS = sorted(S3_BANDS, key=lambda b: (not b.name.startswith("Oa"), b.name))
+# the manifest numbers the OLCI bands before the SLSTR bands, the nadir view before the oblique one
+BANDS = (
+    *(b for b in S3_BANDS if b.name.startswith("Oa")),
+    *(b for b in S3_BANDS if b.name.startswith("S")),
+    *OBLIQUE_BANDS,
+)
+NOMINAL = {"Oa16": (778.5, 15), "S3": (865, 20)}  # where the manifest's nm differ from ours
+
+_LOW = "Low resolution georeferencing data and Sun and View angles associated with"
+# file -> ID of its data object, what it holds; the first 29 are measurements, the others annotations
+FILES = {
+    **{
+        f"Syn_{band.name}_reflectance": (
+            f"Syn_{band.name}_reflectance_Data",
+            f"Surface directional reflectance {band_source(band)}",
+        )
+        for band in BANDS
+    },
+    "Syn_AOT550": ("Syn_ATO550_Data", "Aerosol Optical Thickness Data Set"),
+    "Syn_Angstrom_exp550": ("Syn_Angstrom_exp550_Data", "Aerosol Angstrom Exponent Data Set"),
+    "Syn_SDR_removed_pixel": (
+        "Syn_SDR_removed_pixels_Data",
+        "Surface directional reflectance and aerosol parameters associated with removed pixel",
+    ),
+    "Syn_AMIN": ("Syn_AMIN_Data", "L2 Aerosol model index number data"),
+    "flags": (
+        "Syn_flags_Data",
+        "Classification and quality Flags associated with OLCI, SLSTR and SYNERGY products",
+    ),
+    "geolocation": ("geolocation_Data", "High resolution georeferencing data"),
+    "time": ("time_Data", "Time stamps annotation"),
+    "Syn_annot_rem": ("annotations_removed_pixels_Data", "Annotations parameters associated with removed pixel"),
+    "tiepoints_olci": ("tiepoints_olci_Data", f"{_LOW} OLCI products"),
+    "tiepoints_slstr_n": ("tiepoints_slstr_n_Data", f"{_LOW} SLSTR nadir view products"),
+    "tiepoints_slstr_o": ("tiepoints_slstr_o_Data", f"{_LOW} SLSTR oblique view products"),
+    "tiepoints_meteo": ("tiepoints_meteo_Data", "ECMWF meteorology data"),
+}
+MEASUREMENTS = 29
 
 
-def write_manifest(sen3: Path, frame, swath, cloud: np.ndarray, land: np.ndarray) -> None:
-    """Describe the files that lie in a `.SEN3` folder."""
+def write_manifest(sen3: Path, frame, swath, masks: dict) -> None:
+    """Describe the files that lie in a `.SEN3` folder; `masks` as `sen3_files.write_flags` takes them."""
     root = ET.Element("xfdu:XFDU", {f"xmlns:{prefix}": uri for prefix, uri in NAMESPACES.items()})
     sections = {
         "acquisitionPeriod": _period(frame),
         "platform": _platform(frame),
         "measurementFrameSet": _footprint(swath),
         "generalProductInformation": _product(frame),
-        "synProductInformation": _synergy(cloud, land),
+        "synProductInformation": _synergy(masks),
         "measurementOrbitReference": _orbit(frame),
     }
-    objects = [({"ID": f"{path.stem}_Data"}, _byte_stream(path)) for path in sorted(sen3.glob("*.nc"))]
+    by_id = sorted(FILES, key=lambda stem: FILES[stem][0])
+    objects = [({"ID": FILES[stem][0]}, _byte_stream(sen3 / f"{stem}.nc", FILES[stem][1])) for stem in by_id]
     content = {
+        "informationPackageMap": {"xfdu:contentUnit": _package(by_id, sections)},
         "metadataSection": {
             "metadataObject": [
                 (
@@ -83,12 +86,30 @@ def write_manifest(sen3: Path, frame, swath, cloud: np.ndarray, land: np.ndarray
     write(sen3 / "xfdumanifest.xml", grow(root, content))
 
 
-def _stamp(time):
-    return f"{time:%Y-%m-%dT%H:%M:%S.%f}Z"
+def _package(by_id, sections):
+    numbers = {stem: number for number, stem in enumerate(FILES, start=1)}
+    units = [
+        (
+            {
+                "ID": f"SYNERGY_{numbers[stem]:03d}_Unit",
+                "unitType": f"{'Measurement' if numbers[stem] <= MEASUREMENTS else 'Annotation'} Data Unit",
+                "textInfo": FILES[stem][1],
+            },
+            {"dataObjectPointer": ({"dataObjectID": FILES[stem][0]}, None)},
+        )
+        for stem in by_id
+    ]
+    package = {
+        "ID": "packageUnit",
+        "unitType": "Information Package",
+        "textInfo": "SENTINEL-3 Synergy Level 2 package",
+        "dmdID": " ".join(sections),
+    }
+    return package, {"xfdu:contentUnit": units}
 
 
 def _period(frame):
-    times = {"sentinel-safe:startTime": _stamp(frame.start), "sentinel-safe:stopTime": _stamp(frame.stop)}
+    times = {"sentinel-safe:startTime": stamp(frame.start), "sentinel-safe:stopTime": stamp(frame.stop)}
     return {"sentinel-safe:acquisitionPeriod": times}
 
 
@@ -128,27 +149,33 @@ def _product(frame):
     }
 
 
-def _synergy(cloud, land):
-    shares = {"salineWater": ~land, "land": land, "cloudy": cloud}
+def _synergy(masks):
+    shares = {
+        "salineWater": ~masks["land"],
+        "coastal": masks["shore"],
+        "freshInlandWater": masks["inland_water"],
+        "land": masks["land"],
+        "cloudy": masks["cloud"],
+    }
     summary = {f"sentinel3:{n}Pixels": ({"percentage": f"{100 * v.mean():.6f}"}, None) for n, v in shares.items()}
-    bands = [
-        (
-            {"name": f"SYN{i:02d}"},
-            {
-                "sentinel3:centralWavelength": f"{band.wavelength_nm:g}",
-                "sentinel3:bandwidth": f"{band.fwhm_nm:g}",
-                "sentinel3:olciChannels": band.name if band.name.startswith("Oa") else "-",
-                "sentinel3:slstrNadirChannels": "-" if band.name.startswith("Oa") else band.name[:2],
-                "sentinel3:slstrObliqueChannels": "-",
-            },
-        )
-        for i, band in enumerate(MANIFEST_BANDS, start=1)
-    ]
+    bands = [({"name": f"SYN{i:02d}"}, _band(band)) for i, band in enumerate(BANDS, start=1)]
     return {
         "syn:synProductInformation": {
             "syn:classificationSummary": summary,
             "syn:bandDescriptions": ({"bands": len(bands)}, {"sentinel3:band": bands}),
         }
+    }
+
+
+def _band(band):
+    channel, view = (band.name, "olci") if band.name.startswith("Oa") else (band.name[:2], band.name[2])
+    centre, width = NOMINAL.get(channel, (band.wavelength_nm, band.fwhm_nm))
+    return {
+        "sentinel3:centralWavelength": f"{centre:g}",
+        "sentinel3:bandwidth": f"{width:g}",
+        "sentinel3:olciChannels": channel if view == "olci" else "-",
+        "sentinel3:slstrNadirChannels": channel if view == "N" else "-",
+        "sentinel3:slstrObliqueChannels": channel if view == "O" else "-",
     }
 
 
@@ -163,8 +190,8 @@ def _orbit(frame):
     }
 
 
-def _byte_stream(path):
+def _byte_stream(path, text):
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    place = {"locatorType": "URL", "textInfo": path.stem, "href": f"./{path.name}"}
+    place = {"locatorType": "URL", "textInfo": text, "href": f"./{path.name}"}
     content = {"fileLocation": (place, None), "checksum": ({"checksumName": "MD5"}, digest)}
     return {"byteStream": ({"mimeType": "application/x-netcdf", "size": path.stat().st_size}, content)}

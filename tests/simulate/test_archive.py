@@ -137,6 +137,29 @@ def test_sentinel3_pixels_are_psf_means_of_the_truth(small_archive, small_recipe
     assert np.median(np.abs(residual(small_recipe.shift_m))) < 1.5 * small_recipe.noise
 
 
+def test_flags_mark_water_where_the_truth_is_water(small_archive, small_recipe):
+    with xr.open_zarr(small_archive.truth, consolidated=False) as truth:
+        dark = (truth.reflectance.sel(band="Oa21") < 0.02).load()
+    to_map = Transformer.from_crs("EPSG:4326", small_recipe.geobox.crs.proj, always_xy=True)
+    marked, share = [], []
+    for item in on_day(small_archive, small_recipe, NTC):
+        _, lat, lon = swath(item, "Oa08")
+        with xr.open_dataset(item.assets["flags"].href) as flags:
+            fresh = (flags.OLC_flags.values & 1024) > 0
+            assert ((flags.SYN_flags.values & 16) > 0).all()  # no sea here
+            np.testing.assert_array_equal(fresh, (flags.SLN_flags.values & 4096) > 0)
+        east, north = (v - s for v, s in zip(to_map.transform(lon, lat), small_recipe.shift_m, strict=True))
+        box = small_recipe.geobox.boundingbox
+        inside = (abs(east - (box.left + box.right) / 2) < 2850) & (abs(north - (box.bottom + box.top) / 2) < 2850)
+        for x, y, wet in zip(east[inside], north[inside], fresh[inside], strict=True):
+            square = dark.sel(x=slice(x - 150, x + 150), y=slice(y + 150, y - 150))
+            share.append(float(square.mean()))
+            marked.append(bool(wet))
+    marked, share = np.array(marked), np.array(share)
+    assert len(share) > 300 and (share > 0.8).any()
+    assert marked[share > 0.8].all() and not marked[share < 0.2].any()
+
+
 def test_the_second_date_is_cloudy(small_archive, small_recipe):
     clear, cloudy = (
         on_day(small_archive, small_recipe, NTC, day)[0].properties["eo:cloud_cover"]

@@ -114,7 +114,7 @@ def test_synergy_on_a_rotated_swath_equals_a_direct_psf_sum():
     row, column = np.indices((6, 5)) * 300.0
     east = LEFT + 2000 + column * np.cos(angle) + row * np.sin(angle)
     north = TOP - 2000 - row * np.cos(angle) + column * np.sin(angle)
-    found, _ = see(where=(east, north))
+    found, *_ = see(where=(east, north))
     green = plain()[1][S3_NAMES.index("Oa06")]
     sigma = DEFAULT_PSF_SIGMA * 300
     for at in np.ndindex(6, 5):
@@ -142,7 +142,7 @@ def test_slstr_bands_can_be_blurred_more():
 def test_gain_and_noise():
     small = {"fine_geobox": box(90, 90, 10)}
     gain = np.linspace(0.95, 1.05, 21)
-    calm, cloud = see(**small)
+    calm, cloud, _ = see(**small)
     assert not cloud.any()
     np.testing.assert_allclose(see(gain=gain, **small)[0], calm * gain[:, None, None], rtol=1e-5)
     noisy = see(noise=0.01, **small)[0]
@@ -155,7 +155,7 @@ def test_gain_and_noise():
 
 def test_clouds_are_flagged_where_thick_and_bright():
     sky = Sky(4, 0.4)
-    image, cloud = see(sky=sky)
+    image, cloud, _ = see(sky=sky)
     clear, _ = plain()
     thick = degrade(sky.cloud(*centres(FINE)), 30) > 0.5
     assert 0.05 < thick.mean() < 0.9
@@ -270,3 +270,35 @@ def test_enmap_quality_layers_follow_the_sky_and_water():
     seen = opacity < 0.9
     assert 0.1 < water[seen].mean() < 0.9
     assert np.mean(((quality["classes"] == 2) == water)[seen]) > 0.97
+
+
+def test_water_shares_are_those_of_the_ground_also_under_cloud():
+    coast, small = Surface(3, "coast"), {"fine_geobox": box(60, 60, 10)}
+    water = see(coast, **small)[2]
+    dark = observe.truth(coast, FINE, platform="S3A", names=["Oa21"])[0] < 0.02
+    on_ground = dark.reshape(20, 30, 22, 30).mean((1, 3))
+    assert 0.1 < water.mean() < 0.9
+    assert np.abs(water - on_ground).mean() < 0.03 and np.mean((water > 0.5) == (on_ground > 0.5)) > 0.95
+    np.testing.assert_allclose(see(coast, Sky(4, 1.0), **small)[2], water, atol=1e-4)
+
+
+def test_oblique_view_is_brighter_and_longer_along_the_track():
+    nadir = np.zeros((21, 9, 5), np.float32)
+    nadir[S3_NAMES.index("S3N"), 4, 2] = 0.3
+    seen = observe.oblique(nadir, seed=1, noise=0.0)
+    assert seen.shape == (5, 9, 5)
+    assert seen.sum((1, 2)) == pytest.approx([0, 0, 0.3 * 1.06, 0, 0], abs=1e-6)
+    assert np.argwhere(seen[2] > 0).tolist() == [[3, 2], [4, 2], [5, 2]]
+    noisy = observe.oblique(nadir, seed=1, noise=0.01)
+    assert (noisy - seen).std() == pytest.approx(0.01, rel=0.2)
+
+
+@pytest.mark.parametrize(("biome", "lowest"), [("mixed", 60.0), ("coast", 0.0)])
+def test_water_lies_flat_in_the_lows(biome, lowest):
+    surface, where = Surface(3, biome), centres(box(100, 100, 300))
+    height = observe.altitude_m(surface, *where)
+    assert height.min() == lowest and 100 < height.max() < 400
+    assert np.abs(np.diff(height, axis=0)).max() < 60  # a slope of 20 %
+    abundances = surface.abundances(*where, gsd_m=300)
+    clear = abundances[NAMES.index("water_clear")] + abundances[NAMES.index("water_turbid")] > 0.9
+    assert height[clear].mean() < lowest + 15 < height[~clear].mean()

@@ -11,7 +11,8 @@ from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.sen3 import SynFrame, swath_grid, tie_columns, write_sen3
+from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.sen3_tie_points import tie_columns
 from satfuse.simulate.sphere import sun_angles
 
 ROWS, COLUMNS = 80, 193
@@ -105,6 +106,7 @@ def test_flags_say_what_was_given(product):
     )
     assert {n: v.dtype.name for n, v in flags.items()} == {
         "CLOUD_flags": "uint8", "SYN_flags": "uint16", "OLC_flags": "uint16", "SLN_flags": "uint32",
+        "SLO_flags": "uint32",
     }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def test_manifest_lists_the_files_with_their_sizes(product):
     root = ET.parse(sen3 / "xfdumanifest.xml").getroot()
     listed = {s.find("fileLocation").get("href"): int(s.get("size")) for s in root.iter("byteStream")}
     assert listed == {f"./{p.name}": p.stat().st_size for p in sen3.glob("*.nc")}
-    assert len(listed) == 25
+    assert len(listed) == 38
 
 
 def test_bad_arrays_are_named(tmp_path, product):
