@@ -56,7 +56,7 @@ class Pair:
     guide_cloud, coarse_cloud : share of the covered field under cloud, 0 to 1.
     overlap : share of the field that both cover, 0 to 1.
     maximum_view_zenith_deg : largest coarse view zenith angle on the field.
-    guide_angles : means over the tile nearest to the field's centre.
+    guide_angles : means over the field.
     coarse_angles : at the field's centre.
     extra_coarse : the next nearest coarse acquisitions, when asked for.
     """

@@ -18,6 +18,7 @@ from satfuse.geometry.grids import coarse_geobox, lonlat_bbox
 from satfuse.geometry.swath import rectify
 from satfuse.pair_table import Angles, CoarseFrame, Pair, read_pairs, table, write_pairs
 from satfuse.readers import sentinel2, sentinel3_syn
+from satfuse.readers.sentinel2_angles import mean_direction
 from satfuse.sensors.quality import Quality
 
 __all__ = ["Candidate", "Pair", "PairRules", "candidates", "find_pairs", "read_pairs", "table", "write_pairs"]
@@ -182,7 +183,7 @@ class Observation:
 
 
 def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
-    """Time of the tile nearest to the field's centre, cloud and coverage from SCL at 60 m."""
+    """Time of the tile nearest to the field's centre, cloud and coverage from SCL at 60 m, mean angles of the field."""
     west, south, east, north = lonlat_bbox(field.geobox)
 
     def distance(item):
@@ -193,6 +194,7 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
     data = sentinel2.open_sentinel2(items, coarse_geobox(field.geobox, SCL_RATIO), spec=spec, bands=())
     quality = data["quality"].values
     block = COARSE_RATIO // SCL_RATIO
+    sun, view = (mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view"))
     quality = quality.reshape(quality.shape[0] // block, block, quality.shape[1] // block, block)
     return Observation(
         platform=meta.platform,
@@ -201,13 +203,8 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
         approximate=meta.clock == _CLOCKS["datatake_start"],
         cloud=((quality & Quality.GUIDE_CLOUD) > 0).mean((1, 3)),
         missing=((quality & Quality.GUIDE_MISSING) > 0).mean((1, 3)),
-        angles=Angles(
-            sun_zenith_deg=meta.sun_zenith_deg,
-            sun_azimuth_deg=meta.sun_azimuth_deg,
-            view_zenith_deg=meta.view_zenith_deg,
-            view_azimuth_deg=meta.view_azimuth_deg,
-        ),
-        maximum_view_zenith_deg=meta.view_zenith_deg,
+        angles=Angles(sun_zenith_deg=sun[0], sun_azimuth_deg=sun[1], view_zenith_deg=view[0], view_azimuth_deg=view[1]),
+        maximum_view_zenith_deg=float(data["view_zenith"].max()),
     )
 
 

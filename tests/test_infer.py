@@ -23,7 +23,7 @@ import satfuse
 from satfuse import models
 from satfuse.errors import ConfigError, ProductError, SchedulerError, StoreError
 from satfuse.geometry.grids import lonlat_bbox
-from satfuse.geometry.tiling import Window, mosaic_spans, seam_ratio
+from satfuse.geometry.tiling import Window, mosaic_spans
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
 from satfuse.infer.source import as_source
@@ -34,6 +34,7 @@ from satfuse.product.store import Store
 from satfuse.scene import average_guide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.quality import GUIDE_INVALID, Quality
+from satfuse.validate.checks import seam_statistic
 
 CONFIG = FuseConfig(shard_px=150, chunk_px=150, block_px=90)
 BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
@@ -159,7 +160,7 @@ def test_a_mosaic_does_not_depend_on_tiles_and_its_seam_is_measured():
     one = model(torch.from_numpy(inputs.guide[None, :, :30, :30]), torch.from_numpy(inputs.coarse[None, :, :3, :3]))
     np.testing.assert_allclose(images[0][:, :25, :25], one.image[0, :, :25, :25].detach(), atol=1e-5)
     edges = [span[2] for span in mosaic_spans(80, *mosaic)][1:]
-    assert 0.5 < seam_ratio(images[0], edges) < 5
+    assert 0.5 < seam_statistic(images[0], (), edges)["ratio"] < 5
 
 
 def test_a_cut_knows_its_seams():

@@ -1,9 +1,6 @@
 """Tiles: which pixels one task keeps (core) and which it reads (halo). Their edges lie on coarse pixels."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
 
 from satfuse.errors import GridError
 
@@ -110,26 +107,3 @@ def mosaic_spans(length: int, size: int, stride: int) -> list[tuple[int, int, in
     stops = [min(s + size, length) for s in starts]
     cuts = [0, *((stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)), length]
     return list(zip(starts, stops, cuts, cuts[1:], strict=False))
-
-
-def seam_ratio(image, edges: Iterable[int], axis: int = -1) -> float:
-    """How visible tile edges are: the mean jump across them over the mean jump elsewhere. 1 is invisible.
-
-    Parameters
-    ----------
-    image : (..., y, x) array, NaN where missing.
-    edges : positions of the first pixel after each edge along `axis`.
-
-    Raises
-    ------
-    GridError
-        No edge lies inside the image.
-    """
-    image = np.asarray(image, dtype="float64")
-    jump = np.abs(np.diff(image, axis=axis))
-    jump = np.nanmean(jump, axis=tuple(i for i in range(jump.ndim) if i != axis % jump.ndim))
-    at_edge = np.zeros(jump.size, bool)
-    at_edge[[e - 1 for e in edges if 0 < e <= jump.size]] = True
-    if not at_edge.any():
-        raise GridError(f"no tile edge lies inside the {image.shape[axis]} pixels of the image")
-    return float(np.nanmean(jump[at_edge]) / np.nanmean(jump[~at_edge]))

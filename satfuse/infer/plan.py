@@ -28,6 +28,7 @@ from satfuse.models.summary import summarise
 from satfuse.product.layout import Layout
 from satfuse.product.store import Store
 from satfuse.scene import average_guide
+from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,9 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
             cells = average_guide(scene.guide, scene.guide_valid, ratio)
     coarse, valid = scene.coarse.values.astype("float32"), scene.coarse_valid.values.astype(bool)
     absent = ~(np.isfinite(coarse) & valid).any((1, 2))
-    valid = valid & np.isfinite(coarse[~absent]).all(0)
+    quality = scene.coarse_quality.values.astype("uint16")
+    partly = valid & ~np.isfinite(coarse[~absent]).all(0)
+    valid, quality[partly] = valid & ~partly, quality[partly] | np.uint16(Quality.COARSE_MISSING)
     filled = fill_holes(coarse, valid)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
@@ -148,7 +151,7 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         device=config.device,
         provenance=where_from | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()},
     )
-    _write(store, plan, filled, valid, scene.coarse_quality.values, absent, state)
+    _write(store, plan, filled, valid, quality, absent, state)
     return plan
 
 
@@ -195,8 +198,7 @@ def _versions() -> dict:
 def _write(store, plan, coarse, coarse_valid, coarse_quality, absent, state) -> None:
     path = plan_path(plan.product_id, plan.run)
     buffer = io.BytesIO()
-    quality = coarse_quality.astype("uint16")
-    np.savez(buffer, coarse=coarse, coarse_valid=coarse_valid, coarse_quality=quality, absent=absent)
+    np.savez(buffer, coarse=coarse, coarse_valid=coarse_valid, coarse_quality=coarse_quality, absent=absent)
     store.write(f"{path}/scene.npz", buffer.getvalue())
     state = {name: value.clone().contiguous() for name, value in state.items()}
     store.write(f"{path}/state.safetensors", safetensors.torch.save(state))

@@ -22,12 +22,15 @@ from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import BandError, ConfigError, RadiometryError, ReadError
 from satfuse.readers.ledger import Read, log_holes
 from satfuse.readers.loaders import UNREADABLE, Source, lazy_raster, loader_named
+from satfuse.readers.sentinel2_angles import angle_variables
 from satfuse.readers.sentinel2_metadata import (
     OFFSET_SINCE_BASELINE,
     S2Metadata,
+    field_angles,
     item_baseline,
     metadata,
     platform_of,
+    radiometry,
     safe_item,
 )
 from satfuse.sensors.bands import S2_NAMES
@@ -87,8 +90,11 @@ def open_sentinel2(
     Returns
     -------
     Dataset of dask arrays with `reflectance (band, y, x)` float32, NaN where missing; `valid (y, x)` bool, True =
-    usable in every band (no bit of `GUIDE_INVALID`); `quality (y, x)` uint16; `scl (y, x)` uint8. `attrs`: `ledger`,
-    `item_ids`, `platform`, `baselines`, `offsets` (one dict per item).
+    usable in every band (no bit of `GUIDE_INVALID`); `quality (y, x)` uint16; `scl (y, x)` uint8; `sun_zenith`,
+    `sun_azimuth`, `view_zenith`, `view_azimuth (y_angle, x_angle)` in degrees, azimuths from north, at nodes at most
+    5 km apart from edge to edge of the GeoBox, views being means over bands and detectors. `attrs`: `ledger`,
+    `item_ids`, `platform`, and one per item: `baselines`, `offsets` (dicts), `angles` ("MTD_TL grids", "item
+    properties", or "none": NaN).
 
     Raises
     ------
@@ -110,22 +116,26 @@ def open_sentinel2(
     if boa_offset not in (None, -1000, 0):
         raise ConfigError(f"{boa_offset=} must be -1000 or 0: it is added to the digital numbers")
     options = {"geobox": geobox, "loader": loader_named(loader), "chunks": chunks, "holes": missing == "flag"}
-    ledger, tiles, offsets, baselines = [], [], [], []
+    ledger, tiles, directions, facts = [], [], [], []
     for item in items:
         offset, quantification, baseline = _radiometry(item, spec, bands, boa_offset)
         numbers = [_numbers(spec, item, key, ledger, **options) for key in (*bands, "SCL")]
-        tiles.append(_tile(numbers[:-1], numbers[-1], bands, offset, quantification, geobox))
-        offsets.append(offset)
-        baselines.append(baseline)
+        tile = _tile(numbers[:-1], numbers[-1], bands, offset, quantification, geobox)
+        nodes, source, reads = field_angles(item, spec, geobox, holes=missing == "flag")
+        if any(read.status == "missing" for read in reads):
+            tile["quality"] = tile["quality"] | np.uint16(Quality.ASSET_MISSING)
+        ledger += reads
+        tiles.append(tile)
+        directions.append(nodes)
+        facts.append({"baselines": baseline, "offsets": offset, "angles": source})
     log_holes(ledger)
     attrs = {
         "ledger": ledger,
         "item_ids": [i.id for i in items],
         "platform": platform_of(items[0]),
-        "baselines": baselines,
-        "offsets": offsets,
+        **{name: [f[name] for f in facts] for name in facts[0]},
     }
-    return _dataset(_mosaic(tiles), bands, geobox, attrs)
+    return _dataset(_mosaic(tiles), directions, bands, geobox, attrs)
 
 
 def _numbers(spec, item, key, ledger, *, geobox, loader, chunks, holes):
@@ -193,8 +203,9 @@ def _choose(choice, layers):
     return out
 
 
-def _dataset(mosaic, bands, geobox, attrs):
+def _dataset(mosaic, directions, bands, geobox, attrs):
     known = bands_named(bands)
+    variables, nodes = angle_variables(directions, geobox)
     plane = ("y", "x")
     return xr.Dataset(
         {
@@ -202,9 +213,11 @@ def _dataset(mosaic, bands, geobox, attrs):
             "valid": (plane, (mosaic["quality"] & np.uint16(GUIDE_INVALID)) == 0, {"grid_mapping": "spatial_ref"}),
             "quality": (plane, mosaic["quality"], flag_attrs() | {"grid_mapping": "spatial_ref"}),
             "scl": (plane, mosaic["scl"], {"long_name": "scene classification", "grid_mapping": "spatial_ref"}),
+            **variables,
         },
         coords={
             **xr_coords(geobox),
+            **nodes,
             "band": list(bands),
             "wavelength_nm": ("band", np.array([b.wavelength_nm for b in known]), {"units": "nm"}),
             "fwhm_nm": ("band", np.array([b.fwhm_nm for b in known]), {"units": "nm"}),
@@ -224,13 +237,13 @@ def _radiometry(item, spec, bands, boa_offset):
         return {}, 10000.0, item_baseline(item)
     if rule == "baseline":
         return dict.fromkeys(bands, _offset_by_baseline(item, spec)), 10000.0, item_baseline(item)
-    facts = metadata(item, spec)
-    if facts.offsets is None:
+    baseline, offsets, quantification = radiometry(item, spec)
+    if offsets is None:
         raise RadiometryError(
             f"{item.id}: no product_metadata (MTD_MSIL2A.xml) states the offset of every band, "
-            f"which baseline {facts.baseline or 'unknown'} needs; {OVERRIDE}"
+            f"which baseline {baseline or 'unknown'} needs; {OVERRIDE}"
         )
-    return {b: facts.offsets[b] for b in bands}, facts.quantification, facts.baseline
+    return {b: offsets[b] for b in bands}, quantification, baseline
 
 
 def _offset_by_baseline(item, spec):

@@ -3,16 +3,19 @@
 import logging
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pystac
+from odc.geo.geobox import GeoBox
 
 from satfuse.catalog import access
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import ReadError
+from satfuse.readers.ledger import Read
+from satfuse.readers.sentinel2_angles import AngleGrids, field_nodes, mean_direction
 from satfuse.sensors.bands import S2_NAMES
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,8 @@ class S2Metadata:
     `clock` names where `sensing_time` (UTC) came from: "MTD_TL SENSING_TIME", "item sensing time", or "item datatake
     start", which is up to 12 minutes early. `offsets` (band -> digital numbers) and `quantification` turn digital
     numbers into reflectance, (DN + offset) / quantification; `offsets` is None where no product metadata states that of
-    every band. Angles are means over the tile in degrees, azimuths from north; NaN where nothing states them.
+    every band. Angles are means over the tile in degrees, azimuths from north; NaN where nothing states them. Those at
+    a field are variables of `open_sentinel2`.
     """
 
     platform: str
@@ -57,10 +61,7 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
     if _lists(spec, item, "granule_metadata"):
         time, angles = _read_xml(spec, item, "granule_metadata", _tile_facts)
         clock = "MTD_TL SENSING_TIME"
-    baseline, offsets, quantification = item_baseline(item), None, 10000.0
-    if _lists(spec, item, "product_metadata"):
-        baseline, offsets, quantification = _read_xml(spec, item, "product_metadata", _radiometry)
-        offsets = offsets if set(S2_NAMES) <= set(offsets) else None
+    baseline, offsets, quantification = radiometry(item, spec)
     return S2Metadata(
         platform=platform_of(item),
         sensing_time=time,
@@ -70,6 +71,51 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
         quantification=quantification,
         **angles,
     )
+
+
+def radiometry(item: pystac.Item, spec: CatalogSpec) -> tuple[str, dict[str, int] | None, float]:
+    """Baseline, offsets (None where not every band's is stated) and quantification of one item, see `S2Metadata`."""
+    if not _lists(spec, item, "product_metadata"):
+        return item_baseline(item), None, 10000.0
+    baseline, offsets, quantification = _read_xml(spec, item, "product_metadata", _radiometry)
+    return baseline, offsets if set(S2_NAMES) <= set(offsets) else None, quantification
+
+
+def field_angles(
+    item: pystac.Item, spec: CatalogSpec, geobox: GeoBox, *, holes: bool
+) -> tuple[np.ndarray, str, list[Read]]:
+    """Sun zenith and azimuth, view zenith and azimuth at the nodes of a field (`sentinel2_angles.field_nodes`).
+
+    Parameters
+    ----------
+    holes : where MTD_TL.xml cannot be read, go on with what the item states.
+
+    Returns
+    -------
+    angles : (4, y, x) in degrees, azimuths from north; NaN where unknown.
+    source : "MTD_TL grids"; "item properties", the same numbers all over the field; or "none".
+    ledger : what became of MTD_TL.xml; empty where the item does not list it.
+
+    Raises
+    ------
+    ReadError
+        MTD_TL.xml is missing or malformed, and `holes` is False.
+    """
+    key, ledger = "granule_metadata", []
+    if _lists(spec, item, key):
+        try:
+            grids = _read_xml(spec, item, key, AngleGrids.from_xml)
+            return grids.at(geobox), "MTD_TL grids", [Read(item=item.id, asset=key, status="read")]
+        except ReadError as error:
+            if not holes:
+                raise
+            ledger = [Read(item=item.id, asset=key, status="missing", cause=str(error))]
+    stated = np.array(list(_item_angles(item.properties).values()))
+    source = "item properties" if np.isfinite(stated).any() else "none"
+    if ledger and source != "none":
+        ledger = [replace(ledger[0], status="replaced", cause=f"angles come from the item; {ledger[0].cause}")]
+    x, y = field_nodes(geobox)
+    return np.broadcast_to(stated[:, None, None], (4, len(y), len(x))), source, ledger
 
 
 def platform_of(item: pystac.Item) -> str:
@@ -162,20 +208,15 @@ def _radiometry(root) -> tuple[str, dict[str, int], float]:
 def _tile_facts(root) -> tuple[datetime, dict[str, float]]:
     """Sensing time and mean angles of MTD_TL.xml."""
     time = datetime.fromisoformat(root.find(".//SENSING_TIME").text.strip().replace("Z", "+00:00"))
-    sun = _angles(root.iter("Mean_Sun_Angle"))
-    view = _angles(root.iter("Mean_Viewing_Incidence_Angle"))
+    sun = _mean_angles(root.iter("Mean_Sun_Angle"))
+    view = _mean_angles(root.iter("Mean_Viewing_Incidence_Angle"))
     return time, _named(*sun, *view)
 
 
-def _angles(elements) -> tuple[float, float]:
+def _mean_angles(elements) -> tuple[float, float]:
     """Mean direction of elements that hold ZENITH_ANGLE and AZIMUTH_ANGLE: zenith, azimuth in degrees."""
     pairs = [(float(e.find("ZENITH_ANGLE").text), float(e.find("AZIMUTH_ANGLE").text)) for e in elements]
-    zenith, azimuth = np.radians(np.array(pairs, dtype=float).reshape(-1, 2)).T
-    if not len(zenith):
-        return np.nan, np.nan
-    x, y = (np.sin(zenith) * f(azimuth) for f in (np.cos, np.sin))
-    mean = np.degrees(np.arctan2(y.mean(), x.mean())) % 360
-    return float(np.degrees(zenith.mean())), float(mean)
+    return mean_direction(*np.array(pairs, dtype=float).reshape(-1, 2).T)
 
 
 def _item_angles(properties) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """Sentinel-3 SY_2_SYN items on their swath: 21 nadir bands, flags, geolocation, row times, angles.
 
 Reflectance is decoded by hand (int16, scale, fill -10000; zeros are data). The `*_err` variables are not read: their
-values are no standard deviation. Every band has its own valid pixels; `valid` is their intersection.
+values are no standard deviation. Every band has its own valid pixels; `valid` is their intersection over the bands
+that could be read.
 """
 
 import logging
 from collections.abc import Iterable
+from functools import reduce
 from itertools import pairwise
 
 import dask.array as da
@@ -72,17 +74,18 @@ def open_syn(
     spec : the catalogue of the items.
     bands : names of nadir bands; () for flags, times and angles alone.
     missing : "raise", or "flag" to leave holes where files cannot be read. A hole is NaN, has
-        `Quality.ASSET_MISSING`, and stands in the ledger. Without flags.nc `valid` rests on the bands alone; without
-        time.nc rows are spread over the frame's interval. geolocation.nc may always be missing: positions then come
-        from the OLCI tie points (every 64th column, not corrected for terrain).
+        `Quality.ASSET_MISSING`, and stands in the ledger. A band that cannot be read takes nothing from `valid`, unless
+        no band can. Without flags.nc `valid` rests on the bands alone; without time.nc rows are spread over the frame's
+        interval. geolocation.nc may always be missing: positions then come from the OLCI tie points (every 64th column,
+        not corrected for terrain).
     bbox : (west, south, east, north) in degrees, or None for the whole swath. Cuts to the rows and columns that cover
         the box, and 4 pixels around.
 
     Returns
     -------
     Dataset with `reflectance (band, row, column)` float32, NaN where missing; `valid (row, column)` bool, True = usable
-    in every band (no bit of `COARSE_INVALID`); `quality` uint16; `latitude`, `longitude`, `sun_zenith`, `view_zenith`,
-    `sun_azimuth`, `view_azimuth (row, column)` degrees, azimuths 0 to 360 from north; `time (row)` UTC.
+    in every band that was read (no bit of `COARSE_INVALID`); `quality` uint16; `latitude`, `longitude`, `sun_zenith`,
+    `view_zenith`, `sun_azimuth`, `view_azimuth (row, column)` degrees, azimuths 0 to 360 from north; `time (row)` UTC.
     `attrs`: `ledger`, `item_ids`, `platform`, `clock` ("time.nc rows" or "frame interval"), `positions`.
 
     Raises
@@ -221,9 +224,12 @@ def _decoded(files, band, raw):
 def _quality(files, raw, layers, like, incomplete):
     base = Quality.ASSET_MISSING if incomplete else Quality(0)
     quality = da.full(like.shape, np.uint16(base), dtype="uint16", chunks=like.chunks)
-    for band, layer in zip(raw, layers, strict=True):
-        quality |= da.isnan(layer).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
-        quality |= (raw[band] == HOLE).astype("uint16") * np.uint16(Quality.ASSET_MISSING)
+    holes = [raw[band] == HOLE for band in raw]
+    for hole, layer in zip(holes, layers, strict=True):
+        quality |= (da.isnan(layer) & ~hole).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
+        quality |= hole.astype("uint16") * np.uint16(Quality.ASSET_MISSING)
+    if holes:
+        quality |= reduce(da.logical_and, holes).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
     if "flags" not in files:
         return quality
     for name, meaning, needed in (("CLOUD_flags", _CLOUD_FLAGS, ()), ("SYN_flags", _SYN_FLAGS, _SYN_NEEDED)):

@@ -8,6 +8,7 @@ without residual: best on the guide side, biased on the coarse side).
 import numpy as np
 
 from satfuse import metrics
+from satfuse.validate.fourier import coherence_ranges, cutoff
 from satfuse.validate.views import Views, apply_linear, fit_linear
 
 # Bands whose mean is red or near infrared (Cristille et al. 2024, NDVI)
@@ -66,8 +67,7 @@ def guide_consistency(views: Views) -> dict:
     -------
     {image: {"overall": {"rmse", "correlation"}, "bands": {guide band: {"rmse", "bias", "correlation"}}}}
     """
-    valid = views.compare
-    weights = fit_linear(views.coarse[:, valid], views.guide.degraded[:, valid])
+    weights = guide_weights(views)
     both = np.isfinite(views.images["fused"].sample).all(0) & np.isfinite(views.guide.sample).all(0)
     guide = views.guide.sample[:, both][:, None]
     result = {}
@@ -81,6 +81,11 @@ def guide_consistency(views: Views) -> dict:
         overall = {"rmse": metrics.rmse(predicted, guide), "correlation": float(np.mean(columns["correlation"]))}
         result[name] = {"overall": overall, "bands": _by_band(views.guide_bands, columns)}
     return result
+
+
+def guide_weights(views: Views) -> np.ndarray:
+    """The linear map from the coarse bands to the guide's, fitted at coarse scale; for `views.apply_linear`."""
+    return fit_linear(views.coarse[:, views.compare], views.guide.degraded[:, views.compare])
 
 
 def panchromatic(views: Views) -> dict:
@@ -122,17 +127,29 @@ def ndvi_agreement(maps: dict[str, np.ndarray]) -> dict:
 
 
 def sharpness(views: Views) -> dict:
-    """Power of every image at 665 nm over the guide's, in three ranges of frequency; 1 = as sharp as the guide.
+    """How much of the guide's detail at 665 nm every image holds; {} where a band is lacking.
 
-    {} where a band is lacking. See `metrics.radial_power_ratio`.
+    Returns
+    -------
+    {image: {"low" | "medium" | "high": power over the guide's, see `metrics.radial_power_ratio` (1 = as sharp as the
+    guide); "coherence_low" and so on: share of the image's power in this range that is the guide's pattern;
+    "half_power_px": half of the shortest period, in fine pixels, down to which it holds half of the guide's power}}
     """
     band, guide_band = SHARPNESS_PAIR
     if band not in views.bands or guide_band not in views.guide_bands:
         return {}
     guide = views.guide.window[views.guide_bands.index(guide_band)]
     index = views.bands.index(band)
+    return {name: detail(view.window[index], guide, views.ratio) for name, view in views.images.items()}
+
+
+def detail(band, reference, ratio: int) -> dict:
+    """Power, coherence and cutoff of one band (y, x) against a reference, as in `sharpness`."""
+    held = cutoff(band, reference)
     return {
-        name: metrics.radial_power_ratio(view.window[index], guide, views.ratio) for name, view in views.images.items()
+        **metrics.radial_power_ratio(band, reference, ratio),
+        **{f"coherence_{name}": value for name, value in coherence_ranges(band, reference, ratio).items()},
+        "half_power_px": 0.5 / held if held else np.nan,
     }
 
 

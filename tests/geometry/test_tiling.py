@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satfuse.errors import GridError
-from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles, seam_ratio
+from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles
 
 RATIO = 30
 
@@ -60,14 +60,3 @@ def test_paper_layout_needs_16_windows_for_20_km():
     assert len(mosaic_spans(2100, 150, 130)) == 16
     with pytest.raises(GridError, match="gaps"):
         mosaic_spans(100, 10, 11)
-
-
-def test_seam_ratio_sees_a_step_and_only_there():
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(2, 60, 60))
-    assert seam_ratio(image, [20, 40]) == pytest.approx(1, abs=0.15)
-    image[..., 20:] += 10
-    assert seam_ratio(image, [20]) > 5
-    assert seam_ratio(image, [20], axis=-2) < 1.3
-    with pytest.raises(GridError, match="no tile edge"):
-        seam_ratio(image, [60])

@@ -106,7 +106,7 @@ def test_dataset_travels_to_a_worker(tile, files_under):
 def test_no_bands_means_scl_alone(tile, files_under):
     only = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=())
     assert only.reflectance.shape == (0, SIDE, SIDE)
-    assert [r.asset for r in only.attrs["ledger"]] == ["SCL"]
+    assert [r.asset for r in only.attrs["ledger"]] == ["SCL", "granule_metadata"]
     assert int((only.quality.values == Quality.GUIDE_CLOUD).sum()) == 3 * 2 * SIDE
 
 
@@ -188,7 +188,7 @@ def test_allowed_hole_is_nan_flagged_and_in_the_ledger(tile, files_under):
     assert np.isnan(got.reflectance.sel(band="B05")).all() and not got.valid.any()
     assert (got.quality.values & Quality.ASSET_MISSING).all()
     status = {r.asset: r.status for r in got.attrs["ledger"]}
-    assert status == {"B04": "read", "B05": "missing", "SCL": "read"}
+    assert status == {"B04": "read", "B05": "missing", "SCL": "read", "granule_metadata": "read"}
     cause = next(r.cause for r in got.attrs["ledger"] if r.asset == "B05")
     assert item.id in cause and "B05" in cause
 

@@ -281,8 +281,33 @@ def test_missing_files_are_errors_or_flagged_holes(copy, files_under, file, key)
     assert [r.asset for r in got.attrs["ledger"] if r.status == "missing"] == [key]
     finite = np.isfinite(got.reflectance.values)
     assert finite[0].any() and finite[1].any() == (key != "S5N")
-    assert finite.all(0)[got.valid.values].all() and got.valid.any() == (key != "S5N")
+    assert finite[0][got.valid.values].all() and got.valid.any()
     assert got.attrs["clock"] == ("frame interval" if key == "time" else "time.nc rows")
+
+
+@pytest.mark.parametrize(("band", "damage"), [("S5N", "gone"), ("Oa08", "cut")])
+def test_an_unreadable_band_takes_nothing_from_valid(copy, files_under, opened, band, damage):
+    path = copy / f"Syn_{band}_reflectance.nc"
+    cut = path.read_bytes()[: path.stat().st_size // 2]
+    path.unlink() if damage == "gone" else path.write_bytes(cut)
+    item = sen3_item(copy)
+    got = open_syn(item, spec=files_under(copy.parent), missing="flag").compute()
+    np.testing.assert_array_equal(got.valid.values, opened.valid.values)
+    assert got.valid.any() and not got.valid.all()
+    lost = np.array(S3_NAMES) == band
+    assert np.isnan(got.reflectance.values[lost]).all()
+    np.testing.assert_array_equal(got.reflectance.values[~lost], opened.reflectance.values[~lost])
+    np.testing.assert_array_equal(got.quality.values, opened.quality.values | Quality.ASSET_MISSING)
+    (read,) = (r for r in got.attrs["ledger"] if r.status == "missing")
+    assert (read.item, read.asset) == (item.id, band) and item.id in read.cause and band in read.cause
+
+
+def test_without_any_band_nothing_is_valid(copy, files_under):
+    for band in ("Oa08", "S5N"):
+        (copy / f"Syn_{band}_reflectance.nc").unlink()
+    got = open_syn(sen3_item(copy), spec=files_under(copy.parent), bands=("Oa08", "S5N"), missing="flag").compute()
+    assert not got.valid.any() and (got.quality.values & Quality.COARSE_MISSING).all()
+    assert open_syn(sen3_item(copy), spec=files_under(copy.parent), bands=()).valid.any()  # none asked for
 
 
 def test_damaged_netcdf(copy, files_under):
@@ -303,6 +328,7 @@ def test_damaged_netcdf(copy, files_under):
         lazy.reflectance.compute()
     got = lenient.compute()
     assert np.isnan(got.reflectance).all() and (got.quality.values & Quality.ASSET_MISSING).all()
+    assert not got.valid.any()
 
 
 def test_files_of_different_size_are_refused(copy, files_under, archive, orbit, tmp_path):

@@ -85,13 +85,16 @@ def test_seam_statistic_finds_a_seam_of_known_size():
     clean = checks.seam_statistic(image, (60, 120), (100,))
     assert clean["edges"] == 3 and clean["ratio"] == pytest.approx(1, abs=0.1)
     image[:, :, 100:] += 0.05
-    assert checks.seam_statistic(image, (), (100,))["across"] == pytest.approx(0.05, rel=0.05)
-    assert checks.seam_statistic(image, (), (100,))["ratio"] > 4
+    seam = checks.seam_statistic(image, (), (100,))
+    noise = 0.01 * 2 / np.sqrt(np.pi)  # mean difference of two normal numbers
+    assert seam["across"] == pytest.approx(0.05, rel=0.05) and seam["inside"] == pytest.approx(noise, rel=0.05)
+    assert seam["ratio"] == pytest.approx(0.05 / noise, rel=0.1)
     assert checks.seam_statistic(image, (), (99,))["ratio"] < 1.1  # the seam lies one pixel further
     assert checks.seam_statistic(image, (100,), ())["ratio"] == pytest.approx(1, abs=0.1)
     lazy = xr.DataArray(image, dims=("band", "y", "x")).chunk(y=50, x=60)
     assert checks.seam_statistic(lazy, (60,), (100,)) == checks.seam_statistic(image, (60,), (100,))
-    assert checks.seam_statistic(image, (0, 200), ())["edges"] == 0
+    outside = checks.seam_statistic(image, (0, 200), (240,))
+    assert outside["edges"] == 0 and np.isnan(outside["ratio"])
 
 
 def test_land_score_leaves_water_out(truth):
