@@ -1,0 +1,172 @@
+"""Training scenes that are no Earth observation: CAVE indoor spectra stretched over the Sentinel range.
+
+Cristille et al. (2024) train a second model on CAVE (Yasuma et al. 2010; 31 bands, 400 to 700 nm) to show what
+training on Earth observation is worth. Its spectra are stretched, not extrapolated, over the range of all responses,
+which means nothing physically, and that is the intention. The database may not be passed on, so it is read where
+somebody has it; elsewhere `indoor_scenes` makes a substitute that shares only its manner: compact objects of smooth
+spectra, shaded, before a dark ground.
+
+Both give what `cube.build` takes: `build(cave_scenes(root), path, target_bands=S3_NAMES)` has all 21 bands. The
+paper's ratio is 15. The grid is invented, because a cube's scenes need a place; no two scenes share one.
+"""
+
+import warnings
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import rasterio
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from scipy.interpolate import CubicSpline
+
+from satfuse.errors import ReadError
+
+CAVE_NM = np.arange(400.0, 701.0, 10)
+STRETCHED_NM = np.arange(390.0, 2321.0)  # 1 nm steps over every response of both sensors
+PIXEL_M = 20  # of the paper's guide for this branch
+CHUNK = 64  # pixels; 31 MB of stretched spectra
+SPACING_M = 120_000  # between invented places
+OBJECTS, SMALLEST_PX, LARGEST_PX = 160, 6, 120
+SMOOTH_NM = 45  # correlation length of the substitute's spectra
+
+
+def cave_scenes(root) -> dict[str, xr.Dataset]:
+    """The scenes of a CAVE folder, lazily.
+
+    Parameters
+    ----------
+    root : folder with one folder per scene, such as `balloons_ms`, that holds the bands as `balloons_ms_01.png` to
+        `..._31.png`, itself or in a folder of the same name as the archives unpack it.
+
+    Returns
+    -------
+    Scene name to Dataset: `reflectance (band, y, x)` float32, 0 to 1, in steps of 1 nm over the Sentinel range; `valid
+    (y, x)` all True; `band` 1..n, `wavelength_nm`, `fwhm_nm`, `usable (band)`; a map grid.
+
+    Raises
+    ------
+    ReadError
+        No such folder, no scene in it, or a scene that lacks bands. A damaged file is found when it is read.
+    """
+    folders = sorted({path.parent for path in Path(root).glob("**/[!.]*_ms_01.png")})
+    if not folders:
+        raise ReadError(f"{root} holds no CAVE scene: there is no file named *_ms_01.png; indoor_scenes needs none")
+    scenes = {}
+    for place, folder in enumerate(folders):
+        files = sorted(folder.glob("[!.]*_ms_[0-9][0-9].png"))
+        if len(files) != len(CAVE_NM):
+            raise ReadError(f"{folder} has {len(files)} bands; a CAVE scene has {len(CAVE_NM)}: unpack it again")
+        shape = (len(files), *_read(files[0]).shape)
+        image = da.from_delayed(dask.delayed(_read_bands)(files, shape), shape, "float32")
+        scenes[folder.name] = stretched(image, place)
+    return scenes
+
+
+def indoor_scenes(count: int, *, seed: int = 0, size: int = 510) -> dict[str, xr.Dataset]:
+    """The substitute where CAVE is absent: dead leaves of random smooth spectra; deterministic by seed.
+
+    Parameters
+    ----------
+    count : scenes.
+    size : side in pixels; CAVE's 512 is no multiple of 15.
+
+    Returns
+    -------
+    As `cave_scenes`; `indoor-00` and so on.
+    """
+    streams = np.random.default_rng(seed).spawn(count)
+    scenes = {f"indoor-{i:02d}": _indoor(rng, size) for i, rng in enumerate(streams)}
+    return {name: stretched(da.from_array(image), place) for place, (name, image) in enumerate(scenes.items())}
+
+
+def stretched(image, place: int) -> xr.Dataset:
+    """A scene whose wavelengths are pulled from 400 ... 700 to 390 ... 2320 nm by a cubic spline, clipped to 0 ... 1.
+
+    Parameters
+    ----------
+    image : (31, y, x) Dask array on `CAVE_NM`.
+    place : number of its invented place.
+    """
+    axis = STRETCHED_NM[0] + (CAVE_NM - CAVE_NM[0]) / np.ptp(CAVE_NM) * np.ptp(STRETCHED_NM)
+    spline = CubicSpline(axis, np.eye(len(axis)))(STRETCHED_NM).astype(np.float32)  # linear in the samples
+    image = image.rechunk((-1, CHUNK, CHUNK))
+    count = len(STRETCHED_NM)
+    spectra = image.map_blocks(_spline_clipped, spline, chunks=((count,), *image.chunks[1:]), dtype="float32")
+    transform = Affine(PIXEL_M, 0, 400_000, 0, -PIXEL_M, 500_000 + SPACING_M * place)
+    box, grid = GeoBox(image.shape[1:], transform, "EPSG:32631"), {"grid_mapping": "spatial_ref"}
+    return xr.Dataset(
+        {
+            "reflectance": (("band", "y", "x"), spectra, {"units": "1"} | grid),
+            "valid": (("y", "x"), np.ones(image.shape[1:], bool), grid),
+        },
+        coords={
+            **xr_coords(box),
+            "band": np.arange(1, count + 1),
+            "wavelength_nm": ("band", STRETCHED_NM, {"units": "nm"}),
+            "fwhm_nm": ("band", np.ones(count), {"units": "nm"}),
+            "usable": ("band", np.ones(count, bool)),
+        },
+    )
+
+
+def _spline_clipped(block, spline):
+    return np.tensordot(spline, block, 1).clip(0, 1)
+
+
+def _read_bands(files, shape):
+    bands = [_read(file) for file in files]
+    odd = [f"{file.name} {band.shape}" for file, band in zip(files, bands, strict=True) if band.shape != shape[1:]]
+    if odd:
+        raise ReadError(f"{files[0].parent}: bands differ in size; the first is {shape[1:]}, but {', '.join(odd)}")
+    return np.stack(bands)
+
+
+def _read(file: Path) -> np.ndarray:
+    """(y, x) float32, 0 to 1: full scale of the file's type is 1. Of a colour file the first band counts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(file) as raster:
+                image = raster.read(1)
+    except RasterioIOError as error:
+        raise ReadError(f"{file} cannot be read, it is damaged: {error}") from error
+    return image / np.float32(np.iinfo(image.dtype).max)
+
+
+def _indoor(rng, size):
+    """(31, size, size) float32: discs and boxes, large ones at the back, each of one spectrum and shaded."""
+    row, column = np.mgrid[:size, :size].astype(np.float32)
+    image = np.empty((len(CAVE_NM), size, size), np.float32)
+    image[:] = 0.1 * _smooth_spectrum(rng)[:, None, None]
+    radii = np.sort(_power_law(rng, OBJECTS))[::-1] * size / 512
+    for radius in radii:
+        y, x = ((axis - rng.uniform(0, size)) / radius for axis in (row, column))
+        turn = rng.uniform(0, np.pi)
+        u, v = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
+        if rng.random() < 0.6:  # a ball, lit from the side
+            inside = np.hypot(u, v) < 1
+            light = 0.25 + 0.75 * np.sqrt(np.clip(1 - (u - 0.3) ** 2 - v**2, 0, 1))
+        else:  # a box, in fading light
+            inside = (np.abs(u) < 1) & (np.abs(v) < rng.uniform(0.3, 1))
+            light = np.clip(0.8 + 0.2 * u, 0, 1)
+        image[:, inside] = _smooth_spectrum(rng)[:, None] * light[inside]
+    return image
+
+
+def _power_law(rng, count):
+    """Radii of density r^-3 between the smallest and the largest, the law of scale-invariant dead leaves."""
+    low, high = SMALLEST_PX**-2.0, LARGEST_PX**-2.0
+    return (low - rng.uniform(size=count) * (low - high)) ** -0.5
+
+
+def _smooth_spectrum(rng):
+    """(31,) float32 in 0 to 1: the logistic of a Gaussian process along the wavelength."""
+    distance = (CAVE_NM[:, None] - CAVE_NM) / SMOOTH_NM
+    covariance = np.exp(-0.5 * distance**2) + 1e-6 * np.eye(len(CAVE_NM))
+    level = rng.normal(-0.7, 1) + 1.2 * np.linalg.cholesky(covariance) @ rng.standard_normal(len(CAVE_NM))
+    return (1 / (1 + np.exp(-level))).astype(np.float32)
