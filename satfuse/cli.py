@@ -32,6 +32,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Verbose = Annotated[
     int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Log what is done; -vv: all of it.")
 ]
+LandCoverMap = Annotated[
+    Path | None, typer.Option("--land-cover", help="Map of class codes: any raster that GDAL reads.")
+]
+MapLegend = Annotated[
+    str, typer.Option("--legend", help="Of that map: worldcover, or a .toml with vegetation = [...] and [classes].")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say what would be done; write nothing.")]
 
 PAIR_COLUMNS = {
@@ -278,19 +284,50 @@ def fuse(
 def validate(
     item: Annotated[str, typer.Argument(help="STAC item of a product: a path or s3:// address.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")] = Path("report"),
+    land_cover: LandCoverMap = None,
+    legend: MapLegend = "worldcover",
     dry_run: DryRun = False,
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
     """Measure a product against its own inputs: table, JSON, figures, one HTML page."""
     set_up_log(verbose)
-    from satfuse import pipeline
     from satfuse.info import describe
+    from satfuse.validate.product import validate_item
 
     product = describe(item)
     if dry_run:
         return show({"would write": str(out / product.get("id", "")), "product": item}, json_out)
-    return show({"report": pipeline.validate(item, out)}, json_out)
+    return show({"report": str(validate_item(item, out, land_cover=land_cover, legend=legend))}, json_out)
+
+
+@verb("satfuse report eo/items/ID.json other/items/ID.json --out comparison")
+def report(
+    items: Annotated[list[str], typer.Argument(metavar="ITEM ...", help="STAC items of products of one place.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("comparison"),
+    also_at: Annotated[
+        float | None,
+        typer.Option("--also-at", metavar="METRES", help="Add the first product's model at larger pixels."),
+    ] = None,
+    scheduler: Scheduler = None,
+    land_cover: LandCoverMap = None,
+    legend: MapLegend = "worldcover",
+    dry_run: DryRun = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Compare products of one place, such as of two checkpoints or of two pixel sizes, with the first one."""
+    set_up_log(verbose)
+    from satfuse.info import describe
+    from satfuse.validate.comparison import compare_items
+    from satfuse.validate.other_size import fuse_larger
+
+    names = [describe(item).get("id", item) for item in items]
+    if dry_run:
+        return show({"would write": str(out), "products": names}, json_out)
+    if also_at is not None:
+        items = [*items, fuse_larger(items[0], also_at, out / f"{also_at:g}m", scheduler=scheduler)]
+    return show({"report": str(compare_items(items, out, land_cover=land_cover, legend=legend))}, json_out)
 
 
 @verb("satfuse info checkpoint")

@@ -188,25 +188,33 @@ def jaccard(a, b, valid=None) -> float:
     return float((a & b).sum() / union) if union else np.nan
 
 
+def windowed_fft(band) -> np.ndarray:
+    """2-D Fourier transform of one band (y, x), complex: mean removed, Hann window, not finite pixels at the mean."""
+    band = np.asarray(band, float)
+    good = np.isfinite(band)
+    return np.fft.fft2(np.where(good, band - _mean(band[good]), 0.0) * np.outer(*(np.hanning(n) for n in band.shape)))
+
+
+def ring_means(values):
+    """Frequencies, and the means of a (y, x) Fourier plane over rings around frequency 0."""
+    radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in values.shape), indexing="ij"))
+    count = min(values.shape) // 2
+    ring = np.rint(radius * 2 * count).astype(int)
+    keep = (ring >= 1) & (ring <= count)
+    weight = np.bincount(ring[keep], minlength=count + 1)[1:]
+    total = np.bincount(ring[keep], values[keep], minlength=count + 1)[1:]
+    return np.arange(1, count + 1) / (2 * count), total / weight
+
+
 def radial_power(band):
-    """Radially averaged power spectrum of one band (y, x): mean removed, Hann window, 2-D Fourier transform.
+    """Radially averaged power spectrum of one band (y, x), see `windowed_fft`.
 
     Returns
     -------
     frequency : (n,) cycles per pixel, 0 to 0.5 without 0.
     power : (n,) mean squared magnitude.
     """
-    band = np.asarray(band, float)
-    good = np.isfinite(band)
-    band = np.where(good, band - _mean(band[good]), 0.0) * np.outer(*(np.hanning(n) for n in band.shape))
-    magnitude = np.abs(np.fft.fft2(band)) ** 2
-    radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in band.shape), indexing="ij"))
-    count = min(band.shape) // 2
-    ring = np.rint(radius * 2 * count).astype(int)
-    keep = (ring >= 1) & (ring <= count)
-    weight = np.bincount(ring[keep], minlength=count + 1)[1:]
-    power = np.bincount(ring[keep], magnitude[keep], minlength=count + 1)[1:]
-    return np.arange(1, count + 1) / (2 * count), power / weight
+    return ring_means(np.abs(windowed_fft(band)) ** 2)
 
 
 def radial_power_ratio(band, reference, ratio) -> dict[str, float]:
@@ -217,13 +225,18 @@ def radial_power_ratio(band, reference, ratio) -> dict[str, float]:
     """
     frequency, power = radial_power(band)
     _, expected = radial_power(reference)
-    edges = {"low": (0, 0.5 / ratio), "medium": (0.5 / ratio, 0.25), "high": (0.25, 0.5)}
     # a ring at radius f holds about f cells: weigh by it to get the power of the whole range
     sums = {
-        name: [(frequency * p)[(frequency > a) & (frequency <= b)].sum() for p in (power, expected)]
-        for name, (a, b) in edges.items()
+        name: [(frequency * p)[inside].sum() for p in (power, expected)]
+        for name, inside in frequency_ranges(frequency, ratio).items()
     }
     return {name: float(p / e) if e > 0 else np.nan for name, (p, e) in sums.items()}
+
+
+def frequency_ranges(frequency, ratio) -> dict[str, np.ndarray]:
+    """Which frequencies (n,) lie in the ranges low, medium and high of `radial_power_ratio`, as (n,) bool."""
+    edges = {"low": (0, 0.5 / ratio), "medium": (0.5 / ratio, 0.25), "high": (0.25, 0.5)}
+    return {name: (frequency > a) & (frequency <= b) for name, (a, b) in edges.items()}
 
 
 def _same(image, reference):

@@ -24,7 +24,7 @@ from satfuse.simulate import archive as archive_module
 
 pytestmark = pytest.mark.torch
 
-VERBS = ("demo", "simulate", "search", "pairs", "cube", "train", "fuse", "validate", "info")
+VERBS = ("demo", "simulate", "search", "pairs", "cube", "train", "fuse", "validate", "report", "info")
 DAYS = ("--start", DAY, "--end", CLOUDY_DAY)
 TRAIN = "[train]\nepochs = 1\nthreads = 1\ntensorboard = false\n[train.batches]\npatch = 60\nsize = 4\n"
 
@@ -216,6 +216,26 @@ def test_validate(product, tmp_path):
     assert ended.json["report"] == planned.json["would write"]
     report = tmp_path / ended.json["report"]
     assert {"metrics.json", "index.html", "quicklook.png"} <= tree(report)
+
+
+def test_report(product, scheduler, tmp_path):
+    """One product and the same weights at 30 m, in one command."""
+    item = product[1]["products"][0]
+    planned = command("report", item, "--also-at", 30, "--out", "comparison", "--dry-run", "--json")
+    assert planned.json["would write"] == "comparison" and not (tmp_path / "comparison").exists()
+    line = ("report", item, "--also-at", 30, "--scheduler", scheduler, "--out", "comparison", "--json")
+    assert command(*line).json == {"report": "comparison"}
+    found = json.loads((tmp_path / "comparison/metrics.json").read_text())
+    assert [(p["letter"], p["pixel_m"], p["ratio"]) for p in found["products"]] == [("A", 10, 30), ("B", 30, 10)]
+    first, second = (p["model_sha256"] for p in found["products"])
+    assert first == second != ""
+    (pair,) = found["pairs"]
+    assert (pair["kind"], pair["factor"], pair["large"], pair["small"]) == ("two pixel sizes", 3, "B", "A")
+    assert 0 < pair["rmse"] < 0.05 and pair["guide_rmse"] < 1e-6
+    alone = command("report", item)
+    assert alone.code == 1 and "for one: satfuse validate" in alone.err
+    odd = command("report", item, "--also-at", 25)
+    assert odd.code == 1 and "25 m do not nest" in odd.err
 
 
 @pytest.mark.parametrize(

@@ -1,81 +1,46 @@
 """Figures of a report and the quicklook. North is up, axes are kilometres of the product's projection."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-import odc.geo.xr  # noqa: F401  registers the .odc accessor
-import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter
 
 from satfuse import metrics
 from satfuse.sensors.bands import wavelengths_nm
 from satfuse.validate.checks import GUIDE_NIR, GUIDE_RED, SHARPNESS_PAIR
+from satfuse.validate.fourier import radial_coherence
+from satfuse.validate.look import (
+    COLOURS,
+    FALSE_NM,
+    RGB_NM,
+    TITLES,
+    Look,
+    nearest_bands,
+    position_km,
+    show,
+    stretch,
+    to_rgb,
+)  # fmt: skip
 from satfuse.validate.spectra import Spectrum
 from satfuse.validate.views import Views
 
-COLOURS = {"guide": "#1f6fb4", "coarse": "#e08214", "fused": "#b2182b", "bicubic": "#8c8c8c", "regression": "#4d9221"}
-TITLES = {
-    "guide": "Sentinel-2",
-    "coarse": "Sentinel-3",
-    "fused": "fused",
-    "bicubic": "bicubic S3",
-    "regression": "S2 mixed",
-}
-RGB_NM = (665, 560, 490)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a quicklook shows: guide and fused (band, y, x) at the fine pixels `rows`, `columns`; coarse whole.
-
-    `extent_km` is (left, right, bottom, top) of the whole field, `up` is True where the first row is the northernmost,
-    `pixel_m` the size of a fine pixel in metres.
-    """
-
-    bands: tuple[str, ...]
-    guide_bands: tuple[str, ...]
-    guide: np.ndarray
-    coarse: np.ndarray
-    fused: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    ratio: int
-    extent_km: tuple[float, float, float, float]
-    up: bool
-    crs: str
-    pixel_m: float
-
-
-def look_of(views: Views, scene: xr.Dataset) -> Look:
-    """The Look of views that have been read already."""
-    return Look(
-        bands=views.bands,
-        guide_bands=views.guide_bands,
-        guide=views.guide.sample,
-        coarse=views.coarse,
-        fused=views.images["fused"].sample,
-        rows=views.rows,
-        columns=views.columns,
-        ratio=views.ratio,
-        **_geography(scene),
-    )
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of frequency
 
 
 def quicklook(look: Look) -> Figure:
     """Three composites at 665, 560 and 490 nm under one stretch, and the spectra of three marked pixels."""
     images = {"guide": look.guide, "coarse": look.coarse, "fused": look.fused}
     names = {"guide": look.guide_bands, "coarse": look.bands, "fused": look.bands}
-    composites = {key: image[_nearest_bands(names[key], RGB_NM)] for key, image in images.items()}
-    low, high = _stretch(composites["guide"], composites["coarse"])
+    composites = {key: image[nearest_bands(names[key], RGB_NM)] for key, image in images.items()}
+    low, high = stretch(composites["guide"], composites["coarse"])
     figure = Figure(figsize=(14, 8.6), layout="constrained")
     axes = figure.subplots(2, 3, height_ratios=(1.6, 1), sharey="row")
     pixels = _pick_pixels(look)
     for axis, (key, composite) in zip(axes[0], composites.items(), strict=True):
         pixel_m = look.pixel_m * (look.ratio if key == "coarse" else 1)
-        _show(axis, _to_rgb(composite, low, high), look, f"{TITLES[key]}, {pixel_m:g} m")
+        show(axis, to_rgb(composite, low, high), look, f"{TITLES[key]}, {pixel_m:g} m")
         for number, (i, j) in enumerate(pixels, 1):
-            x, y = _position_km(look, i, j)
+            x, y = position_km(look, i, j)
             axis.plot(x, y, "o", markersize=12, markerfacecolor="white", markeredgecolor="black")
             axis.annotate(str(number), (x, y), ha="center", va="center", fontsize=8)
     axes[0, 0].set_ylabel(f"northing, km ({look.crs})")
@@ -92,6 +57,24 @@ def quicklook(look: Look) -> Figure:
         axis.grid(alpha=0.3)
     axes[1, 0].set_ylabel("reflectance")
     axes[1, 0].legend(frameon=False)
+    return figure
+
+
+def composites(look: Look) -> Figure:
+    """Guide, coarse input and product in true colour (665, 560, 490 nm) and in false colour (865, 665, 560 nm)."""
+    images = {"guide": look.guide, "coarse": look.coarse, "fused": look.fused}
+    names = {"guide": look.guide_bands, "coarse": look.bands, "fused": look.bands}
+    figure = Figure(figsize=look.panels(3, 2), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    for row, wanted_nm in zip(axes, (RGB_NM, FALSE_NM), strict=True):
+        chosen = {key: image[nearest_bands(names[key], wanted_nm)] for key, image in images.items()}
+        low, high = stretch(chosen["guide"], chosen["coarse"])
+        for axis, (key, composite) in zip(row, chosen.items(), strict=True):
+            show(axis, to_rgb(composite, low, high), look, TITLES[key])
+        row[0].set_ylabel(f"{', '.join(map(str, wanted_nm))} nm\nnorthing, km ({look.crs})")
+    for above, below in axes.T:
+        above.set_xlabel("")
+        below.set_title("")
     return figure
 
 
@@ -137,7 +120,7 @@ def ndvi(maps: dict[str, np.ndarray], agreement: dict, look: Look) -> Figure:
     figure = Figure(figsize=(14, 5), layout="constrained")
     axes = figure.subplots(1, 3)
     for axis, key in zip(axes, ("guide", "fused"), strict=False):
-        mesh = _show(axis, maps[key], look, f"NDVI, {TITLES[key]}", cmap="RdYlGn", vmin=-0.2, vmax=0.9)
+        mesh = show(axis, maps[key], look, f"NDVI, {TITLES[key]}", cmap="RdYlGn", vmin=-0.2, vmax=0.9)
     figure.colorbar(mesh, ax=axes[:2], shrink=0.8, label="NDVI")
     axes[0].set_ylabel(f"northing, km ({look.crs})")
     for key, row in agreement.items():
@@ -152,88 +135,53 @@ def ndvi(maps: dict[str, np.ndarray], agreement: dict, look: Look) -> Figure:
 
 
 def power(views: Views) -> Figure:
-    """Radial power spectra at 665 nm in the window: the guide, the product and the yardsticks."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axis = figure.subplots()
+    """Fourier spectra at 665 nm in the window: the guide, the product and the yardsticks."""
     band, guide_band = SHARPNESS_PAIR
-    axis.loglog(
-        *metrics.radial_power(views.guide.window[views.guide_bands.index(guide_band)]),
-        color=COLOURS["guide"],
-        label=f"{TITLES['guide']} {guide_band}",
-    )
-    for key, view in views.images.items():
-        line = metrics.radial_power(view.window[views.bands.index(band)])
-        axis.loglog(*line, color=COLOURS[key], label=f"{TITLES[key]} {band}", lw=1.2)
-    axis.axvline(0.5 / views.ratio, color="black", ls=":", lw=1)
-    axis.annotate(
-        " coarse Nyquist", (0.5 / views.ratio, 0.03), xycoords=("data", "axes fraction"), fontsize=8, va="bottom"
-    )
-    axis.set(xlabel="cycles per fine pixel", ylabel="power", title="radially averaged power at 665 nm")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(frameon=False)
+    guide = views.guide.window[views.guide_bands.index(guide_band)]
+    bands = [(f"{TITLES['guide']} {guide_band}", COLOURS["guide"], guide)]
+    index = views.bands.index(band)
+    bands += [(f"{TITLES[key]} {band}", COLOURS[key], view.window[index]) for key, view in views.images.items()]
+    return fourier(bands, views.ratio)
+
+
+def fourier(bands: list[tuple[str, str, np.ndarray]], ratio: int) -> Figure:
+    """Fourier spectra of bands of one size: 2-D power above; below it radially averaged, and the coherence.
+
+    Parameters
+    ----------
+    bands : (title, colour, (y, x) reflectance); coherence is that with the first one.
+    ratio : fine pixels per coarse pixel, for the mark at the coarse Nyquist frequency.
+    """
+    figure = Figure(figsize=(14, 8.6), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    planes = [np.log10(np.fft.fftshift(np.abs(metrics.windowed_fft(b)) ** 2) + 1e-12) for _, _, b in bands]
+    low, high = np.percentile(planes[0], (2, 99.98))
+    nyquist = 0.5 / ratio
+    axes = above.subplots(1, len(bands), sharey=True, squeeze=False)[0]
+    for axis, plane, (title, _, _) in zip(axes, planes, bands, strict=True):
+        mesh = axis.imshow(plane, cmap="magma", vmin=low, vmax=high, extent=(-0.5, 0.5, -0.5, 0.5), origin="lower")
+        axis.add_patch(Rectangle((-nyquist, -nyquist), 2 * nyquist, 2 * nyquist, fill=False, ec="white", lw=0.8))
+        axis.set(title=title, xlabel="cycles per fine pixel, x")
+    axes[0].set_ylabel("cycles per fine pixel, y")
+    above.colorbar(mesh, ax=axes, shrink=0.85, label="log10 of power")
+    left, right = below.subplots(1, 2)
+    for title, colour, band in bands:
+        left.loglog(*metrics.radial_power(band), color=colour, label=title, lw=1.3)
+        if band is not bands[0][2]:
+            right.semilogx(*radial_coherence(band, bands[0][2]), color=colour, label=title, lw=1.3)
+    expected = metrics.radial_power(bands[0][2])[1]
+    left.set(ylabel="power", title="radially averaged power", ylim=(expected.min() / 30, expected.max() * 3))
+    right.set(ylabel="coherence", title=f"coherence with {bands[0][0]}", ylim=(0, 1.02))
+    for axis in (left, right):
+        axis.axvline(nyquist, color="black", ls=":", lw=1)
+        axis.annotate(" coarse Nyquist", (nyquist, 0.03), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
+        axis.set_xlabel("cycles per fine pixel")
+        axis.set_xticks([f for f in TICKS if f >= 0.8 / min(bands[0][2].shape)], minor=False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(frameon=False)
     return figure
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG; the folder is made if absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def _coarse(scene, names):
-    coarse = scene["coarse"].where(scene["coarse_valid"]).sel(coarse_band=list(names))
-    return coarse.transpose("coarse_band", "y_coarse", "x_coarse").values
-
-
-def _geography(scene):
-    y, x = scene["y"].values, scene["x"].values
-    half = abs(x[1] - x[0]) / 2
-    extent = np.array([x.min() - half, x.max() + half, y.min() - half, y.max() + half]) / 1000
-    crs = scene.odc.crs
-    name = f"EPSG:{crs.epsg}" if crs and crs.epsg else "local projection"
-    return {"extent_km": tuple(extent), "up": bool(y[0] > y[-1]), "crs": name, "pixel_m": 2 * half}
-
-
-def _position_km(look, i, j):
-    """Map position of sample pixel (i, j)."""
-    left, right, bottom, top = look.extent_km
-    height, width = (n * look.ratio for n in look.coarse.shape[1:])
-    x = left + (look.columns[j] + 0.5) / width * (right - left)
-    share = (look.rows[i] + 0.5) / height
-    return x, top - share * (top - bottom) if look.up else bottom + share * (top - bottom)
-
-
-def _show(axis, image, look, title, **style):
-    mesh = axis.imshow(
-        image, extent=look.extent_km, origin="upper" if look.up else "lower", interpolation="nearest", **style
-    )
-    axis.set(title=title, xlabel="easting, km")
-    axis.ticklabel_format(useOffset=False)
-    return mesh
-
-
-def _nearest_bands(names, wanted_nm):
-    centres = np.array(wavelengths_nm(names))
-    return [int(np.abs(centres - nm).argmin()) for nm in wanted_nm]
-
-
-def _stretch(*composites):
-    """Limits that all panels share: 1 and 99 % of the values of the first composite that has any."""
-    for composite in composites:
-        values = composite[np.isfinite(composite)]
-        if values.size:
-            low, high = np.percentile(values, (1, 99))
-            return low, max(high, low + 1e-3)
-    return 0.0, 1.0
-
-
-def _to_rgb(composite, low, high):
-    """(y, x, 4) in 0 to 1, transparent where invalid."""
-    valid = np.isfinite(composite).all(axis=0)
-    rgb = np.clip((np.where(valid, composite, low) - low) / (high - low), 0, 1)
-    return np.moveaxis(np.concatenate([rgb, valid[None]]), 0, -1)
 
 
 def _plot(axis, names, values, key, style):

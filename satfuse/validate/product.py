@@ -14,12 +14,15 @@ from satfuse.infer.plan import Plan, plan_path
 from satfuse.product.publish import group_path
 from satfuse.product.store import Store
 from satfuse.readers import sentinel2
+from satfuse.validate.land_cover import load_legend, read_land_cover
 from satfuse.validate.report import validate_product
 
 IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once
 
 
-def validate_item(item: str, out, *, truth: xr.DataArray | None = None) -> Path:
+def validate_item(
+    item: str, out, *, truth: xr.DataArray | None = None, land_cover=None, legend: str = "worldcover"
+) -> Path:
     """Measure a product against the very inputs that it was made from.
 
     Parameters
@@ -27,6 +30,8 @@ def validate_item(item: str, out, *, truth: xr.DataArray | None = None) -> Path:
     item : address of the product's STAC item, `<store>/items/<id>.json`.
     out : folder; the report goes into a folder named like the product.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
+    land_cover : path of a land-cover map, see `satfuse.validate.land_cover.read_land_cover`.
+    legend : of the map, see `satfuse.validate.land_cover.load_legend`.
 
     Returns
     -------
@@ -37,15 +42,23 @@ def validate_item(item: str, out, *, truth: xr.DataArray | None = None) -> Path:
     ProductError
         The address is not that of a product's item.
     ReadError
-        An input is no longer where it was.
+        An input is no longer where it was, or the map cannot be read.
+    ConfigError, GridError
+        The legend does not fit the map; the map does not touch the product.
     """
-    fused, scene = open_run(item)
-    if scene["guide"].nbytes <= IN_MEMORY_BYTES:  # else every band that is looked at decodes all files anew
-        scene = scene.load()
+    wanted = load_legend(legend) if land_cover is not None else None
+    fused, scene = load_run(item)
+    cover = read_land_cover(land_cover, scene, wanted) if wanted else None
     folder = Path(out) / fused.attrs["id"]
-    run = fused.attrs["satfuse"]["run"]
-    validate_product(fused, scene, folder, truth=truth, tile_edges=scene.attrs["tile_edges"], run=run)
+    run, edges = fused.attrs["satfuse"]["run"], scene.attrs["tile_edges"]
+    validate_product(fused, scene, folder, truth=truth, land_cover=cover, tile_edges=edges, run=run)
     return folder
+
+
+def load_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """`open_run` with the scene in memory where its guide is small: else every band decodes all files anew."""
+    fused, scene = open_run(item)
+    return fused, scene.load() if scene["guide"].nbytes <= IN_MEMORY_BYTES else scene
 
 
 def reported(item: str, out) -> Path | None:
@@ -72,21 +85,32 @@ def open_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
     fused : Dataset with `reflectance (time, band, y, x)` and `quality (time, y, x)`.
     scene : see `satfuse.scene.make_scene`; `attrs["tile_edges"]` are those of the run.
     """
+    store, plan = _store_and_plan(item)
+    group = store.zarr(group_path(plan.product_id, plan.run))
+    fused = xr.open_zarr(group, consolidated=False, decode_coords="all")
+    return fused.assign_attrs(id=plan.product_id), _scene(store, plan)
+
+
+def run_plan(item: str) -> Plan:
+    """The plan of the run that made a product; see `open_run`."""
+    return _store_and_plan(item)[1]
+
+
+def _store_and_plan(item):
     root, separator, name = str(item).rpartition("/items/")
     if not separator or not name.endswith(".json"):
         raise ProductError(f"{item} is not the item of a product; give <store>/items/<id>.json")
     store = Store(root)
     record = json.loads(store.read(f"items/{name}"))
-    product_id, run = record["id"], record["properties"]["satfuse:run"]
-    fused = xr.open_zarr(store.zarr(group_path(product_id, run)), consolidated=False, decode_coords="all")
-    plan = Plan.from_json(store.read(f"{plan_path(product_id, run)}/plan.json"))
-    return fused.assign_attrs(id=product_id), _scene(store, plan)
+    path = plan_path(record["id"], record["properties"]["satfuse:run"])
+    return store, Plan.from_json(store.read(f"{path}/plan.json"))
 
 
 def _scene(store: Store, plan: Plan) -> xr.Dataset:
     """Guide lazy from its source, coarse as it was registered for the run."""
     with np.load(io.BytesIO(store.read(f"{plan_path(plan.product_id, plan.run)}/scene.npz"))) as kept:
-        coarse, valid, quality = (kept[k] for k in ("coarse", "coarse_valid", "coarse_quality"))
+        coarse, valid, quality, absent = (kept[k] for k in ("coarse", "coarse_valid", "coarse_quality", "absent"))
+    coarse[absent] = np.nan
     layout, ratio = plan.layout, plan.cut.ratio
     if "scene" in plan.source:
         guide = xr.open_zarr(plan.source["scene"], consolidated=False, decode_coords="all")

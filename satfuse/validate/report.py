@@ -8,6 +8,10 @@ from pathlib import Path
 import xarray as xr
 
 from satfuse.validate import checks, figures, page
+from satfuse.validate.land_cover import LandCover, class_agreement, class_spectra, vegetation_agreement
+from satfuse.validate.land_cover_figures import class_figure, vegetation_figure
+from satfuse.validate.look import look_of, save
+from satfuse.validate.markup import html, markdown
 from satfuse.validate.spectra import mean_spectra, spectra_agreement
 from satfuse.validate.views import Views, make_views, single_time
 
@@ -20,6 +24,7 @@ def validate_product(
     out_dir: str | Path,
     *,
     truth: xr.DataArray | None = None,
+    land_cover: LandCover | None = None,
     tile_edges: tuple = ((), ()),
     run: str | None = None,
 ) -> dict:
@@ -31,6 +36,7 @@ def validate_product(
     scene : the Dataset of `satfuse.scene.make_scene` on the same grid.
     out_dir : folder for metrics.json, metrics.md, *.png and index.html; made if absent.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
+    land_cover : classes on the product's grid, see `satfuse.validate.land_cover.read_land_cover`.
     tile_edges : (y, x) indices of the first fine pixel after each tile edge.
     run : key of the product's run, kept in the report.
 
@@ -43,15 +49,29 @@ def validate_product(
     ProductError, BandError, GridError
         See `satfuse.validate.views.make_views`.
     """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     views = make_views(fused, scene)
-    spectra = mean_spectra(views)
-    maps = checks.ndvi_maps(views)
     reflectance = single_time(fused)["reflectance"].transpose("band", "y", "x")
     result = {
-        "title": str(fused.attrs.get("id") or fused.attrs.get("title") or "fused product"),
+        "title": title_of(fused),
         "run": run,
+        **measure(views, land_cover),
+        "seam": {
+            "fused": checks.seam_statistic(reflectance, *tile_edges),
+            "guide": checks.seam_statistic(scene["guide"].transpose("guide_band", "y", "x"), *tile_edges),
+        },
+        "truth": checks.truth_scores(views, truth) if truth is not None else {},
+    }
+    result = finite(result)
+    out_dir = Path(out_dir)
+    drawn = _draw(views, look_of(views, scene), result, land_cover, out_dir)
+    write(result, page.READING, page.blocks(result, drawn), out_dir)
+    return result
+
+
+def measure(views: Views, land_cover: LandCover | None = None) -> dict:
+    """All scores that follow from a product's views, by section; those without the needed bands or map are {}."""
+    maps = checks.ndvi_maps(views)
+    return {
         "bands": list(views.bands),
         "ratio": views.ratio,
         "psf_sigma": views.psf_sigma,
@@ -59,44 +79,53 @@ def validate_product(
         "coarse_consistency": checks.coarse_consistency(views),
         "guide_consistency": checks.guide_consistency(views),
         "panchromatic_ssim": checks.panchromatic(views),
-        "spectra": spectra_agreement(spectra),
+        "spectra": spectra_agreement(mean_spectra(views)),
         "ndvi": checks.ndvi_agreement(maps) if maps else {},
         "sharpness": checks.sharpness(views),
-        "seam": {
-            "fused": checks.seam_statistic(reflectance, *tile_edges),
-            "guide": checks.seam_statistic(scene["guide"].transpose("guide_band", "y", "x"), *tile_edges),
-        },
-        "truth": checks.truth_scores(views, truth) if truth is not None else {},
+        "vegetation": vegetation_agreement(views, maps, land_cover) if maps and land_cover else {},
+        "classes": class_agreement(views, land_cover) if land_cover else {},
     }
-    result = _finite(result)
-    drawn = _draw(views, scene, spectra, maps, result, out_dir)
+
+
+def title_of(fused: xr.Dataset) -> str:
+    """What a product is called in its report."""
+    return str(fused.attrs.get("id") or fused.attrs.get("title") or "fused product")
+
+
+def write(result: dict, introduction: str, blocks: list, out_dir: Path) -> None:
+    """Write metrics.json, metrics.md and index.html of a report; pictures are in the blocks already."""
+    out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
-    (out_dir / "metrics.md").write_text(page.markdown(result))
-    (out_dir / "index.html").write_text(page.page(result, drawn), encoding="utf-8")
+    (out_dir / "metrics.md").write_text(markdown(result["title"], introduction, blocks))
+    (out_dir / "index.html").write_text(html(result["title"], introduction, blocks), encoding="utf-8")
     log.info("report in %s", out_dir)
-    return result
 
 
-def _draw(views: Views, scene, spectra, maps, result, out_dir) -> dict[str, Path]:
-    look = figures.look_of(views, scene)
+def _draw(views, look, result, land_cover, out_dir) -> dict[str, Path]:
     drawn = {
         "quicklook": figures.quicklook(look),
+        "composites": figures.composites(look),
         "consistency": figures.consistency_bars(result["coarse_consistency"], result["guide_consistency"]),
-        "spectra": figures.spectra(spectra),
+        "spectra": figures.spectra(mean_spectra(views)),
     }
     if result["ndvi"]:
-        drawn["ndvi"] = figures.ndvi(maps, result["ndvi"], look)
+        drawn["ndvi"] = figures.ndvi(checks.ndvi_maps(views), result["ndvi"], look)
     if result["sharpness"]:
         drawn["power"] = figures.power(views)
-    return {name: figures.save(figure, out_dir / f"{name}.png") for name, figure in drawn.items()}
+    if result["vegetation"]:
+        fused = checks.ndvi_maps(views)["fused"]
+        drawn["vegetation"] = vegetation_figure(fused, result["vegetation"], land_cover, look)
+    if result["classes"]:
+        drawn["classes"] = class_figure(class_spectra(views, land_cover))
+    return {name: save(figure, out_dir / f"{name}.png") for name, figure in drawn.items()}
 
 
-def _finite(value):
+def finite(value):
     """Plain Python values, with None for numbers that are not finite: what JSON can hold."""
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, str | int | None):
         return value
     return float(value) if math.isfinite(value) else None

@@ -22,9 +22,9 @@ class Spectrum:
 def mean_spectra(views: Views) -> dict[str, Spectrum]:
     """Spectra over the valid pixels of "guide" and "fused" (sampled) and of "coarse"."""
     return {
-        "guide": _spectrum(views.guide_bands, views.guide.sample),
-        "coarse": _spectrum(views.bands, views.coarse),
-        "fused": _spectrum(views.bands, views.images["fused"].sample),
+        "guide": spectrum(views.guide_bands, views.guide.sample),
+        "coarse": spectrum(views.bands, views.coarse),
+        "fused": spectrum(views.bands, views.images["fused"].sample),
     }
 
 
@@ -49,7 +49,8 @@ def spectra_agreement(spectra: dict[str, Spectrum]) -> dict:
     }
 
 
-def _spectrum(names, image):
+def spectrum(names, image) -> Spectrum:
+    """Spectrum of the pixels of (band, ...) that are finite in all bands; NaN without any."""
     pixels = image[:, np.isfinite(image).all(0)].astype(float)
     mean, std = (f(axis=1) if pixels.size else np.full(len(names), np.nan) for f in (pixels.mean, pixels.std))
     return Spectrum(bands=tuple(names), wavelength_nm=np.array(wavelengths_nm(names)), mean=mean, std=std)

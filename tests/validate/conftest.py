@@ -1,34 +1,13 @@
-"""A synthetic field with known truth, in the shapes of scenes and products."""
+"""The synthetic field in the shapes of scenes and products."""
 
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
+from validate_field import HEIGHT, RATIO, WIDTH, abundances, fine_coordinates, materials
 
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES, wavelengths_nm
 from satfuse.sensors.degradation import degrade
-
-RATIO = 10
-HEIGHT, WIDTH = 240, 300
-
-
-def materials(wavelength_nm):
-    """(material, band): vegetation, soil and water as smooth curves."""
-    l = np.asarray(wavelength_nm, float)
-    vegetation = 0.04 + 0.42 / (1 + np.exp(-(l - 715) / 12)) * np.exp(-((np.maximum(l - 900, 0) / 900) ** 2))
-    soil = 0.08 + 0.25 * (1 - np.exp(-(l - 350) / 600))
-    water = 0.06 * np.exp(-(l - 400) / 180)
-    return np.stack([vegetation, soil, water])
-
-
-def abundances(height, width, seed=0):
-    """(material, y, x): a wavy shore in the south west, square fields, texture. Not symmetric in any way."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    fields = np.kron(rng.random((height // 12 + 1, width // 12 + 1)), np.ones((12, 12)))[:height, :width]
-    green = np.clip(fields + 0.08 * rng.standard_normal((height, width)), 0, 1)
-    wet = (y - 0.75 * height + 10 * np.sin(x / 17) > 0) & (x < 0.6 * width)
-    return np.stack([np.where(wet, 0, green), np.where(wet, 0, 1 - green), wet.astype(float)])
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +55,3 @@ def product(image):
     dataset = image.rename("reflectance").expand_dims(time=[np.datetime64("2024-06-12T09:52:31", "ns")]).to_dataset()
     dataset["quality"] = (("time", "y", "x"), np.zeros((1, image.sizes["y"], image.sizes["x"]), np.uint16))
     return dataset.rio.write_crs("EPSG:32635")
-
-
-def fine_coordinates():
-    return {
-        "y": 6480000 - 30.0 * (np.arange(HEIGHT) + 0.5),
-        "x": 450000 + 30.0 * (np.arange(WIDTH) + 0.5),
-    }

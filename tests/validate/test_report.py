@@ -7,7 +7,8 @@ import pytest
 from skimage.io import imread
 
 from satfuse.validate import validate_product
-from satfuse.validate.figures import look_of, quicklook
+from satfuse.validate.figures import quicklook
+from satfuse.validate.look import look_of
 from satfuse.validate.views import make_views
 
 
@@ -38,7 +39,7 @@ def test_page_is_self_contained_and_escaped(report):
 
     Parser().feed(html)
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
-    assert len(sources) == 5 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 6 and all(s.startswith("data:image/png;base64,") for s in sources)
     assert not {"script", "link", "b"} & {tag for tag, _ in tags}
     assert not re.search(r"https?://", html)
     assert "&lt;b&gt;field &amp; date&lt;/b&gt;" in html
@@ -57,7 +58,7 @@ def test_tables_name_every_band_and_yardstick(report):
 
 def test_figures_are_pictures(report):
     folder, _ = report
-    for name in ("quicklook", "consistency", "spectra", "ndvi", "power"):
+    for name in ("quicklook", "composites", "consistency", "spectra", "ndvi", "power"):
         image = imread(folder / f"{name}.png")
         assert image.shape[0] > 300 and image[..., :3].std() > 5
 

@@ -1,0 +1,68 @@
+"""Make a product once more with larger pixels: the same weights, the same coarse image, the guide averaged."""
+
+from functools import reduce
+from itertools import product
+from operator import or_
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import zoom_out
+from odc.geo.xr import xr_coords
+
+from satfuse.errors import GridError
+from satfuse.infer import fuse_field, write_scene
+from satfuse.validate.product import load_run, run_plan
+
+
+def fuse_larger(item: str, pixel_m: float, folder: Path, *, scheduler: str | None = None) -> str:
+    """Fuse the scene of a product with its own model at a larger pixel size.
+
+    Parameters
+    ----------
+    item : address of the product's STAC item.
+    pixel_m : wanted pixel size in metres: a multiple of the product's that divides the coarse pixel.
+    folder : for the scene and the store of the new product.
+    scheduler : see `satfuse.infer.fuse_field`.
+
+    Returns
+    -------
+    Address of the new product's item; the product is the same run if it is there already.
+
+    Raises
+    ------
+    GridError
+        Pixels that do not nest.
+    CheckpointError
+        The model allows only the ratio that it was made for.
+    """
+    _, scene = load_run(item)
+    ratio = scene.sizes["y"] // scene.sizes["y_coarse"]
+    here_m = abs(scene.odc.geobox.resolution.x)
+    factor = round(pixel_m / here_m)
+    if factor < 2 or not np.isclose(factor * here_m, pixel_m) or ratio % factor or ratio == factor:
+        allowed = ", ".join(f"{here_m * k:g}" for k in range(2, ratio) if ratio % k == 0)
+        raise GridError(f"{pixel_m:g} m do not nest between {here_m:g} m and the coarse pixel; allowed: {allowed}")
+    plan = run_plan(item)
+    larger = average_guide(scene, factor)
+    path = write_scene(larger, Path(folder) / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time)
+    return fuse_field(path, plan.model, Path(folder) / "store", ratio=ratio // factor, scheduler=scheduler)
+
+
+def average_guide(scene: xr.Dataset, factor: int) -> xr.Dataset:
+    """A scene with its guide averaged over blocks of `factor` x `factor` pixels; one that is not whole is not valid."""
+    guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x").data
+    quality = scene["guide_quality"].data
+    corners = [(slice(i, None, factor), slice(j, None, factor)) for i, j in product(range(factor), repeat=2)]
+    mean = sum(guide[:, rows, columns] for rows, columns in corners) / factor**2
+    flags = reduce(or_, (quality[rows, columns] for rows, columns in corners))
+    attrs = {"grid_mapping": "spatial_ref"}
+    layers = {
+        "guide": (("guide_band", "y", "x"), mean.astype("float32"), attrs),
+        "guide_valid": (("y", "x"), np.isfinite(mean).all(0), attrs),
+        "guide_quality": (("y", "x"), flags, attrs),
+    }
+    kept = scene[["coarse", "coarse_valid", "coarse_quality"]].drop_vars(["y", "x", "spatial_ref"], errors="ignore")
+    larger = kept.assign(layers).assign_coords(guide_band=scene["guide_band"].values)
+    attrs = {key: value for key, value in scene.attrs.items() if key != "tile_edges"}
+    return larger.assign_coords(xr_coords(zoom_out(scene.odc.geobox, factor))).assign_attrs(attrs)
