@@ -9,12 +9,15 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.parse import urlsplit
 
 import pystac
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 
 from satfuse.catalog.credentials import profile_file, s3_keys, sas_token, user_and_password
 from satfuse.catalog.download import download
@@ -70,6 +73,9 @@ def gdal_env(spec: CatalogSpec, sensor: str = "sentinel2") -> dict[str, str]:
     Ask for it in the process that reads, and neither store nor log it. S3 keys are not in it: GDAL takes them from the
     environment or the AWS profile. Open hrefs of this catalogue only inside it, since a password would travel along.
 
+    GDAL follows a redirect wherever the service sends it, and has no option against that. The password does not go to
+    another host, and files of this machine are out of reach; `fetch` and `check_remote` check every redirect.
+
     Raises
     ------
     AccessError
@@ -93,6 +99,7 @@ def gdal_env(spec: CatalogSpec, sensor: str = "sentinel2") -> dict[str, str]:
             "AZURE_STORAGE_ACCOUNT": container.split("/")[0],
             "AZURE_STORAGE_SAS_TOKEN": sas_token(spec, container),
             "AZURE_NO_SIGN_REQUEST": "NO",
+            **({"CPL_AZURE_ENDPOINT": spec.endpoint} if spec.endpoint else {}),
         }
     return env
 
@@ -131,6 +138,8 @@ def fetch(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> Path:
 def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> None:
     """Ask for the first bytes of an asset that GDAL could not read, since GDAL does not tell a refusal from damage.
 
+    GDAL is made to forget the asset, so that the next try reads it with renewed keys or a new token.
+
     Raises
     ------
     AccessError
@@ -141,12 +150,19 @@ def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) ->
     href = _checked_href(spec, item, sensor, key)
     if not urlsplit(href).scheme:
         return
+    _make_gdal_forget(gdal_href(spec, item, sensor, key), gdal_env(spec, sensor))
     what, head = f"{item.id}: asset {key}", _Head()
     try:
         download(spec, href, head, what=what, container=_container(spec, sensor) if spec.auth == "sas" else "")
     except _Enough:
         log.debug("%s answers", what)
     _check_head(head.getvalue()[:_HEAD], what, Path(urlsplit(href).path))
+
+
+def _make_gdal_forget(name, env):
+    """GDAL keeps a refusal as long as the process lives; an open of which it may keep nothing drops that too."""
+    with suppress(RasterioError, CPLE_BaseError), rasterio.Env(**env, CPL_VSIL_CURL_NON_CACHED=name):
+        rasterio.open(name).close()
 
 
 class _Enough(Exception):

@@ -215,7 +215,7 @@ def _item(item_id, collection_id, ring, properties, assets, sensor):
         "bbox": [min(lon), min(lat), max(lon), max(lat)],
         "properties": properties,
         "assets": assets,
-        "links": [],
+        "links": [{"rel": "collection", "href": f"../collections/{collection_id}.json", "type": "application/json"}],
     }
 
 

@@ -4,7 +4,9 @@ from datetime import datetime, timedelta
 
 from satfuse.catalog.specs import load_catalog
 
-CDSE, DLR, EARTH, PLANETARY = (load_catalog(n) for n in ("cdse", "dlr", "earth-search", "planetary-computer"))
+CDSE, DLR, EARTH, EARTH_C1, PLANETARY = (
+    load_catalog(n) for n in ("cdse", "dlr", "earth-search", "earth-search-c1", "planetary-computer")
+)
 
 
 def feature(item_id, collection, bbox, properties, assets, version="1.0.0") -> dict:
@@ -99,6 +101,35 @@ def earth_s2(tile="35VLF", sequence=1, baseline="05.10", *, time="2024-06-01T09:
         },
         {k: f"https://{EARTH.hosts[0]}/cogs/{name}/{k}.tif" for k in EARTH.assets["sentinel2"].values()},
     )
+
+
+def earth_c1_s2(tile="35VLF", baseline="05.11", *, time="2024-06-01T09:36:44.564Z", made="T140000", cloud=3.5):
+    """Sentinel-2 Collection 1 at earth-search: no sequence; the id holds the start of the datastrip."""
+    name, compact = f"S2A_T{tile}_20240601T093541_L2A", baseline.replace(".", "")
+    folder = f"https://{EARTH_C1.hosts[0]}/sentinel-2-c1-l2a/{tile[:2]}/{tile[2]}/{tile[3:]}/2024/6/{name}"
+    bands = {v: f"{k}.tif" for k, v in EARTH_C1.assets["sentinel2"].items() if not k.endswith("_metadata")}
+    files = {**bands, "granule_metadata": "metadata.xml", "product_metadata": "product_metadata.xml"}
+    item = feature(
+        name,
+        "sentinel-2-c1-l2a",
+        (26.0, 58.0, 27.5, 59.0),
+        {
+            "datetime": time,
+            "platform": "sentinel-2a",
+            "grid:code": f"MGRS-{tile}",
+            "eo:cloud_cover": cloud,
+            "s2:processing_baseline": baseline,
+            "s2:product_uri": f"S2A_MSIL2A_20240601T093031_N{compact}_R136_T{tile}_20240601{made}.SAFE",
+            "s2:generation_time": f"2024-06-01T{made[1:3]}:00:00.000000Z",
+            "s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_20240601{made}_S20240601T093541_N{baseline}",
+        },
+        {key: f"{folder}/{file}" for key, file in files.items()},
+        version="1.1.0",
+    )
+    for key in bands:
+        number = {"nodata": 0, "data_type": "uint16", "scale": 0.0001, "offset": -0.1}
+        item["assets"][key]["raster:bands"] = [number if key != "scl" else {"nodata": 0, "data_type": "uint8"}]
+    return item
 
 
 def dlr_enmap(tile="01", *, second=45, cloud="4", version="010502", made="20240701T122237", collection="ENMAP_HSI_L2A"):

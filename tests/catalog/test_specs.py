@@ -23,11 +23,14 @@ RECORDED = {
 }
 
 
-def test_the_five_shipped_catalogues_are_there():
-    assert set(catalog_names()) >= {"cdse", "dlr", "earth-search", "planetary-computer", "local"}
+SHIPPED = ("cdse", "dlr", "earth-search", "earth-search-c1", "planetary-computer", "local")
 
 
-@pytest.mark.parametrize("name", ["cdse", "dlr", "earth-search", "planetary-computer", "local"])
+def test_the_shipped_catalogues_are_there():
+    assert set(catalog_names()) >= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_round_trips(name):
     spec = load_catalog(name)
     assert spec.name == name
@@ -113,6 +116,8 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SATFUSE_CATALOGS", str(tmp_path))
     assert load_catalog("mine").assets == {"sentinel2": {"B02": "blue"}}
     assert {"mine", "cdse"} <= set(catalog_names())
+    write(tmp_path, MINE.replace("mine", "cdse"), "cdse.toml")
+    assert load_catalog("cdse").title == "My own service", "an own file takes the place of a shipped one"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,7 @@ def test_own_items_have_the_assets_of_their_services():
         (own.CDSE, "sentinel3_syn", own.cdse_syn),
         (own.DLR, "enmap", own.dlr_enmap),
         (own.EARTH, "sentinel2", own.earth_s2),
+        (own.EARTH_C1, "sentinel2", own.earth_c1_s2),
     ):
         item = pystac.Item.from_dict(make())
         assert set(spec.assets[sensor].values()) == set(item.assets)

@@ -1,0 +1,168 @@
+"""Whole readers through signed and password-protected HTTP, and what GDAL does with redirects."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import own_items as own
+import pystac
+import pytest
+import rasterio
+from file_server import FileServer
+
+from satfuse.catalog import access, credentials, download
+from satfuse.catalog.specs import load_catalog
+from satfuse.errors import AccessError
+from satfuse.readers.enmap import open_enmap
+from satfuse.readers.loaders import Source
+from satfuse.readers.sentinel2 import open_sentinel2
+from satfuse.readers.sentinel3_syn import open_syn
+
+LOCAL, PLANETARY = load_catalog("local"), load_catalog("planetary-computer")
+SIGNATURE = "sv=2024-01-01&sig=SENTINELSAS%3D"
+BANDS = ("B01", "B02", "B05", "B12")
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path, monkeypatch):
+    monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setattr(download, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(credentials, "_tokens", {})
+
+
+@pytest.fixture(scope="module")
+def blobs(small_archive, tmp_path_factory):
+    """Planetary Computer's containers as folders, and an item of each sensor: COGs, XML and NetCDF by its keys."""
+    root, items = tmp_path_factory.mktemp("blobs"), {}
+    for sensor, collection in (("sentinel2", "sentinel-2-l2a"), ("sentinel3_syn", "sentinel-3-syn-2-syn-ntc")):
+        account, container = PLANETARY.containers[sensor].split("/")
+        item = small_archive.items[collection][0].clone()
+        files = {service: item.assets[LOCAL.assets[sensor][key]] for key, service in PLANETARY.assets[sensor].items()}
+        item.assets, item.collection_id = {}, PLANETARY.collections[sensor][0]
+        (root / container).mkdir()
+        for service, asset in files.items():
+            path = root / container / asset.href.rsplit("/")[-1].replace(".jp2", ".tif")
+            if path.suffix == ".tif":
+                rasterio.shutil.copy(asset.href, path, driver="COG")
+            else:
+                path.write_bytes(Path(asset.href).read_bytes())
+            href = f"https://{account}.blob.core.windows.net/{container}/{path.name}"
+            item.add_asset(service, pystac.Asset(href, media_type=asset.media_type))
+        items[sensor] = item
+    return root, items
+
+
+def token(signature=SIGNATURE):
+    expiry = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return json.dumps({"msft:expiry": expiry, "token": signature}).encode()
+
+
+@pytest.fixture
+def planetary(blobs):
+    """The service on loopback: a token for who asks, blobs for who shows it."""
+    tokens = {f"/token/{container}": token() for container in PLANETARY.containers.values()}
+    with FileServer(blobs[0], query=SIGNATURE, answers=tokens) as server:
+        server.spec = replace(
+            PLANETARY, endpoint=server.url, token_url=f"{server.url}/token/{{account}}/{{container}}", timeout_s=5.0
+        )
+        yield server
+
+
+def test_sentinel2_cogs_and_metadata_are_read_with_the_token(planetary, blobs, small_archive, small_recipe):
+    spec = replace(LOCAL, root=str(small_archive.root))
+    box = small_recipe.geobox[:120, :120]
+    far = open_sentinel2(blobs[1]["sentinel2"], box, spec=planetary.spec, bands=BANDS).compute()
+    near = open_sentinel2(small_archive.items["sentinel-2-l2a"][0], box, spec=spec, bands=BANDS).compute()
+    for name in ("reflectance", "valid", "quality", "scl"):
+        np.testing.assert_array_equal(far[name].values, near[name].values)
+    assert near.valid.mean() > 0.5 and far.attrs["offsets"] == [dict.fromkeys(BANDS, -1000)]
+    kinds = {path.rsplit(".")[-1] for _, path, _ in planetary.seen if path.startswith("/sentinel2-l2/")}
+    assert kinds == {"tif", "xml"}
+    assert sum(path.startswith("/token/") for _, path, _ in planetary.seen) == 1
+    assert "SENTINELSAS" not in json.dumps(far.attrs, default=str)
+
+
+def test_syn_files_are_read_with_the_token(planetary, blobs, small_archive):
+    spec = replace(LOCAL, root=str(small_archive.root))
+    far = open_syn([blobs[1]["sentinel3_syn"]], spec=planetary.spec, bands=("Oa03", "S6N"))
+    near = open_syn([small_archive.items["sentinel-3-syn-2-syn-ntc"][0]], spec=spec, bands=("Oa03", "S6N"))
+    for name in ("reflectance", "valid", "latitude", "time"):
+        np.testing.assert_array_equal(far[name].values, near[name].values)
+    assert np.isfinite(near.reflectance.values).any()
+
+
+def test_a_token_that_is_refused_is_explained_and_asked_for_again(planetary, blobs):
+    source = Source.of(planetary.spec, blobs[1]["sentinel2"], "sentinel2", "B02")
+    stale = "/token/" + PLANETARY.containers["sentinel2"]
+    planetary.answers[stale] = token("sv=2023&sig=SENTINELSAS-stale")
+    with pytest.raises(AccessError, match="asset B02: catalogue planetary-computer denied access") as caught:
+        source.probe()
+    assert "SENTINELSAS" not in repr(caught.value) + repr(caught.value.__cause__)
+    planetary.answers[stale] = token()
+    source.probe()
+
+
+def test_enmap_is_read_with_the_password(small_archive, monkeypatch):
+    monkeypatch.setenv("ENMAP_USERNAME", "reader")
+    monkeypatch.setenv("ENMAP_PASSWORD", "SENTINELPASSWORD")
+    item = small_archive.items["ENMAP_HSI_L2A"][0]
+    near = open_enmap(item, spec=replace(LOCAL, root=str(small_archive.root)))
+    with FileServer(small_archive.root, password=("reader", "SENTINELPASSWORD")) as server:
+        here = {"url": server.url, "schemes": ("http",), "hosts": (server.host,), "login_hosts": (), "timeout_s": 5.0}
+        spec, moved = replace(load_catalog("dlr"), **here), item.clone()
+        for asset in moved.assets.values():
+            asset.href = asset.href.replace(str(small_archive.root), server.url)
+        far = open_enmap(moved, spec=spec)
+        for name in ("reflectance", "valid", "quality"):
+            np.testing.assert_array_equal(far[name].isel(y=slice(20)).values, near[name].isel(y=slice(20)).values)
+        monkeypatch.setenv("ENMAP_PASSWORD", "SENTINELPASSWORD-old")
+        with pytest.raises(AccessError, match=r"HTTP 401.*ENMAP_USERNAME and ENMAP_PASSWORD") as caught:
+            Source.of(spec, moved, "enmap", "pixel_mask").probe()
+    assert "SENTINELPASSWORD" not in repr(caught.value)
+
+
+# --- redirects -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(blobs):
+    """A host that no catalogue allows."""
+    with FileServer(blobs[0]) as server:
+        yield server
+
+
+def redirected(server, monkeypatch):
+    """An EnMAP item and its catalogue on `server`, with a password that GDAL would send."""
+    monkeypatch.setenv("ENMAP_USERNAME", "reader")
+    monkeypatch.setenv("ENMAP_PASSWORD", "SENTINELPASSWORD")
+    here = {"url": server.url, "schemes": ("http",), "hosts": (server.host,), "login_hosts": (), "timeout_s": 5.0}
+    feature = own.dlr_enmap()
+    feature["assets"]["image"]["href"] = f"{server.url}/image.tif"
+    return replace(load_catalog("dlr"), **here), pystac.Item.from_dict(feature)
+
+
+def test_the_password_does_not_follow_gdal_to_another_host(blobs, elsewhere, monkeypatch):
+    """GDAL follows the redirect, which the documentation says; if it ever stops, say so there."""
+    name = blobs[1]["sentinel2"].assets["B02"].href.rsplit("/")[-1]
+    target = f"{elsewhere.url.replace('127.0.0.1', 'localhost')}/sentinel2-l2/{name}"
+    with FileServer(blobs[0], redirects={"/image.tif": target}) as server:
+        spec, item = redirected(server, monkeypatch)
+        href = access.gdal_href(spec, item, "enmap", "image")
+        with rasterio.Env(**access.gdal_env(spec, "enmap")), rasterio.open(href) as raster:
+            assert raster.read(1, window=((0, 1), (0, 1))).shape == (1, 1)
+        assert all(headers.get("Authorization", "").startswith("Basic ") for _, _, headers in server.seen)
+        with pytest.raises(AccessError, match=r"host 'localhost:.*is not among"):
+            access.check_remote(spec, item, "enmap", "image")
+    assert elsewhere.seen and not any("Authorization" in headers for _, _, headers in elsewhere.seen)
+
+
+def test_no_redirect_leads_gdal_to_a_file_of_this_machine(blobs, monkeypatch):
+    path = next(blobs[0].rglob("*.tif"))
+    with FileServer(blobs[0], redirects={"/image.tif": f"file://{path}"}) as server:
+        spec, item = redirected(server, monkeypatch)
+        with rasterio.Env(**access.gdal_env(spec, "enmap")), pytest.raises(rasterio.RasterioIOError):
+            rasterio.open(access.gdal_href(spec, item, "enmap", "image"))
+    assert rasterio.open(path).count == 1
