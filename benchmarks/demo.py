@@ -39,10 +39,11 @@ def run(out: Path) -> list[tuple[str, float, float]]:
         cube = timed(
             "build the cube", pipeline.build_cube, job.train_start, job.train_end, job.train_on, work / "cube.zarr"
         )
-        model = timed("train", pipeline.train, cube, work / "checkpoint", {"model": job.model, **job.train})
-        products = timed("co-register, fuse, publish", pipeline.fuse, pairs, model, job.store)
+        checkpoint = timed("train", pipeline.train, cube, work / "checkpoint", job.train)
+        products = timed("co-register, fuse, publish", pipeline.fuse, pairs, job.model, job.store)
         reports = timed("validate", pipeline.validate, products[0], work / "reports")
-        result = pipeline.JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=(reports,))
+        made = {"pairs": pairs, "cube": cube, "checkpoint": checkpoint, "model": job.model}
+        result = pipeline.JobResult(**made, products=tuple(products), reports=(reports,))
         timed("compare with the truth", compare, result, archive.truth)
     return rows
 

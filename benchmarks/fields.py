@@ -22,7 +22,6 @@ from odc.geo.xr import xr_coords
 from benchmarks.document import machine, put
 from satfuse import models
 from satfuse.catalog.fields import load_field
-from satfuse.geometry.cells import average, cells_per_pixel
 from satfuse.geometry.grids import coarse_geobox
 from satfuse.geometry.tiling import Window
 from satfuse.infer import FuseConfig, fuse_field, write_scene
@@ -71,12 +70,10 @@ def time_models() -> str:
 def _time_field(name, inputs) -> float:
     model = models.create(name, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO).eval()
     start = time.perf_counter()
-    block = RATIO // cells_per_pixel(RATIO, inputs.guide_valid.shape)
-    cells, _ = average(inputs.guide, inputs.guide_valid, block)
-    state = model.fit(summarise(cells, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=DEFAULT_PSF_SIGMA))
+    state = model.fit(summarise(inputs.guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO))
     cut = Cut.of(model, inputs.guide_valid.shape, RATIO, block_px=900)
     out = np.empty((len(S3_NAMES), SIZE, SIZE), "float32")
-    for window, image in fuse_blocks(model, state, inputs, inputs.window, cut):
+    for window, image, _ in fuse_blocks(model, state, inputs, inputs.window, cut):
         out[:, *window.slices()] = image
     return time.perf_counter() - start
 

@@ -179,7 +179,7 @@ def congo(folder: Path, work: Path) -> tuple[Facts, Figure]:
 
 def potsdam(folder: Path, work: Path) -> tuple[Facts, Figure]:
     """EnMAP: the reader, the bands to leave out, and both sensors by spectral simulation, as a cube."""
-    from benchmarks import quality  # needs torch
+    from benchmarks.quality import potsdam as quality  # needs torch
 
     paths = sorted((folder / "enmap_potsdam_block_s/images").glob("*.tif"))
     spec = sample_data.catalogue(folder)

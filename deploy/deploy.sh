@@ -8,5 +8,6 @@ prefect work-pool create satfuse --type process --overwrite
 prefect concurrency-limit create service:cdse 2
 prefect concurrency-limit create service:dlr 2
 prefect concurrency-limit create service:earth-search 4
+prefect concurrency-limit create service:earth-search-c1 4
 prefect concurrency-limit create service:planetary-computer 4
 prefect --no-prompt deploy --all --prefect-file deploy/prefect.yaml

@@ -13,7 +13,7 @@ from flows.fuse_field import fuse_field
 from flows.train import train as train_model
 from flows.validate_field import validate_field
 from satfuse.errors import NoPairError
-from satfuse.pipeline import JobResult
+from satfuse.pipeline import JobResult, trained_or_named
 
 
 @flow(name="pipeline")
@@ -25,7 +25,7 @@ def pipeline(
     start: str | None = None,
     end: str | None = None,
     days: int = 10,
-    model: str = "regression",
+    model: str = "bayesian",
     train_on: str | None = None,
     train_start: str | None = None,
     train_end: str | None = None,
@@ -45,10 +45,12 @@ def pipeline(
         pairs = discover(field, start, end, catalog, str(folder / "pairs.parquet"), rules)
     except NoPairError as error:
         return Completed(message=f"no pair between {start} and {end}: {error}")
-    cube = None
+    cube, checkpoint = None, None
     if train_on:
         cube = build_cube(train_start or start, train_end or end, train_on, str(folder / "cube.zarr"), scheduler)
-        model = train_model(cube, str(folder / "checkpoint"), {"model": model, **(train or {})})
+        checkpoint = train_model(cube, str(folder / "checkpoint"), {"model": model, **(train or {})})
+        model = trained_or_named(checkpoint, model)
     products = fuse_field(pairs, model, store, scheduler)
     reports = [validate_field(item, str(folder / "reports"), again=False) for item in products]
-    return asdict(JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports)))
+    made = {"cube": cube, "checkpoint": checkpoint, "products": tuple(products), "reports": tuple(reports)}
+    return asdict(JobResult(pairs=pairs, model=model, **made))

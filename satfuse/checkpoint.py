@@ -21,14 +21,16 @@ import torch
 
 FORMAT = "satfuse-checkpoint/1"
 WEIGHTS, CARD = "model.safetensors", "card.json"
+MOST_NUMBERS = 256  # of a buffer that the card repeats
+SHIPPED = Path(models.__file__).parent / "weights"  # one checkpoint per model that has weights in the package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """What a checkpoint says about itself; every field is a key of `card.json`.
 
-    `reach` is the halo in coarse pixels (None = the whole image), `normalisation` holds the model's buffers (band
-    means and spreads), `sha256` is that of `model.safetensors` ("" for models without weights).
+    `reach` is the halo in coarse pixels (None = the whole image), `normalisation` holds the model's small buffers
+    (band means and spreads), `sha256` is that of `model.safetensors` ("" for models without weights).
     """
 
     format: str
@@ -60,7 +62,7 @@ def describe(model: models.FusionModel, *, data: dict, metrics: dict, sha256: st
         coarse_wavelengths_nm=_wavelengths(model.coarse_bands),
         ratio=model.ratio,
         reach=model.reach(model.ratio),
-        normalisation={name: buffer.flatten().tolist() for name, buffer in model.named_buffers()},
+        normalisation={n: b.flatten().tolist() for n, b in model.named_buffers() if b.numel() <= MOST_NUMBERS},
         parameters=sum(p.numel() for p in model.parameters()),
         data=data,
         metrics=metrics,
@@ -152,7 +154,8 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
     Parameters
     ----------
     folder : path of the checkpoint.
-    guide_bands, coarse_bands : names that the checkpoint must have, in this order; None = whatever it has.
+    guide_bands, coarse_bands : names that the checkpoint must have, in this order, or that the model is made for
+        where its weights serve any bands; None = whatever it has.
 
     Raises
     ------
@@ -161,6 +164,10 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
     """
     folder = Path(folder)
     card = read_card(folder)
+    bands = _bands_of(card)
+    if _serves_any_bands(card):
+        bands = {"guide_bands": guide_bands or card.guide_bands, "coarse_bands": coarse_bands or card.coarse_bands}
+        guide_bands = coarse_bands = None
     for kind, asked, has in (("guide", guide_bands, card.guide_bands), ("coarse", coarse_bands, card.coarse_bands)):
         if asked is not None and tuple(asked) != has:
             raise CheckpointError(f"checkpoint {folder} has {kind} bands {', '.join(has)}; asked: {', '.join(asked)}")
@@ -172,7 +179,7 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
             "the weights were changed or damaged; take the checkpoint from its source again"
         )
     try:
-        model = models.create(card.model, **_bands_of(card), ratio=card.ratio, **card.options)
+        model = models.create(card.model, **bands, ratio=card.ratio, **card.options)
         model.load_state_dict(safetensors.torch.load(weights))
     except (ConfigError, BandError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"checkpoint {folder} does not fit model {card.model!r}: {error}") from error
@@ -202,7 +209,7 @@ def read_card(folder) -> Card:
 
 
 def resolve(name_or_folder, *, guide_bands, coarse_bands, ratio: int) -> tuple[models.FusionModel, Card]:
-    """The model for a scene, from a checkpoint folder or the name of a model that needs no weights.
+    """The model for a scene, from a checkpoint folder or the name of a model that needs no weights or has them shipped.
 
     A checkpoint that lacks some of the scene's coarse bands is completed (`satfuse.models.complete`).
 
@@ -216,15 +223,23 @@ def resolve(name_or_folder, *, guide_bands, coarse_bands, ratio: int) -> tuple[m
     if known is not None and not known.needs_weights:
         model = models.create(known.name, guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio).eval()
         return model, describe(model, data={}, metrics={})
-    if known is not None and not Path(name_or_folder).is_dir():
+    folder = SHIPPED / str(name_or_folder)
+    if known is None or not folder.is_dir():
+        folder = Path(name_or_folder)
+    if known is not None and not folder.is_dir():
         raise CheckpointError(f"model {known.name} needs trained weights: give the folder of a checkpoint of it")
-    model, card = load(name_or_folder, guide_bands=guide_bands)
+    serves_any = _serves_any_bands(read_card(folder))
+    model, card = load(folder, guide_bands=guide_bands, coarse_bands=coarse_bands if serves_any else None)
     if ratio != model.ratio and not model.any_ratio:
         raise CheckpointError(f"checkpoint {name_or_folder} was made for ratio {model.ratio}, the scene has {ratio}")
     try:
         return models.complete(model, coarse_bands, ratio).eval(), card
     except BandError as error:
         raise CheckpointError(f"checkpoint {name_or_folder}: {error}") from error
+
+
+def _serves_any_bands(card):
+    return card.model in models.MODELS and models.MODELS[card.model].any_bands
 
 
 def _bands_of(card):

@@ -172,7 +172,7 @@ def pairs(
     return note(f"written: {path}")
 
 
-@verb("satfuse cube --bbox 5,45,15,55 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr")
+@verb("satfuse cube --bbox 9,47,14,52 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr")
 def cube(
     out: Annotated[Path, typer.Option("--out", help="Cube to write (Zarr).")] = Path("cube.zarr"),
     table: Annotated[Path | None, typer.Option("--pairs", help="Build it from these pairs, not from EnMAP.")] = None,
@@ -210,30 +210,38 @@ def cube(
     return show({"cube": pipeline.build_cube(*days, where, out, workers, area)}, json_out)
 
 
-@verb("satfuse train cube.zarr --model spectral --out checkpoint")
+@verb("satfuse train spectra --model bayesian --out checkpoint")
 def train(
-    data: Annotated[Path, typer.Argument(metavar="CUBE", help="Training cube (Zarr).")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Training cube (Zarr), or the word spectra.")],
     out: Annotated[Path, typer.Option("--out", help="Checkpoint folder.")] = Path("checkpoint"),
-    model: Annotated[str | None, typer.Option("--model", help="spectral (by default) or fusformer.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="On a cube spectral (by default) or fusformer; bayesian or library_regression."),
+    ] = None,
     config: Config = None,
     dry_run: DryRun = False,
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a model on a cube. Run again after a kill, it goes on where it was."""
+    """Train a model on a cube, or on the library of spectra. On a cube, run again after a kill, it goes on."""
     set_up_log(verbose)
     from satfuse import pipeline
     from satfuse.info import describe
-    from satfuse.job import train_config
+    from satfuse.job import SPECTRA, train_config
 
     values = load_settings(config).train | ({"model": model} if model else {})
-    settings = train_config(values)
+    settings = train_config(values, data)
     if dry_run:
-        return show({"would write": str(out), "cube": str(data), "model": settings.model}, json_out)
+        return show({"would write": str(out), "data": data, "model": settings.model}, json_out)
     with progress_bar(f"training {settings.model}") as bar:
-        path = pipeline.train(
-            data, out, values, lambda epoch, batch, loss: bar(epoch, settings.epochs, f"batch {batch}, loss {loss:.4f}")
-        )
+
+        def tell(epoch, step, value):
+            if data == SPECTRA:
+                bar(step, settings.scenes, "calibrating")
+            else:
+                bar(epoch, settings.epochs, f"batch {step}, loss {value:.4f}")
+
+        path = pipeline.train(data, out, values, tell)
     return show({"checkpoint": path, "metrics": describe(path)["metrics"]}, json_out)
 
 

@@ -5,7 +5,7 @@ The file is `--config PATH`, else `$SATFUSE_CONFIG`, else `~/.config/satfuse.tom
     store = "s3://my-bucket/fused"
     catalog = "cdse"
     enmap_catalog = "dlr"
-    model = "regression"
+    model = "bayesian"
     scheduler = "tcp://127.0.0.1:8786"
 
     [rules]
@@ -30,7 +30,7 @@ class Settings:
     store: str | None = None
     catalog: str = "cdse"
     enmap_catalog: str = "dlr"
-    model: str = "regression"
+    model: str = "bayesian"
     scheduler: str | None = None
     rules: dict = field(default_factory=dict)
     train: dict = field(default_factory=dict)

@@ -19,7 +19,7 @@ from satfuse.pipeline import Job, JobResult, run
 
 console = Console(highlight=False)
 # one thread: batches of the per-pixel network are too small to share between two
-TRAIN = {"epochs": 16, "threads": 1, "tensorboard": False, "batches": {"coverage": 4}}
+TRAIN = {"model": "spectral", "epochs": 16, "threads": 1, "tensorboard": False, "batches": {"coverage": 4}}
 SCORED_PX = 900  # edge of the central window that is scored against the truth
 
 
@@ -64,7 +64,6 @@ def job_for(out: Path, url: str, recipe) -> Job:
         catalog=str(catalog),
         store=str(out / "store"),
         work=str(out / "work"),
-        model="spectral",
         train_on=str(catalog),
         train_start="2024-01-01",
         train_end="2024-12-31",
@@ -81,7 +80,9 @@ def write_catalog(path: Path, url: str, root: Path) -> None:
 
 
 def compare(result: JobResult, truth: Path) -> dict:
-    """Score the product, bicubic and the untrained network against the truth in the middle of the field.
+    """Score the product, the network that was trained, both without training, and bicubic against the truth.
+
+    All in the middle of the field.
 
     Returns
     -------
@@ -104,14 +105,15 @@ def compare(result: JobResult, truth: Path) -> dict:
     coarse = scene["coarse"].isel(coarse_window).rename(coarse_band="band", y_coarse="y", x_coarse="x")
     crs = {"crs": fused.spatial_ref.attrs["crs_wkt"], "shift_m": scene.attrs["shift_m"]}
     inputs = guide.compute().assign_attrs(crs), coarse.assign_attrs(crs)
-    card = read_card(result.model)
+    card = read_card(result.checkpoint)
     torch.manual_seed(0)
     untrained = models.create(
         card.model, guide_bands=card.guide_bands, coarse_bands=card.coarse_bands, ratio=ratio, **card.options
     )
-    images = {f"satfuse ({card.model})": product}
+    images = {f"product ({result.model})": product}
     for name, model in (
         ("regression", "regression"),
+        (f"trained network ({card.model})", result.checkpoint),
         ("untrained network", models.complete(untrained, tuple(coarse.band.values), ratio)),
         ("bicubic S3", "bicubic"),
     ):

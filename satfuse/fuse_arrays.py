@@ -1,5 +1,7 @@
 """`satfuse.fuse`: fuse two arrays that a user already has."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import xarray as xr
@@ -11,7 +13,6 @@ from scipy import ndimage
 
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, GridError, ProductError, RadiometryError
-from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
 from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
@@ -19,11 +20,11 @@ from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
 from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
-from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.sensors.quality import Quality, flag_attrs
 
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
+MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
 SIGNIFICANT = 2.0  # a shift below this many standard deviations is not applied: resampling would only blur
 
 
@@ -35,15 +36,16 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     guide : (band, y, x) reflectance with Sentinel-2 band names (any of them); NaN where missing.
     coarse : (band, y, x) reflectance with Sentinel-3 SYN band names (any of them) on a grid that nests in the
         guide's: its pixels are a whole number of guide pixels, its corners coincide. It is registered to the guide
-        first, unless its `attrs` hold `shift_m`, which says that this was done.
-    model : folder of a checkpoint, name of a model that needs no weights, or a `FusionModel`; "regression" by
-        default.
+        first, or by the model, unless its `attrs` hold `shift_m`, which says that this was done.
+    model : name of a model whose weights are in the package or that needs none, folder of a checkpoint, or a
+        `FusionModel`; "bayesian" by default.
 
     Returns
     -------
     Dataset on the guide's grid: `reflectance (band, y, x)` float32 with the coarse bands in their order, NaN where
-    the guide is missing; `quality (y, x)` uint16, see `satfuse.sensors.quality`. `attrs`: `shift_m`,
-    `shift_sigma_m`, `shift_trusted`, `shift_reason`, `ratio`, `model`.
+    the guide is missing; `quality (y, x)` uint16, see `satfuse.sensors.quality`; from models that give it, `uncertainty
+    (band, y, x)`, the standard deviation of the error. `attrs`: `shift_m`, `shift_sigma_m`, `shift_trusted`,
+    `shift_reason`, `ratio`, `model`; from models that estimate them `psf_sigma` (coarse pixels) and `gain` per band.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     BandError
         Unknown band names.
     RadiometryError
-        Values that are digital numbers, not reflectance.
+        Values that are digital numbers, not reflectance; bands that show something else than the guide.
     CheckpointError
         A model that does not fit the bands or the ratio.
     ProductError
@@ -66,31 +68,38 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     guide_valid = np.isfinite(fine.values).all(0)
     absent = ~np.isfinite(small.values).any((1, 2))
     coarse_valid = np.isfinite(small.values[~absent]).all(0) & (not absent.all())
-    k = cells_per_pixel(ratio, guide_valid.shape)
-    cells, known = average(fine.values, guide_valid, ratio // k)
-    cells[:, ~known] = np.nan
-    degraded = degrade(cells, k, cell_psf_sigma(DEFAULT_PSF_SIGMA, ratio, k), valid=known)
+    registered = "shift_m" in coarse.attrs
+    masked = np.where(guide_valid, fine.values, np.float32(np.nan))
     filled = fill_holes(small.values, coarse_valid)
-    shift, applied = _registration(coarse, degraded, small.values[~absent], coarse_valid, small_box)
-    if applied:
-        filled, coarse_valid = _shifted(filled, coarse_valid, shift, small_box)
-    summary = summarise(cells, filled, coarse_valid, ratio=ratio, psf_sigma=DEFAULT_PSF_SIGMA)
+    summary = summarise(masked, filled, coarse_valid, ratio=ratio, registered=registered)
     if not summary.valid.any():
         raise ProductError("guide and coarse image share no usable pixel: every coarse pixel holds NaN or infinities")
-    image = _run(network, fine.values, guide_valid, summary)
+    shift = _registration(network, coarse, summary, absent, small_box)
+    if shift.applied and not registered:
+        filled, coarse_valid = _shifted(filled, coarse_valid, shift.estimate, small_box)
+        summary = summarise(masked, filled, coarse_valid, ratio=ratio)
+    with torch.inference_mode():
+        state = network.fit(summary)
+    if network.estimates_observation:
+        shift = _estimated(state, small_box, shift)
+    image, sigma = _run(network, state, masked, guide_valid, summary)
     image[absent] = np.nan
     out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
-    if not shift.trusted:
+    if sigma is not None:
+        sigma[~np.isfinite(image)] = np.nan
+        attrs = {"long_name": "standard deviation of the error", "units": "1", "grid_mapping": "spatial_ref"}
+        out["uncertainty"] = (("band", "y", "x"), sigma, attrs)
+    if not shift.estimate.trusted:
         out["quality"] = out.quality | np.uint16(Quality.SHIFT_UNTRUSTED)
     out["quality"].attrs = flag_attrs() | {"grid_mapping": "spatial_ref"}
-    moved = (shift.dx_m, shift.dy_m) if applied or "shift_m" in coarse.attrs else (0.0, 0.0)
     out.attrs = {
-        "shift_m": moved,
-        "shift_sigma_m": shift.sigma_m,
-        "shift_trusted": int(shift.trusted),  # netCDF knows no bool
-        "shift_reason": shift.reason,
+        "shift_m": (shift.estimate.dx_m, shift.estimate.dy_m) if shift.applied else (0.0, 0.0),
+        "shift_sigma_m": shift.estimate.sigma_m,
+        "shift_trusted": int(shift.estimate.trusted),  # netCDF knows no bool
+        "shift_reason": shift.estimate.reason,
         "ratio": ratio,
         "model": name,
+        **(_observation_attrs(state) if network.estimates_observation else {}),
     }
     return out if guide.y[0] >= guide.y[-1] else out.isel(y=slice(None, None, -1))
 
@@ -153,22 +162,53 @@ def _model(model, fine, small, ratio):
         if model.guide_bands != bands["guide_bands"]:
             raise BandError(f"model {model.name} needs guide bands {', '.join(model.guide_bands)}")
         return models.complete(model, bands["coarse_bands"], ratio).eval(), model.name
-    return checkpoint.resolve(model or "regression", **bands, ratio=ratio)[0], str(model or "regression")
+    name = str(model or "bayesian")
+    return checkpoint.resolve(name, **bands, ratio=ratio)[0], name
 
 
-def _registration(coarse, degraded, values, valid, box) -> tuple[ShiftEstimate, bool]:
-    """The shift, and whether it is to be applied."""
+@dataclass(frozen=True)
+class _Shift:
+    """Where the coarse image lies, and whether that was or is to be taken out."""
+
+    estimate: ShiftEstimate
+    applied: bool
+
+
+def _registration(network, coarse, summary, absent, box) -> _Shift:
+    """What is known or estimated before the model sees the scene."""
     if "shift_m" in coarse.attrs:
         try:
             dx_m, dy_m = map(float, coarse.attrs["shift_m"])
         except (TypeError, ValueError) as error:
             found = coarse.attrs["shift_m"]
             raise GridError(f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it") from error
-        return ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), False
+        return _Shift(ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), True)
+    if network.estimates_observation:
+        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, "left to the model"), False)
     if box.crs.geographic:
-        return ShiftEstimate(0.0, 0.0, np.inf, False, "pixels in degrees: a shift in metres is not defined"), False
+        reason = "pixels in degrees: a shift in metres is not defined"
+        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, reason), False)
+    degraded = np.where(summary.guide_known.numpy(), summary.guide_coarse.numpy(), np.nan)
+    values, valid = summary.coarse.numpy()[~absent], summary.frames_valid[0].numpy()
     shift = estimate_shift(degraded, values, pixel_m=abs(box.affine.a), valid=valid)
-    return shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m
+    return _Shift(shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m)
+
+
+def _estimated(state, box, given: _Shift) -> _Shift:
+    """What the model found; beside a given shift it found only what that left, which stays in the model."""
+    if given.applied:
+        return given
+    dx, dy = state["shift"][0].tolist()
+    sigma = float(state["shift_sigma"][0].max())
+    trusted = sigma < MOST_SHIFT_SIGMA
+    reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)
+    return _Shift(where, True)
+
+
+def _observation_attrs(state) -> dict:
+    """PSF width (coarse pixels) and gain of each band, where the model found them."""
+    return {k: v.squeeze(0).tolist() for k, v in {"psf_sigma": state["psf_sigma"], "gain": state["gain"]}.items()}
 
 
 def _shifted(image, valid, shift, box):
@@ -179,23 +219,24 @@ def _shifted(image, valid, shift, box):
     return out, ndimage.shift(valid.astype("float32"), order=1, **move) > 0.99
 
 
-def _run(network, guide, guide_valid, summary: Summary) -> np.ndarray:
-    # a copy: holes get the band's median
-    guide = np.where(guide_valid, guide, np.nan)
+def _run(network, state, guide, guide_valid, summary: Summary) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image and, where the model gives it, uncertainty; holes of `guide` get the band's median, in place."""
     medians = [np.nanmedian(b) if np.isfinite(b).any() else 0.0 for b in guide]
     for band, value in zip(guide, medians, strict=True):
         band[~guide_valid] = value
-    with torch.inference_mode():
-        state = network.fit(summary)
     whole = Window(0, guide.shape[1], 0, guide.shape[2])
     cut = Cut.of(network, guide.shape[1:], summary.ratio, block_px=BLOCK_PX)
     coarse, coarse_valid = summary.coarse.numpy(), summary.frames_valid[0].numpy()
     inputs = Inputs(window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
-    out = np.empty((len(coarse), *guide.shape[1:]), "float32")
-    for window, image in fuse_blocks(network, state, inputs, whole, cut):
+    size = (len(coarse), *guide.shape[1:])
+    out, sigma = np.empty(size, "float32"), None
+    for window, image, spread in fuse_blocks(network, state, inputs, whole, cut):
         out[:, *window.slices()] = image
+        if spread is not None:
+            sigma = np.empty(size, "float32") if sigma is None else sigma
+            sigma[:, *window.slices()] = spread
     out[:, ~guide_valid] = np.nan
-    return out
+    return out, sigma
 
 
 def _dataset(image, guide_valid, coarse_valid, fine, small, box, ratio) -> xr.Dataset:

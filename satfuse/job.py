@@ -15,6 +15,7 @@ from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 log = logging.getLogger(__name__)
 
 RATIO = 30  # 10 m pixels per 300 m pixel
+SPECTRA = "spectra"  # in place of a cube: train on the library of spectra
 WORLD = (-180, -90, 180, 90)
 
 
@@ -29,8 +30,8 @@ class Job:
     catalog : catalogue of both sensors by name or path, or "guide,coarse".
     store : folder or URI of the product store.
     work : folder for pairs, cube, checkpoint and reports.
-    model : a model without weights ("regression", "bicubic") or a checkpoint folder.
-    train_on : catalogue of EnMAP scenes; with it a cube is built and a `model` trained before fusing.
+    model : a model whose weights are in the package ("bayesian") or that needs none, or a checkpoint folder.
+    train_on : catalogue of EnMAP scenes; with it a cube is built and a network `model` trained before fusing.
     train_start, train_end : first and last day of the EnMAP search; the job's own days by default.
     scheduler : address of a Dask scheduler; a local cluster by default.
     rules, train : overrides of `PairRules` and `TrainConfig`.
@@ -42,7 +43,7 @@ class Job:
     catalog: str
     store: str
     work: str
-    model: str = "regression"
+    model: str = "bayesian"
     train_on: str | None = None
     train_start: str | None = None
     train_end: str | None = None
@@ -74,7 +75,7 @@ def check(job: Job) -> None:
     if job.train_on:
         check_cube(job.train_start or job.start, job.train_end or job.end, job.train_on)
         train_config({"model": job.model, **job.train})
-    else:
+    if not job.train_on or job.train.get("model", job.model) != job.model:
         checkpoint.resolve(job.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO)
     Store(job.store)
     if job.scheduler:
@@ -107,16 +108,21 @@ def check_cube(start, end, catalog, field=None) -> tuple[CatalogSpec, tuple]:
     return spec, lonlat_bbox(resolve_field(field).geobox) if field else WORLD
 
 
-def train_config(values: dict):
-    """The `TrainConfig` of a dict, checked as far as it can be without a cube.
+def train_config(values: dict, data="cube"):
+    """The `TrainConfig` of a dict, checked as far as it can be without the data.
+
+    Parameters
+    ----------
+    values : see `TrainConfig.from_dict`.
+    data : path of a cube, or "spectra".
 
     Raises
     ------
     ConfigError
-        An unknown key, or a model that is unknown or has no weights.
+        An unknown key, a model that is unknown or has no weights, or one that is not trained on such data.
     """
     from satfuse.models import MODELS
-    from satfuse.train import TrainConfig
+    from satfuse.train import FROM_SPECTRA, TrainConfig
 
     config = TrainConfig.from_dict(values)
     trainable = [name for name, model in MODELS.items() if model.needs_weights]
@@ -124,6 +130,10 @@ def train_config(values: dict):
         raise ConfigError(
             f"model {config.model!r} is unknown or has no weights to train; known: {', '.join(trainable)}"
         )
+    if str(data) == SPECTRA and config.model not in FROM_SPECTRA:
+        raise ConfigError(f"{config.model} is trained on a cube; models from spectra are: {', '.join(FROM_SPECTRA)}")
+    if str(data) != SPECTRA and config.model in FROM_SPECTRA:
+        raise ConfigError(f"{config.model} is trained on spectra, not on a cube: satfuse train spectra --model ...")
     return config
 
 

@@ -4,6 +4,7 @@ Each stage takes names, paths and URIs and gives a path or URI back, so any sche
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +15,9 @@ from satfuse.catalog.search import search
 from satfuse.catalog.specs import load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox
-from satfuse.job import RATIO, Job, check, check_cube, check_discovery, day_window, resolve_field, train_config
+from satfuse.job import RATIO, SPECTRA, Job, check, check_cube, check_discovery, day_window, resolve_field, train_config
 from satfuse.pairing import find_pairs, read_pairs, write_pairs
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
 __all__ = [
     "Job",
@@ -32,6 +34,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+LIBRARY_SPECTRA = 20_000  # random mixtures that the library regression learns from
+CALIBRATION_PX = {10: 24, 15: 16, 30: 10}  # side of a scene in coarse pixels, by ratio
 COARSE_LEAD = timedelta(minutes=30)  # how long before the field is seen the frames of an overpass may start
 
 
@@ -41,6 +45,7 @@ class JobResult:
 
     pairs: str
     cube: str | None
+    checkpoint: str | None
     model: str
     products: tuple[str, ...]
     reports: tuple[str, ...]
@@ -62,15 +67,25 @@ def run(job: Job) -> JobResult:
     Store(job.store).check_writable()
     work = Path(job.work)
     pairs = discover(job.field, job.start, job.end, job.catalog, work / "pairs.parquet", job.rules)
-    cube, model = None, job.model
+    cube, checkpoint, model = None, None, job.model
     if job.train_on:
         cube = build_cube(
             job.train_start or job.start, job.train_end or job.end, job.train_on, work / "cube.zarr", job.scheduler
         )
-        model = train(cube, work / "checkpoint", {"model": job.model, **job.train})
+        checkpoint = train(cube, work / "checkpoint", {"model": job.model, **job.train})
+        model = trained_or_named(checkpoint, model)
     products = fuse(pairs, model, job.store, job.scheduler)
     reports = [validate(item, work / "reports", again=False) for item in products]
-    return JobResult(pairs=pairs, cube=cube, model=model, products=tuple(products), reports=tuple(reports))
+    return JobResult(
+        pairs=pairs, cube=cube, checkpoint=checkpoint, model=model, products=tuple(products), reports=tuple(reports)
+    )
+
+
+def trained_or_named(checkpoint: str, model: str) -> str:
+    """What a job fuses with: the checkpoint it trained where that is of the model it names, else the model."""
+    from satfuse.checkpoint import read_card
+
+    return checkpoint if read_card(checkpoint).model == model else model
 
 
 def find_items(sensor, field, start, end, catalog) -> list[pystac.Item]:
@@ -156,8 +171,14 @@ def _scene_of_frames(pair):
     return scene.assign(xr.concat(parts, "frame").data_vars)
 
 
-def train(cube, out, config=None, progress=None) -> str:
-    """Train a model on a cube; `progress` as in `satfuse.train.fit`.
+def train(data, out, config=None, progress=None) -> str:
+    """Train a model on a cube, or on the library of spectra where `data` is "spectra".
+
+    Parameters
+    ----------
+    data : path of a cube, or "spectra": what is measured at $SATFUSE_SAMPLE_DATA, parametric where that is absent.
+    config : see `TrainConfig`.
+    progress : called after each step with epoch, batch and loss; of spectra with 0, scene and coverage.
 
     Returns
     -------
@@ -165,8 +186,59 @@ def train(cube, out, config=None, progress=None) -> str:
     """
     from satfuse.train import fit
 
-    fit(cube, train_config(config or {}), out, progress=progress)
+    settings = train_config(config or {}, data)
+    if str(data) == SPECTRA:
+        _train_on_spectra(settings, out, progress)
+    else:
+        fit(data, settings, out, progress=progress)
     return str(out)
+
+
+def _train_on_spectra(settings, out, progress):
+    """Of the library only the training side is seen. The same seed gives the same weights on the same machine."""
+    import numpy as np
+
+    from satfuse import checkpoint
+    from satfuse.models import create
+    from satfuse.simulate import worldstrat
+    from satfuse.simulate.library import draw_places, draw_spectra, load_library, sample_folder
+    from satfuse.train.library import fit_library
+    from satfuse.train.spectral_prior import fit_prior
+    from satfuse.train.uncertainty import calibrate
+
+    empty = create(settings.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO, **settings.options)
+    library, rng = load_library(), np.random.default_rng(settings.seed)
+    entries = Counter(f"{s}/{m}" for s, m in zip(library.source, library.material, strict=True))
+    folder = sample_folder() if library.measured and worldstrat.revisits(sample_folder()) else None
+    data = {
+        "spectra": "measured" if library.measured else "parametric", "split": "train", "seed": settings.seed,
+        "entries": dict(sorted(entries.items())), "attribution": list(library.attribution),
+    }  # fmt: skip
+    if settings.model == "library_regression":
+        spectra = draw_spectra(library, rng, LIBRARY_SPECTRA)
+        fit_library(library.wavelength_nm, spectra, out, data=data, **settings.options)
+        return
+    places, pixels, basis = empty.places.shape
+    model = fit_prior(library.wavelength_nm, draw_places(library, rng, places, pixels), basis=basis)
+    metrics = calibrate(model, _calibration_scenes(library, settings, folder), seed=settings.seed, progress=progress)
+    data |= {"calibration_scenes": settings.scenes}
+    if folder is not None:
+        data["attribution"].append(worldstrat.ATTRIBUTION)
+    checkpoint.save(model, out, {"data": data, "metrics": metrics})
+
+
+def _calibration_scenes(library, settings, folder):
+    """Scenes of all ratios: clean, noisy, clean, noisy, cloudy. Offsets are left out: nothing in a scene tells them."""
+    from satfuse.simulate.factory import FactoryConfig, make_training_scene
+
+    for number in range(settings.scenes):
+        ratio, kind = (10, 15, 30)[number % 3], number // 3 % 5
+        degraded = {"noise": (0.0, 0.0), "gain": 0.0} if kind in (0, 2) else {"noise": (0.0002, 0.003)}
+        config = FactoryConfig(
+            ratios=(ratio,), coarse_px=CALIBRATION_PX[ratio], offset=0.0, shift=0.4, equal_blur_share=0.4,
+            cloud_share=float(kind == 4), **degraded,
+        )  # fmt: skip
+        yield make_training_scene(library, config, settings.seed * 1_000_000 + number, folder=folder)
 
 
 def fuse(pairs, model, store, scheduler=None, progress=None) -> list[str]:

@@ -3,13 +3,14 @@
 import logging
 from dataclasses import asdict, replace
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from satfuse.errors import RegistrationError
-from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
+from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel, sample_windows
 from satfuse.geometry.grids import coarse_geobox, lonlat_bbox
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.swath import rectify
@@ -118,6 +119,13 @@ def average_guide(guide, valid, ratio: int) -> np.ndarray:
     smaller = [tuple(s // block for s in side) for side in sides]
     chunks = ((guide.shape[0],), *smaller)
     return da.map_blocks(_cells, guide, valid[None], block, chunks=chunks, dtype=np.float32).compute()
+
+
+def sample_guide(guide: xr.DataArray, valid: xr.DataArray, ratio: int) -> np.ndarray:
+    """(n, band, p, q) float32 parts of the guide at full resolution, NaN where missing; see `sample_windows`."""
+    windows = [{"y": y, "x": x} for y, x in sample_windows(ratio, valid.shape)]
+    parts = dask.compute(*(guide.isel(w).where(valid.isel(w)).data for w in windows))
+    return np.stack(parts).astype(np.float32)
 
 
 def _cells(guide, valid, block):

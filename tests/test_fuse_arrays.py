@@ -6,11 +6,13 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 from product_scene import RATIO, truth
 
-from satfuse.errors import BandError, GridError, RadiometryError
+from satfuse.errors import BandError, GridError, ProductError, RadiometryError
 from satfuse.geometry.grids import coarse_geobox, snap_geobox
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
 from satfuse.sensors.quality import Quality
+from satfuse.sensors.srf import srf_matrix
+from satfuse.simulate.spectra import WAVELENGTH_NM, endmembers
 
 pytest.importorskip("torch")
 
@@ -21,26 +23,27 @@ SHAPE = tuple(BOX.shape)
 FEW = S3_NAMES[::4]
 
 
+SURFACES = ("vegetation_dense", "soil_bright", "soil_dark", "water_turbid")
+
+
 @cache
-def textured(shape, bands, seed):
-    """(band, y, x) mixtures of four random fields that are rough at every scale; the fields do not depend on seed."""
+def textured(shape, platform, names):
+    """(band, y, x) mixtures of four surfaces whose shares are rough at every scale."""
     fields = np.random.default_rng(0).normal(size=(4, *shape))
     wave = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]), indexing="ij"))
     fields = np.fft.irfft2(np.fft.rfft2(fields) / np.maximum(wave, 1 / shape[0]) ** 1.5, shape)
     fields = (fields - fields.mean((1, 2), keepdims=True)) / fields.std((1, 2), keepdims=True)
-    mix = np.random.default_rng(seed).uniform(0.01, 0.03, (bands, 4))
-    return (0.25 + np.einsum("bf,fyx->byx", mix, fields)).astype("float32")
+    shares = np.exp(fields) / np.exp(fields).sum(0)
+    known, spectra = endmembers()
+    weights, _ = srf_matrix(platform, names, WAVELENGTH_NM)
+    values = weights @ spectra[[known.index(s) for s in SURFACES]].T
+    return np.einsum("bf,fyx->byx", values, shares).astype("float32")
 
 
 def arrays(shift_m=(0.0, 0.0), guide_bands=S2_NAMES, coarse_bands=FEW):
-    guide, target = textured(SHAPE, 12, 1), textured(SHAPE, 21, 2)
+    guide, target = textured(SHAPE, "S2A", guide_bands), textured(SHAPE, "S3A", coarse_bands)
     small = degrade(target, RATIO, shift=(shift_m[0] / 300, -shift_m[1] / 300))
-    index = [S2_NAMES.index(b) for b in guide_bands], [S3_NAMES.index(b) for b in coarse_bands]
-    return (
-        image(guide[index[0]], BOX, guide_bands),
-        image(small[index[1]], coarse_geobox(BOX, RATIO), coarse_bands),
-        target[index[1]],
-    )
+    return image(guide, BOX, guide_bands), image(small, coarse_geobox(BOX, RATIO), coarse_bands), target
 
 
 def image(values, box, bands):
@@ -63,8 +66,9 @@ def test_recovers_the_truth_that_bicubic_does_not():
     assert fused.reflectance.dims == ("band", "y", "x") and fused.reflectance.dtype == "float32"
     assert list(fused.band.values) == list(S3_NAMES) and fused.odc.geobox == BOX
     plain = satfuse.fuse(guide, coarse, model="bicubic")
-    assert rmse(fused.reflectance, target) < 0.2 * rmse(plain.reflectance, target)
+    assert rmse(fused.reflectance, target) < 0.1 * rmse(plain.reflectance, target)
     assert not np.isnan(fused.reflectance).any() and (fused.quality == 0).all()
+    assert (fused.uncertainty > 0).all() and len(fused.attrs["gain"]) == len(fused.attrs["psf_sigma"]) == 21
 
 
 @pytest.mark.parametrize("shift_m", [(210.0, -150.0), (-90.0, 330.0)])
@@ -133,6 +137,10 @@ def test_ratio_comes_from_the_coordinates():
     ("change", "error", "match"),
     [
         (lambda g, c: (g * 10000, c), RadiometryError, "digital numbers"),
+        (lambda g, c: (g, c * 10), RadiometryError, "not what the guide shows"),
+        (lambda g, c: (g, c.assign_coords(band=c.band.values[::-1])), RadiometryError, "order and names of the bands"),
+        (lambda g, c: (g.assign_coords(band=g.band.values[::-1]), c), RadiometryError, "order and names of the bands"),
+        (lambda g, c: (g, c * np.nan), ProductError, "share no usable pixel"),
         (lambda g, c: (g.assign_coords(band=[f"x{i}" for i in range(12)]), c), BandError, "unknown band 'x0'"),
         (lambda g, c: (g.rename(band="wavelength"), c), GridError, "dimensions band, y, x"),
         (lambda g, c: (g, c.assign_coords(x=c.x + 100)), GridError, "do not align"),

@@ -7,6 +7,8 @@ from satfuse.errors import GridError
 EXACT_PIXELS = 1_200_000  # up to here a cell is a pixel
 FEWEST = 5  # cells along a coarse pixel that still sample a PSF of 0.35 coarse pixels
 MOST = 10
+SAMPLE_PIXELS = 250_000
+LEAST_SAMPLE = 4  # coarse pixels along a window's side
 
 
 def cells_per_pixel(ratio: int, shape) -> int:
@@ -23,6 +25,22 @@ def cells_per_pixel(ratio: int, shape) -> int:
     divisors = [k for k in range(FEWEST, ratio + 1) if ratio % k == 0]
     fitting = [k for k in divisors if k <= MOST and shape[0] * shape[1] * (k / ratio) ** 2 <= EXACT_PIXELS]
     return fitting[-1] if fitting else (divisors or [ratio])[0]
+
+
+def sample_windows(ratio: int, shape) -> list[tuple[slice, slice]]:
+    """Windows (rows, columns) of one size, on coarse pixels, that stand for a field at full resolution.
+
+    The whole of a small field; of a larger one nine windows that together hold about `SAMPLE_PIXELS`, spread evenly.
+    """
+    if shape[0] * shape[1] <= SAMPLE_PIXELS:
+        return [(slice(0, shape[0]), slice(0, shape[1]))]
+    side = max(int((SAMPLE_PIXELS / 9) ** 0.5) // ratio, LEAST_SAMPLE) * ratio
+    sides = [min(side, size) for size in shape]
+    starts = [
+        [round((size - side) * share / ratio) * ratio for share in (0.1, 0.5, 0.9)]
+        for size, side in zip(shape, sides, strict=True)
+    ]
+    return [(slice(y, y + sides[0]), slice(x, x + sides[1])) for y in starts[0] for x in starts[1]]
 
 
 def cell_psf_sigma(psf_sigma: float, ratio: int, cells: int) -> float:

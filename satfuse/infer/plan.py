@@ -24,10 +24,10 @@ from satfuse.infer.config import FuseConfig
 from satfuse.infer.source import Source, provenance
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
-from satfuse.models.summary import summarise
+from satfuse.models.summary import summary_of_parts
 from satfuse.product.layout import Layout
 from satfuse.product.store import Store
-from satfuse.scene import average_guide
+from satfuse.scene import average_guide, sample_guide
 from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         cells = scene.guide_cells.values if "guide_cells" in scene else None
         if cells is None:
             cells = average_guide(scene.guide, scene.guide_valid, ratio)
+        patches = sample_guide(scene.guide, scene.guide_valid, ratio)
     coarse, valid = scene.coarse.values.astype("float32"), scene.coarse_valid.values.astype(bool)
     absent = ~(np.isfinite(coarse) & valid).any((1, 2))
     quality = scene.coarse_quality.values.astype("uint16")
@@ -131,11 +132,16 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
     filled = fill_holes(coarse, valid)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
-        summary = summarise(cells, filled, valid, ratio=ratio, psf_sigma=float(scene.attrs["psf_sigma"]))
+        summary = summary_of_parts(
+            cells, patches, filled, valid, ratio=ratio, psf_sigma=float(scene.attrs["psf_sigma"])
+        )
         if not summary.valid.any():
             raise ProductError(f"{source.product_id}: guide and coarse image share no usable pixel; try another pair")
         state = model.fit(summary)
     where_from = provenance(source, scene)
+    if model.estimates_observation:
+        found = {name: state[name].tolist() for name in ("shift", "shift_sigma", "psf_sigma", "gain")}
+        where_from["observation"] = found | {"units": "coarse pixels, x to the right and y down; gain 1 is exact"}
     plan = Plan(
         product_id=source.product_id,
         run=run,

@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = "10s"
 
 
 def fuse_field(
-    source, model="regression", store=None, *, scheduler=None, ratio=30, config=None, overwrite=False, progress=None
+    source, model="bayesian", store=None, *, scheduler=None, ratio=30, config=None, overwrite=False, progress=None
 ) -> str:
     """Fuse one pair over its field and publish the product.
 

@@ -67,7 +67,7 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
     coarse_quality = context.coarse_quality[tile.core.slices(step=plan.cut.ratio)]
     quality |= coarse_quality.repeat(plan.cut.ratio, 0).repeat(plan.cut.ratio, 1)
     number = np.empty((len(plan.coarse_bands), *tile.core.shape), "int16")
-    for window, image in fuse_blocks(context.model, context.state, inputs, tile.core, plan.cut, plan.device):
+    for window, image, _ in fuse_blocks(context.model, context.state, inputs, tile.core, plan.cut, plan.device):
         rows, columns = window.slices(origin=tile.core)
         image[context.absent] = np.nan
         outside = ((image < 0) | (image > HIGHEST)).any(0)

@@ -9,18 +9,35 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", "models") from error
 
+from satfuse.models.atprk import ATPRK
+from satfuse.models.bayesian import Bayesian
 from satfuse.models.bicubic import Bicubic
+from satfuse.models.cnmf import CNMF
 from satfuse.models.completed import complete
 from satfuse.models.fusformer import Fusformer
+from satfuse.models.gsa import GSA
 from satfuse.models.interface import Fused, FusionModel, State
+from satfuse.models.library_regression import LibraryRegression
+from satfuse.models.mtf_glp import MtfGlp, MtfGlpHpm
 from satfuse.models.regression import Regression
 from satfuse.models.spectral import Spectral
+from satfuse.models.spectralift import SpectraLift
+from satfuse.models.ssrnet import SSRNet
 
 __all__ = ["MODELS", "Fused", "FusionModel", "State", "complete", "create"]
 
 MODELS: dict[str, type[FusionModel]] = {
+    "bayesian": Bayesian,
     "bicubic": Bicubic,
     "regression": Regression,
+    "atprk": ATPRK,
+    "gsa": GSA,
+    "mtf_glp": MtfGlp,
+    "mtf_glp_hpm": MtfGlpHpm,
+    "cnmf": CNMF,
+    "spectralift": SpectraLift,
+    "library_regression": LibraryRegression,
+    "ssrnet": SSRNet,
     "spectral": Spectral,
     "fusformer": Fusformer,
 }

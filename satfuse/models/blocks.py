@@ -71,7 +71,7 @@ class Inputs:
     window : the part of the raster that `guide` covers; edges on coarse pixels.
     guide : (c_guide, y, x) float32, finite.
     guide_valid : (y, x) bool, True = usable.
-    coarse : (c_coarse, h, w) float32, finite, registered.
+    coarse : (c_coarse, h, w) float32, finite.
     coarse_valid : (h, w) bool, True = usable.
     """
 
@@ -100,7 +100,7 @@ def fill_holes(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def fuse_blocks(
     model: FusionModel, state: State, inputs: Inputs, core: Window, cut: Cut, device: str = "cpu"
-) -> Iterator[tuple[Window, np.ndarray]]:
+) -> Iterator[tuple[Window, np.ndarray, np.ndarray | None]]:
     """Fuse the part `core` of a raster.
 
     Parameters
@@ -110,28 +110,29 @@ def fuse_blocks(
 
     Yields
     ------
-    window, image : a part of `core` and its fused (c_coarse, y, x) float32 values; the parts partition `core`.
+    window, image, sigma : a part of `core`, its fused (c_coarse, y, x) float32 values and, where the model gives it,
+        their standard deviation; the parts partition `core`.
     """
     run = _mosaic if cut.mosaic else _block
     sizes = {"tile_px": cut.block_px, "halo_px": 0 if cut.mosaic else cut.halo_px}
     for block in plan_tiles(cut.shape, **sizes, ratio=cut.ratio, within=core):
         with torch.inference_mode():
-            image = run(model, state, inputs, block, cut, device)
-        yield block.core, image
+            image, sigma = run(model, state, inputs, block, cut, device)
+        yield block.core, image, sigma
 
 
 def _block(model, state, inputs, block, cut, device):
     rows, columns = block.halo.slices(origin=inputs.window)
     coarse = block.halo.slices(step=cut.ratio)
-    image = model(
+    fused = model(
         _tensor(inputs.guide[:, rows, columns], device),
         _tensor(inputs.coarse[:, *coarse], device),
         state=cut_grids(state, *coarse),
         guide_valid=_tensor(inputs.guide_valid[None, rows, columns], device),
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
-    ).image[0]
-    rows, columns = block.core.slices(origin=block.halo)
-    return image[:, rows, columns].cpu().numpy()
+    )
+    core = (0, slice(None), *block.core.slices(origin=block.halo))
+    return tuple(None if part is None else part[core].cpu().numpy() for part in (fused.image, fused.sigma))
 
 
 def cut_grids(state: State, rows: slice, columns: slice) -> State:
@@ -158,7 +159,7 @@ def _mosaic(model, state, inputs, block, cut, device):
         for (y, x), window, image in zip(batch, whole, images, strict=True):
             part = Window(max(y[2], core.y0), min(y[3], core.y1), max(x[2], core.x0), min(x[3], core.x1))
             out[:, *part.slices(origin=core)] = image[:, *part.slices(origin=window)]
-    return out
+    return out, None
 
 
 def _coarse_at(coarse, window, ratio):

@@ -36,6 +36,9 @@ class FusionModel(torch.nn.Module):
     any_ratio : True = `forward` takes the ratio from its inputs.
     uses_coarse_frames : True = coarse may be (b, t, c, h, w); others take frame 0.
     needs_weights : True = useless before training; False = can be used by its name alone.
+    any_bands : True = weights serve any bands whose response is known.
+    estimates_observation : True = `fit` finds shift, PSF width and gains itself and puts them into the state as
+        `shift`, `shift_sigma`, `psf_sigma` and `gain`; the coarse image is not to be resampled before.
     options : what `satfuse.models.create` was given beside bands and ratio.
     band_source : for each coarse band, the name of the model that makes it.
     """
@@ -44,6 +47,8 @@ class FusionModel(torch.nn.Module):
     any_ratio = True
     uses_coarse_frames = False
     needs_weights = True
+    any_bands = False
+    estimates_observation = False
 
     def __init__(self, *, guide_bands, coarse_bands, ratio: int):
         super().__init__()

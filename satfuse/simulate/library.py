@@ -129,6 +129,21 @@ def draw_spectra(library: Library, rng: np.random.Generator, count: int, *, kind
     return np.clip(out, 0, 1.6)
 
 
+def draw_places(library: Library, rng: np.random.Generator, places: int, pixels: int) -> np.ndarray:
+    """Random pixels of places, each of which has four to thirteen surfaces of its own, mixed and lit in its own way.
+
+    Returns
+    -------
+    (places, pixels, 425) float32 reflectance.
+    """
+    out = np.empty((places, pixels, library.reflectance.shape[1]), np.float32)
+    for place in out:
+        surfaces = draw_spectra(library, rng, rng.integers(4, 14))
+        shares = rng.dirichlet(np.full(len(surfaces), 0.5), pixels)
+        place[:] = shares @ surfaces * np.exp(rng.normal(0, 0.2, pixels))[:, None]
+    return out
+
+
 def draw_members(library, rng, count, shares) -> np.ndarray:
     """(count,) rows of the library: a material by its share, a source, then an entry of it.
 

@@ -23,6 +23,7 @@ class TrainConfig:
     threads : of torch on the CPU; None = as it is. The same bits again need the same number.
     state_every : steps between two saved states.
     tensorboard : True = log there too.
+    scenes : simulated scenes that the uncertainty of a model from spectra is calibrated on.
     """
 
     model: str = "spectral"
@@ -43,14 +44,17 @@ class TrainConfig:
     threads: int | None = None
     state_every: int = 200
     tensorboard: bool = True
+    scenes: int = 90
     batches: BatchConfig = field(default_factory=BatchConfig)
 
     def __post_init__(self):
         for name, allowed in (("schedule", ("cosine", "step")), ("loss", ("l1", "mse"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(allowed)}")
-        if self.epochs < 1 or self.learning_rate <= 0 or self.state_every < 1:
-            raise ConfigError(f"{self.epochs=}, {self.learning_rate=} and {self.state_every=} must be positive")
+        if self.epochs < 1 or self.learning_rate <= 0 or self.state_every < 1 or self.scenes < 1:
+            raise ConfigError(
+                f"{self.epochs=}, {self.learning_rate=}, {self.state_every=} and {self.scenes=} must be positive"
+            )
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainConfig":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from satfuse.errors import GridError
-from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel
+from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel, sample_windows
 from satfuse.sensors.degradation import degrade
 
 
@@ -40,3 +40,23 @@ def test_degrading_from_cells_is_degrading_pixels(psf_sigma, cells):
     direct = degrade(image, 30, psf_sigma, shift=shift)
     inner = (0, slice(3, -3), slice(3, -3))
     assert (got - direct)[inner].std() < 0.15 * direct[inner].std()  # white noise: the worst case
+
+
+def test_a_small_field_is_its_own_sample():
+    assert sample_windows(10, (60, 120)) == [(slice(0, 60), slice(0, 120))]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shape"), [(30, (6000, 7530)), (10, (5000, 300)), (30, (90, 60000)), (7, (2100, 1400))]
+)
+def test_sample_windows_lie_on_coarse_pixels_all_over_the_field(ratio, shape):
+    windows = sample_windows(ratio, shape)
+    assert len(windows) == 9
+    for axis, size in enumerate(shape):
+        spans = [w[axis] for w in windows]
+        side = spans[0].stop - spans[0].start
+        assert all(s.start % ratio == 0 and 0 <= s.start < s.stop <= size and s.stop - s.start == side for s in spans)
+        assert side == min(max(166 // ratio, 4) * ratio, size)
+        if size > 10 * side:
+            starts = sorted({s.start / size for s in spans})
+            assert starts[0] < 0.15 and 0.4 < starts[1] < 0.55 and starts[2] > 0.75

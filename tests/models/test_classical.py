@@ -41,6 +41,8 @@ def summary(guide, coarse, guide_valid=None, coarse_valid=None):
     return Summary(
         guide_cells=guide[0],
         cells_valid=(everywhere if guide_valid is None else guide_valid)[0, 0],
+        patches=guide,
+        patches_valid=everywhere if guide_valid is None else guide_valid,
         frames=coarse,
         frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if coarse_valid is None else coarse_valid[0],
         ratio=guide.shape[-1] // coarse.shape[-1],
@@ -81,7 +83,7 @@ def test_tiled_equals_untiled_with_holes(cls):
     for block_px in (10_000, 50):
         blocks = list(fuse_blocks(model, state, inputs, whole, Cut.of(model, (180, 220), 10, block_px=block_px)))
         images.append(np.full((5, 180, 220), np.nan, "float32"))
-        for part, values in blocks:
+        for part, values, _ in blocks:
             images[-1][:, *part.slices()] = values
     assert len(blocks) == 20
     np.testing.assert_allclose(images[1], images[0], atol=1e-5)
@@ -135,10 +137,10 @@ def test_any_ratio_is_better_than_bicubic(cls, ratio):
 def test_potsdam_is_far_better_than_bicubic(samples, tmp_path):
     pytest.importorskip("xbatcher", reason="the benchmark needs the train extra")
     import satfuse
-    from benchmarks import quality
+    from benchmarks.quality import potsdam
     from satfuse.validate.checks import scores
 
-    guide, coarse, target = quality.east(quality.build_cube(samples, tmp_path / "cube.zarr"))
+    guide, coarse, target = potsdam.east(potsdam.build_cube(samples, tmp_path / "cube.zarr"))
     bands = {"guide_bands": tuple(guide.band.values), "coarse_bands": tuple(coarse.band.values), "ratio": 10}
     methods = {"bicubic": "bicubic", "regression": "regression"} | {c.name: c(**bands) for c in CLASSICAL}
     found = {}

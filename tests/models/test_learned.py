@@ -35,6 +35,8 @@ def summary(guide, coarse, valid=None):
     return Summary(
         guide_cells=guide[0],
         cells_valid=torch.ones(guide.shape[-2:], dtype=bool),
+        patches=guide,
+        patches_valid=torch.ones(1, 1, *guide.shape[-2:], dtype=bool),
         frames=coarse,
         frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if valid is None else valid[None],
         ratio=RATIO,

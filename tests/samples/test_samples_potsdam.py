@@ -1,11 +1,11 @@
-"""The main job end to end on real EnMAP spectra, shortened: benchmarks/quality.py is the full version."""
+"""The main job end to end on real EnMAP spectra, shortened: benchmarks/quality/potsdam.py is the full version."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs the models extra")
 pytest.importorskip("xbatcher", reason="training needs the train extra")
-from benchmarks import quality
+from benchmarks.quality import potsdam as quality
 
 pytestmark = [pytest.mark.samples, pytest.mark.torch]
 

@@ -1,7 +1,7 @@
 """The main job on real EnMAP spectra: train in the west of Potsdam, fuse and score the east.
 
-    python -m benchmarks.quality             prints the table
-    python -m benchmarks.quality --write     and puts it into docs/quality.md
+    python -m benchmarks.quality.potsdam             prints the table
+    python -m benchmarks.quality.potsdam --write     and puts it into docs/quality.md
 
 The 12 real tiles (30 m) go through the reader, the spectral simulation and the cube. The four western tiles (96_*
 and 128_*) train; the eastern rectangle (160_* and 192_*, 64 x 128 pixels) is degraded to 300 m, fused with its
@@ -30,7 +30,7 @@ from satfuse.sensors.degradation import degrade
 from satfuse.train import TrainConfig, fit
 from satfuse.validate.checks import scores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
 RATIO = 10
 ROWS, COLUMNS = slice(4, 124), slice(2, 62)  # the middle 120 x 60 pixels: a whole number of coarse ones
@@ -60,7 +60,7 @@ class Result:
     training_s: float
 
 
-def build_cube(folder: Path, path: Path) -> cubes.Cube:
+def build_cube(folder: Path, path: Path, platforms=("S2A", "S3A")) -> cubes.Cube:
     """The cube of west and east from the tiles in `folder`.
 
     Training runs a fixed number of epochs: the place is too small to spare a part for choosing among them, so the
@@ -75,7 +75,8 @@ def build_cube(folder: Path, path: Path) -> cubes.Cube:
         halves["west" if column < 160 else "east"].append(opened)
     west, east = (mosaic(tiles) for tiles in halves.values())
     split = {"west": "train", "west-again": "val", "east": "test"}
-    return cubes.build({"west": west, "west-again": west, "east": east}, path, split=split)
+    scenes = {"west": west, "west-again": west, "east": east}
+    return cubes.build(scenes, path, platforms=platforms, split=split)
 
 
 def mosaic(tiles: list[xr.Dataset]) -> xr.Dataset:

@@ -1,0 +1,1 @@
+"""Every method on the same scenes: `python -m benchmarks.quality`; see docs/quality.md."""

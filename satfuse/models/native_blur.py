@@ -1,0 +1,128 @@
+"""Detail for guide bands that are natively coarser than the guide's pixels, predicted from the finer ones.
+
+A reader lays 20 and 60 m bands bilinearly on 10 m pixels. What that lost of the finer bands is known; linear maps
+that are fitted on the scene, where both are blurred alike, turn it into what the coarser bands lost.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from satfuse.sensors.bands import S2_BANDS
+
+COARSE_PIXEL_M = 300
+RIDGE = 1e-7  # reflectance squared
+SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred
+GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
+
+
+@dataclass(frozen=True)
+class Level:
+    """Bands of one native pixel size (`blurred`) and the finer ones (`finer`), as indices."""
+
+    native_m: int
+    blurred: list[int]
+    finer: list[int]
+
+
+def levels(guide_bands) -> list[Level]:
+    """The native sizes of the bands, finest first; bands without a known size count as sharp."""
+    size = [GSD_M.get(b, 0) for b in guide_bands]
+    found = []
+    for native in sorted(set(size)):
+        blurred = [i for i, s in enumerate(size) if s == native]
+        finer = [i for i, s in enumerate(size) if s < native]
+        if finer and native:
+            found.append(Level(native, blurred, finer))
+    return found
+
+
+def fit_detail(patches, valid, guide_bands, pixel_m: float) -> dict[str, torch.Tensor]:
+    """Maps `detail<native> (blurred, finer)`, zero for bands that are sharp already.
+
+    Parameters
+    ----------
+    patches : (n, c, y, x) of the guide at full resolution; valid : (n, 1, y, x) bool, True = usable.
+    pixel_m : of the guide.
+    """
+    maps, known = {}, patches.clone()
+    for level in levels(guide_bands):
+        step = block(level, pixel_m)
+        if step < 2:
+            continue
+        finer, seen = known[:, level.finer], known[:, level.blurred]
+        blurred = lay(finer, valid, step)
+        clear = _all_valid(valid, 2 * step)
+        x, y = (_pixels(image - lay(image, valid, 2 * step), clear) for image in (blurred, seen))
+        if x.shape[1] < 4 * len(level.finer):
+            maps[f"detail{level.native_m}"] = x.new_zeros(len(level.blurred), len(level.finer))
+            continue
+        gram = x @ x.T / x.shape[1] + RIDGE * torch.eye(len(x), dtype=x.dtype)
+        linear = torch.linalg.solve(gram, x @ y.T / x.shape[1]).T
+        # what the bands show of the predicted detail, from none (blurred) to all of it (sharp)
+        own, low, full = (_pixels(image - lay(image, valid, step), clear) for image in (seen, blurred, finer))
+        low, full = linear @ low, linear @ full
+        shown = ((own - low) * (full - low)).sum(1) / (full - low).square().sum(1).clamp(min=1e-12)
+        maps[f"detail{level.native_m}"] = linear * (shown < SHARP)[:, None]
+        known = add_detail(known, valid, guide_bands, pixel_m, maps, only=level)
+    return maps
+
+
+def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
+    """The guide (n, c, y, x) with the detail that its coarser bands lost; y and x begin at a coarse pixel."""
+    for level in [only] if only else levels(guide_bands):
+        linear, step = maps.get(f"detail{level.native_m}"), block(level, pixel_m)
+        if linear is None or step < 2 or not linear.any():
+            continue
+        finer = guide[:, level.finer]
+        lost = finer - lay(finer, valid, step)
+        guide = guide.clone()
+        guide[:, level.blurred] += torch.einsum("bf,nfyx->nbyx", linear.to(lost), lost)
+    return guide
+
+
+def block(level: Level, pixel_m: float) -> int:
+    """Guide pixels along a native pixel; 1 where they do not nest in it, so that tiles see the same blocks."""
+    step = level.native_m / pixel_m
+    return round(step) if abs(step - round(step)) < 1e-6 else 1
+
+
+def lay(image, valid, step: int):
+    """Means of the valid pixels of blocks of `step` pixels, laid bilinearly on the pixels again."""
+    height, width = image.shape[-2:]
+    if valid is None or valid.all():
+        return _laid(_means(image, step), step, height, width)
+    weight = valid.to(image.dtype)
+    count = _means(weight, step)
+    mean, known = _means(image * weight, step) / count.clamp(min=1e-6), (count > 0).to(image.dtype)
+    return _laid(mean, step, height, width) / _laid(known, step, height, width).clamp(min=1e-6)
+
+
+def _laid(mean, step, height, width):
+    return _bilinear(_bilinear(mean, step, width).mT, step, height).mT
+
+
+def _means(image, step):
+    """Block means; a block that the image's edge cuts is the mean of what is there."""
+    height, width = image.shape[-2:]
+    down, right = -height % step, -width % step
+    padded = torch.nn.functional.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+    return padded.unflatten(-2, (-1, step)).unflatten(-1, (-1, step)).mean((-3, -1))
+
+
+def _bilinear(x, step, size):
+    """The last axis of block values at its `size` pixels, edges replicated."""
+    phase = (torch.arange(step, dtype=x.dtype, device=x.device) + 0.5) / step - 0.5
+    weights = torch.stack([(-phase).clamp(min=0), 1 - phase.abs(), phase.clamp(min=0)])
+    padded = torch.cat([x[..., :1], x, x[..., -1:]], -1)
+    return (padded.unfold(-1, 3, 1) @ weights).flatten(-2)[..., :size]
+
+
+def _all_valid(valid, step):
+    """Where the whole block is valid."""
+    return (lay(valid.to(torch.float64), None, step) > 1 - 1e-9)[:, 0]
+
+
+def _pixels(image, chosen):
+    """(c, k) values at the chosen pixels (n, y, x)."""
+    return image.movedim(1, 0)[:, chosen]

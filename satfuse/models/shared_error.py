@@ -1,0 +1,73 @@
+"""The part of a scene's coarse residual that a smooth fine error field explains, and its interpolation.
+
+The field is Gaussian with a correlation of `LENGTH`; what the coarse grid says of it is a weight per coarse pixel,
+which the fine grid sees through a Gaussian. (Simple kriging of the residual with the PSF as its support.)
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from satfuse.models.scene_sums import LENGTH, shared_variance
+
+ITERATIONS = 40
+REACH = 3  # coarse pixels
+
+
+def field_weights(residual, known, shared, psf_sigma):
+    """Weights whose interpolation is the expected fine field.
+
+    Parameters
+    ----------
+    residual : (c, h, w), what the map does not explain, any value where not known.
+    known : (h, w) bool.
+    shared : variance of the field at the coarse scale over that of the noise.
+    psf_sigma : (c,) coarse pixels.
+
+    Returns
+    -------
+    (c, h, w): zero where not known, and everywhere where `shared` is 0.
+    """
+    if shared == 0:
+        return np.zeros_like(residual)
+    kernels = {s: [_kernel(size, shared_variance(s)) for size in known.shape] for s in set(psf_sigma)}
+    right = residual * known
+    x = np.zeros_like(right)
+    left = right.copy()
+    direction, power = left.copy(), (left**2).sum((1, 2))
+    for _ in range(ITERATIONS):  # conjugate gradients on (shared K + 1) x = right, band by band
+        pushed = direction.copy()
+        for s, (rows, columns) in kernels.items():
+            of = psf_sigma == s
+            pushed[of] += shared * (rows @ direction[of] @ columns) * known
+        step = power / np.maximum((direction * pushed).sum((1, 2)), 1e-30)
+        x += step[:, None, None] * direction
+        left -= step[:, None, None] * pushed
+        power, before = (left**2).sum((1, 2)), power
+        direction = left + (power / np.maximum(before, 1e-30))[:, None, None] * direction
+    return shared * x
+
+
+def interpolate(weights: torch.Tensor, ratio: int, psf_sigma: float, shift) -> torch.Tensor:
+    """(..., h, w) weights to the fine grid (..., h * ratio, w * ratio); shift in coarse pixels (x, y)."""
+    width = LENGTH**2 + psf_sigma**2
+    rows, columns = (_phases(ratio, width, float(s)).to(weights) for s in (shift[1], shift[0]))
+    fine = _spread(_spread(weights, columns).mT, rows).mT
+    return fine * (shared_variance(psf_sigma) / width)
+
+
+def _spread(x, weights):
+    padded = F.pad(x, (REACH, REACH))
+    return (padded.unfold(-1, 2 * REACH + 1, 1) @ weights).flatten(-2)
+
+
+def _phases(ratio, variance, shift):
+    """(2 * REACH + 1, ratio): Gaussian of the distance from coarse pixels i - REACH ... to the fine pixels of i."""
+    phase = (torch.arange(ratio, dtype=torch.float64) + 0.5) / ratio - 0.5 + shift
+    distance = phase - torch.arange(-REACH, REACH + 1, dtype=torch.float64)[:, None]
+    return torch.exp(-0.5 * distance**2 / variance)
+
+
+def _kernel(size, variance):
+    index = np.arange(size)
+    return np.exp(-0.5 * (index[:, None] - index) ** 2 / variance)

@@ -1,0 +1,286 @@
+"""The bayesian model with its shipped weights, from images to image, on scenes of known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the models need the models extra")
+pytestmark = pytest.mark.torch
+
+from satfuse import checkpoint  # noqa: E402
+from satfuse.errors import ConfigError, RadiometryError  # noqa: E402
+from satfuse.geometry.tiling import Window  # noqa: E402
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
+from satfuse.models.spectral_prior import features  # noqa: E402
+from satfuse.models.summary import summarise  # noqa: E402
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
+from satfuse.sensors.degradation import degrade  # noqa: E402
+from satfuse.simulate.factory import biome_scene  # noqa: E402
+from satfuse.simulate.protocol import Protocol  # noqa: E402
+
+REALISTIC = Protocol(psf_sigma=0.5, shift=(0.25, 0.25), gain=0.02, noise=0.002)
+PX = 120
+
+
+def load(guide=S2_NAMES, coarse=S3_NAMES):
+    return checkpoint.load(checkpoint.SHIPPED / "bayesian", guide_bands=guide, coarse_bands=coarse)[0]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load()
+
+
+def scene_of(biome="crop", ratio=10, protocol=REALISTIC, seed=3, fine_px=PX):
+    return biome_scene(biome, ratio=ratio, protocol=protocol, seed=seed, fine_px=fine_px)
+
+
+def fitted(model, scene, guide=None, coarse=None, registered=False):
+    """State and what `forward` takes."""
+    guide = scene.guide if guide is None else guide
+    coarse = scene.coarse if coarse is None else coarse
+    filled = np.stack([fill_holes(c, v) for c, v in zip(coarse, scene.coarse_valid, strict=True)])
+    masked = np.where(scene.guide_valid, guide, np.float32(np.nan))
+    state = model.fit(summarise(masked, filled, scene.coarse_valid, ratio=scene.ratio, registered=registered))
+    median = np.nanmedian(masked, (1, 2), keepdims=True) if scene.guide_valid.any() else np.zeros((len(guide), 1, 1))
+    return state, np.where(scene.guide_valid, guide, median).astype(np.float32), filled[0]
+
+
+def fuse(model, scene, block_px=10_000, **rest):
+    """State, image and standard deviation."""
+    state, guide, coarse = fitted(model, scene, **rest)
+    shape = guide.shape[1:]
+    whole = Window(0, shape[0], 0, shape[1])
+    valid = {"guide_valid": scene.guide_valid, "coarse_valid": scene.coarse_valid[0]}
+    inputs = Inputs(window=whole, guide=guide, coarse=coarse, **valid)
+    cut = Cut.of(model, shape, scene.ratio, block_px=block_px)
+    image, sigma = (np.full((len(coarse), *shape), np.nan, np.float32) for _ in range(2))
+    for part, values, spread in fuse_blocks(model, state, inputs, whole, cut):
+        image[:, *part.slices()], sigma[:, *part.slices()] = values, spread
+    assert np.isfinite(image).all() and (sigma > 0).all() and np.isfinite(sigma).all()
+    return state, image, sigma
+
+
+def rmse(image, scene, bands=slice(None)):
+    return np.sqrt(np.square((image - scene.target[bands])[:, scene.guide_valid]).mean())
+
+
+def with_holes(scene, seed=0):
+    rng = np.random.default_rng(seed)
+    size, r = scene.guide.shape[1] // scene.ratio, scene.ratio
+    guide_valid = np.kron(rng.random((size, size)) > 0.15, np.ones((r, r))) > 0
+    guide_valid &= rng.random(guide_valid.shape) > 0.03
+    coarse_valid = scene.coarse_valid & (rng.random((size, size)) > 0.15)
+    return replace(scene, guide_valid=guide_valid, coarse_valid=coarse_valid)
+
+
+@pytest.mark.parametrize("biome", ["desert", "city", "snow"])
+def test_clean_scenes_are_fused_and_degrade_back(model, biome):
+    """Bands as sharp as the pixels: the fused image is the truth, and shows S3 again under the observation found."""
+    scene = scene_of(biome, protocol=Protocol(equal_blur=True))
+    state, image, _ = fuse(model, scene)
+    assert rmse(image, scene) < 0.0025
+    again = degrade(image, 10, state["psf_sigma"].numpy().astype(float), shift=state["shift"][0].tolist())
+    assert np.sqrt(np.square(again - scene.coarse[0])[:, scene.coarse_valid[0]].mean()) < 1e-3
+    assert np.abs(state["shift"].numpy()).max() < 0.02 and np.abs(state["psf_sigma"] - 0.5008).max() < 0.03
+
+
+@pytest.mark.parametrize("ratio", [7, 10, 15, 30])
+def test_any_ratio_beats_the_library_alone(model, ratio):
+    """S3 makes the library's own prediction better, also as a realistic sensor shows it."""
+    scene = scene_of(ratio=ratio, fine_px={7: 168, 10: 120, 15: 180, 30: 240}[ratio])
+    blind = replace(scene, coarse_valid=np.zeros_like(scene.coarse_valid))
+    state, image, _ = fuse(model, scene)
+    assert rmse(image, scene) < rmse(fuse(model, blind)[1], scene)
+    np.testing.assert_allclose(state["shift"][0], [0.25, 0.25], atol=0.06)
+
+
+def test_observation_and_gains_are_given_back(model):
+    scene = scene_of(protocol=replace(REALISTIC, gain=0.03, psf_sigma=0.6), fine_px=180)
+    state, _, _ = fuse(model, scene)
+    np.testing.assert_allclose(state["shift"], scene.shift, atol=0.02)
+    np.testing.assert_allclose(state["psf_sigma"], scene.psf_sigma, atol=0.03)
+    error = state["gain"].numpy() - scene.gain
+    assert error.std() < 0.7 * scene.gain.std()  # partly the library's spread, which no single scene tells from a gain
+    assert state["gain"].shape == state["noise"].shape == (1, 21) and state["shift_sigma"].shape == (1, 2)
+
+
+@pytest.mark.parametrize("ratio", [10, 15, 30])
+def test_tiled_equals_untiled_with_holes(model, ratio):
+    """Native blur, residual field, and holes in both."""
+    protocol = Protocol(shift=(0.4, -0.3), slstr_factor=5 / 3)
+    scene = with_holes(scene_of(ratio=ratio, fine_px={10: 120, 15: 120, 30: 240}[ratio], protocol=protocol))
+    state, whole, spread = fuse(model, scene)
+    _, tiled, tiled_spread = fuse(model, scene, block_px=3 * ratio)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    np.testing.assert_allclose(tiled_spread, spread, atol=1e-5)
+    assert state["grid.field"].any()
+
+
+def test_the_same_twice(model):
+    scene = with_holes(scene_of())
+    first, second = fuse(model, scene), fuse(load(), scene)
+    for a, b in zip(first[1:], second[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("guide", "coarse"),
+    [(S2_NAMES, S3_ENMAP_NAMES), (S2_NAMES[::-1], S3_NAMES), (("B02", "B03", "B04", "B08"), S3_NAMES),
+     (("B04", "B8A"), ("Oa08", "Oa17")), (S2_NAMES, ("Oa10",))],
+)  # fmt: skip
+def test_any_bands(guide, coarse):
+    scene = scene_of()
+    g, c = [S2_NAMES.index(b) for b in guide], [S3_NAMES.index(b) for b in coarse]
+    state, image, _ = fuse(load(guide, coarse), scene, guide=scene.guide[g], coarse=scene.coarse[:, c])
+    assert rmse(image, scene, c) < (0.005 if len(guide) == 12 else 0.02)
+    np.testing.assert_allclose(state["shift"][0], [0.25, 0.25], atol=0.1)
+
+
+def test_the_order_of_bands_does_not_matter(model):
+    scene = scene_of()
+    _, image, _ = fuse(model, scene)
+    _, turned, _ = fuse(
+        load(S2_NAMES[::-1], S3_NAMES[::-1]), scene, guide=scene.guide[::-1], coarse=scene.coarse[:, ::-1]
+    )
+    np.testing.assert_allclose(turned[::-1], image, atol=2e-4)
+
+
+def test_an_absent_coarse_band_comes_from_the_guide(model):
+    scene = scene_of()
+    absent = S3_NAMES.index("Oa10")
+    coarse = scene.coarse.copy()
+    coarse[:, absent] = np.nan
+    state, image, sigma = fuse(model, scene, coarse=coarse)
+    assert np.sqrt(np.square(image[absent] - scene.target[absent]).mean()) < 0.006
+    assert state["gain"][0, absent] == 1 and state["noise"][0, absent].isnan()
+    with_it = fuse(model, scene)
+    others = np.arange(21) != absent
+    assert np.abs(image - with_it[1])[others].max() < 0.01
+    assert (np.abs(image - scene.target)[absent] < 2 * sigma[absent]).mean() > 0.5
+
+
+def test_several_frames_are_no_worse_than_one(model):
+    shifts = ((0.25, 0.25), (-0.4, 0.1), (0.6, -0.7))
+    scene = scene_of(protocol=replace(REALISTIC, shift=shifts, noise=0.005))
+    cloudy = scene.coarse.copy()
+    cloudy[2, :, :6] = 0.7  # under the mask
+    scene.coarse_valid[2, :6] = False
+    state, image, _ = fuse(model, scene, coarse=cloudy)
+    np.testing.assert_allclose(state["shift"], shifts, atol=0.06)
+    one = replace(scene, coarse=cloudy[:1], coarse_valid=scene.coarse_valid[:1])
+    assert rmse(image, scene) <= 1.02 * rmse(fuse(model, one)[1], scene)
+    alone = replace(scene, coarse_valid=scene.coarse_valid & np.array([True, False, False])[:, None, None])
+    assert np.isfinite(fuse(model, alone, coarse=cloudy)[1]).all()
+
+
+def test_without_coarse_pixels_the_library_speaks(model):
+    scene = scene_of(protocol=replace(REALISTIC, equal_blur=True, noise=0))
+    blind = replace(scene, coarse_valid=np.zeros_like(scene.coarse_valid))
+    state, image, sigma = fuse(model, blind)
+    expected = np.moveaxis(features(np.moveaxis(scene.guide, 0, -1)) @ model.prior.mean.T, -1, 0)
+    assert np.sqrt(np.square(image - expected).mean()) < 1e-3  # all but the filter against the guide's noise
+    assert np.isinf(state["shift_sigma"]).all() and not state["grid.field"].any() and (state["gain"] == 1).all()
+    assert state["misfit"].isnan().all() and rmse(image, scene) < 0.01
+    assert np.median(sigma) > 0.5 * np.median(np.abs(image - scene.target))
+
+
+def test_noise_of_the_guide_is_not_amplified(model):
+    scene = scene_of(protocol=replace(REALISTIC, noise=0.01, equal_blur=True), fine_px=180)
+    _, image, _ = fuse(model, scene)
+    assert rmse(image, scene) < 0.011
+
+
+def test_uncertainty_tells_the_size_of_errors(model):
+    inside = []
+    for biome in ("crop", "city", "coast"):
+        scene = scene_of(biome)
+        _, image, sigma = fuse(model, scene)
+        error = np.abs(image - scene.target)
+        inside.append([(error < sigma).mean(), (error < 2 * sigma).mean()])
+    one, two = np.mean(inside, 0)
+    assert 0.5 < one < 0.85 and 0.85 < two <= 1
+
+
+@pytest.mark.parametrize("wrong", ["swapped", "reversed guide", "DN", "half"])
+def test_nonsense_is_refused(model, wrong):
+    scene = scene_of()
+    guide, coarse = scene.guide, scene.coarse.copy()
+    if wrong == "swapped":
+        a, b = S3_NAMES.index("Oa08"), S3_NAMES.index("Oa17")
+        coarse[:, [a, b]] = coarse[:, [b, a]]
+    elif wrong == "reversed guide":
+        guide = guide[::-1].copy()
+    else:
+        coarse *= 10_000 if wrong == "DN" else 0.4
+    with pytest.raises(RadiometryError, match="not what the guide shows"):
+        fitted(model, scene, guide=guide, coarse=coarse)
+
+
+def test_misfit_is_small_where_all_is_well(model):
+    for biome in ("coast", "snow"):
+        misfit = fitted(model, scene_of(biome))[0]["misfit"]
+        assert misfit.shape == (21,) and misfit.max() < 0.2
+
+
+def test_forward_needs_the_state(model):
+    with pytest.raises(ConfigError, match="needs the state"):
+        model(torch.zeros(1, 12, 60, 60), torch.zeros(1, 21, 6, 6))
+
+
+@pytest.mark.parametrize(
+    "case", ["bright snow", "all water", "guide nearly all invalid", "loud", "far", "constant", "negative"]
+)
+def test_extremes_stay_finite_and_sane(model, case):
+    """What is odd but possible is fused without NaN and without absurd values; `fuse` checks what is finite."""
+    protocol = {"loud": replace(REALISTIC, noise=0.05), "far": replace(REALISTIC, shift=(2.3, -2.2))}.get(
+        case, REALISTIC
+    )
+    scene = scene_of("snow" if case == "bright snow" else "crop", protocol=protocol)
+    rng = np.random.default_rng(0)
+    if case == "bright snow":
+        top = 1.2 / np.quantile(scene.target, 0.99)
+        scene = replace(scene, guide=scene.guide * top, coarse=scene.coarse * top, target=scene.target * top)
+    elif case == "all water":
+        dark = {k: rng.normal(0.01, 0.001, getattr(scene, k).shape).astype("f4") for k in ("guide", "coarse", "target")}
+        scene = replace(scene, **dark)
+    elif case == "guide nearly all invalid":
+        valid = np.zeros((PX, PX), bool)
+        valid[40:67, 40:67] = True
+        scene = replace(scene, guide_valid=valid)
+    elif case == "constant":
+        scene = replace(scene, **{k: np.full_like(getattr(scene, k), 0.2) for k in ("guide", "coarse", "target")})
+    elif case == "negative":
+        scene = replace(scene, guide=scene.guide - 0.05, coarse=scene.coarse - 0.05, target=scene.target - 0.05)
+    state, image, _ = fuse(model, scene)
+    limit = {"loud": 0.06, "bright snow": 0.03, "negative": 0.03, "far": 0.03}.get(case, 0.02)
+    assert rmse(image, scene) < limit
+    assert all(v.isfinite().all() for k, v in state.items() if k not in ("noise", "misfit", "shift_sigma"))
+    if case == "far":
+        np.testing.assert_allclose(state["shift"][0], [2.3, -2.2], atol=0.1)
+
+
+# --- real ground: EnMAP Potsdam, which no weights have seen
+
+
+def potsdam_scores(protocol, seed):
+    """SAM over land in degrees, and RMSE over all pixels."""
+    import satfuse
+    from benchmarks.quality.scenes import Case, make_scene
+    from satfuse import metrics
+
+    scene = make_scene(Case(place="potsdam", ratio=10, protocol=protocol, seed=seed))
+    image = satfuse.fuse(scene.guide, scene.coarse, model="bayesian")["reflectance"].values
+    land = np.sqrt(np.square(scene.target).mean(0)) >= 0.03
+    return metrics.sam_deg(image, scene.target, land), np.sqrt(np.square(image - scene.target).mean())
+
+
+@pytest.mark.samples
+@pytest.mark.parametrize(
+    ("protocol", "seeds", "most_sam_deg", "most_rmse"), [("clean", 1, 0.60, 0.0020), ("realistic", 3, 1.05, 0.0034)]
+)
+def test_potsdam_is_fused_as_well_as_promised(samples, protocol, seeds, most_sam_deg, most_rmse):
+    pytest.importorskip("xbatcher", reason="the benchmark needs the train extra")
+    sam, error = np.mean([potsdam_scores(protocol, seed) for seed in range(seeds)], 0)
+    assert sam <= most_sam_deg and error <= most_rmse
