@@ -128,11 +128,7 @@ class Bayesian(FusionModel):
         image = F.conv2d(guide, state["weight"][..., None, None], state["bias"])
         field = state["grid.field"]
         if field.any():
-            shift = state["shift"][0].tolist()
-            widths = state["psf_sigma"]
-            for width in widths.unique().tolist():
-                of = widths == width
-                image[:, of] += interpolate(field[of], ratio, width, shift)
+            image += interpolate(field, ratio, state["psf_sigma"], state["shift"][0].tolist())
         pixels = pixel_features(seen, guide, state["whitener"], state["whitened"])
         return Fused(image, standard_deviation(self.uncertainty_scale, state["terms"], pixels))
 

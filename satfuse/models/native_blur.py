@@ -7,6 +7,7 @@ that are fitted on the scene, where both are blurred alike, turn it into what th
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from satfuse.sensors.bands import S2_BANDS
 
@@ -75,9 +76,10 @@ def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
         if linear is None or step < 2 or not linear.any():
             continue
         finer = guide[:, level.finer]
-        lost = finer - lay(finer, valid, step)
-        guide = guide.clone()
-        guide[:, level.blurred] += torch.einsum("bf,nfyx->nbyx", linear.to(lost), lost)
+        lost = lay(finer, valid, step) - finer
+        every = linear.new_zeros(guide.shape[1], len(level.finer))
+        every[level.blurred] = -linear
+        guide = guide + F.conv2d(lost, every.to(lost)[..., None, None])
     return guide
 
 
@@ -99,23 +101,15 @@ def lay(image, valid, step: int):
 
 
 def _laid(mean, step, height, width):
-    return _bilinear(_bilinear(mean, step, width).mT, step, height).mT
+    fine = F.interpolate(mean, scale_factor=step, mode="bilinear", align_corners=False)
+    return fine[..., :height, :width]
 
 
 def _means(image, step):
-    """Block means; a block that the image's edge cuts is the mean of what is there."""
+    """Block means; a block that the image's edge cuts is the mean of what is there and its edge repeated."""
     height, width = image.shape[-2:]
     down, right = -height % step, -width % step
-    padded = torch.nn.functional.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
-    return padded.unflatten(-2, (-1, step)).unflatten(-1, (-1, step)).mean((-3, -1))
-
-
-def _bilinear(x, step, size):
-    """The last axis of block values at its `size` pixels, edges replicated."""
-    phase = (torch.arange(step, dtype=x.dtype, device=x.device) + 0.5) / step - 0.5
-    weights = torch.stack([(-phase).clamp(min=0), 1 - phase.abs(), phase.clamp(min=0)])
-    padded = torch.cat([x[..., :1], x, x[..., -1:]], -1)
-    return (padded.unfold(-1, 3, 1) @ weights).flatten(-2)[..., :size]
+    return F.avg_pool2d(F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image, step)
 
 
 def _all_valid(valid, step):

@@ -48,24 +48,25 @@ def field_weights(residual, known, shared, psf_sigma):
     return shared * x
 
 
-def interpolate(weights: torch.Tensor, ratio: int, psf_sigma: float, shift) -> torch.Tensor:
-    """(..., h, w) weights to the fine grid (..., h * ratio, w * ratio); shift in coarse pixels (x, y)."""
-    width = LENGTH**2 + psf_sigma**2
-    rows, columns = (_phases(ratio, width, float(s)).to(weights) for s in (shift[1], shift[0]))
-    fine = _spread(_spread(weights, columns).mT, rows).mT
-    return fine * (shared_variance(psf_sigma) / width)
+def interpolate(weights: torch.Tensor, ratio: int, psf_sigma, shift) -> torch.Tensor:
+    """(c, h, w) weights to the fine grid (c, h * ratio, w * ratio); psf_sigma (c,), shift (x, y) in coarse pixels."""
+    width = LENGTH**2 + psf_sigma.double() ** 2
+    rows, columns = (_phases(ratio, width, float(s)) for s in (shift[1], shift[0]))
+    columns = columns * (shared_variance(psf_sigma.double()) / width)[:, None, None]
+    return _spread(_spread(weights, columns.to(weights)).mT, rows.to(weights)).mT
 
 
 def _spread(x, weights):
+    """The last axis of (c, h, w) at its fine pixels; weights (c, 2 * REACH + 1, ratio)."""
     padded = F.pad(x, (REACH, REACH))
-    return (padded.unfold(-1, 2 * REACH + 1, 1) @ weights).flatten(-2)
+    return (padded.unfold(-1, 2 * REACH + 1, 1) @ weights[:, None]).flatten(-2)
 
 
 def _phases(ratio, variance, shift):
-    """(2 * REACH + 1, ratio): Gaussian of the distance from coarse pixels i - REACH ... to the fine pixels of i."""
+    """(c, 2 * REACH + 1, ratio): Gaussian of the distance from coarse pixels i - REACH ... to the fine pixels of i."""
     phase = (torch.arange(ratio, dtype=torch.float64) + 0.5) / ratio - 0.5 + shift
     distance = phase - torch.arange(-REACH, REACH + 1, dtype=torch.float64)[:, None]
-    return torch.exp(-0.5 * distance**2 / variance)
+    return torch.exp(-0.5 * distance.to(variance) ** 2 / variance[:, None, None])
 
 
 def _kernel(size, variance):

@@ -328,7 +328,7 @@ def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
     residual = 0.01 * np.sin(x / 2.5)[None] * np.cos(y / 3)[None]
     everywhere = np.ones((16, 16), bool)
     weights = field_weights(residual, everywhere, 30.0, np.array([psf_sigma]))
-    fine = interpolate(torch.from_numpy(weights), ratio, psf_sigma, shift)
+    fine = interpolate(torch.from_numpy(weights), ratio, torch.tensor([psf_sigma]), shift)
     assert fine.shape == (1, 16 * ratio, 16 * ratio)
     again = degrade(fine[None], ratio, psf_sigma, shift=shift)[0].numpy()
     inner = (0, slice(4, -4), slice(4, -4))
@@ -339,6 +339,7 @@ def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
 
 def test_tiles_of_the_field_are_parts_of_the_whole():
     weights = torch.rand(2, 12, 14, dtype=torch.float64)
-    whole = interpolate(weights, 10, 0.5, (0.3, -0.2))
-    tile = interpolate(weights[:, 2:12, 3:13], 10, 0.5, (0.3, -0.2))
+    rest = 10, torch.tensor([0.5, 0.8]), (0.3, -0.2)
+    whole = interpolate(weights, *rest)
+    tile = interpolate(weights[:, 2:12, 3:13], *rest)
     np.testing.assert_allclose(tile[:, 30:-30, 30:-30], whole[:, 50:90, 60:100], atol=1e-12)

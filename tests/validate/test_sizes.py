@@ -5,6 +5,8 @@ import pytest
 import xarray as xr
 from validate_field import HEIGHT, RATIO, WIDTH
 
+pytest.importorskip("torch")
+
 from satfuse.errors import BandError, GridError
 from satfuse.validate.other_size import average_guide
 from satfuse.validate.sizes import read_sizes, size_bands, size_scores, size_spectra
