@@ -101,7 +101,11 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
         "model": name,
         **(_observation_attrs(state) if network.estimates_observation else {}),
     }
-    return out if guide.y[0] >= guide.y[-1] else out.isel(y=slice(None, None, -1))
+    if guide.y[0] >= guide.y[-1]:
+        return out
+    out = out.isel(y=slice(None, None, -1))
+    out["spatial_ref"].attrs.pop("GeoTransform")  # it says north-up
+    return out
 
 
 def _image(array, role, known) -> xr.DataArray:
@@ -161,6 +165,10 @@ def _model(model, fine, small, ratio):
     if isinstance(model, models.FusionModel):
         if model.guide_bands != bands["guide_bands"]:
             raise BandError(f"model {model.name} needs guide bands {', '.join(model.guide_bands)}")
+        if model.any_bands and model.coarse_bands != bands["coarse_bands"]:
+            weights = model.state_dict()
+            model = models.create(model.name, **bands, ratio=ratio, **model.options)
+            model.load_state_dict(weights)
         return models.complete(model, bands["coarse_bands"], ratio).eval(), model.name
     name = str(model or "bayesian")
     return checkpoint.resolve(name, **bands, ratio=ratio)[0], name
@@ -182,6 +190,8 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
         except (TypeError, ValueError) as error:
             found = coarse.attrs["shift_m"]
             raise GridError(f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it") from error
+        if not np.isfinite([dx_m, dy_m]).all():
+            raise GridError(f"coarse.attrs['shift_m'] is ({dx_m}, {dy_m}); give finite metres, or drop it")
         return _Shift(ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), True)
     if network.estimates_observation:
         return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, "left to the model"), False)
@@ -202,6 +212,8 @@ def _estimated(state, box, given: _Shift) -> _Shift:
     sigma = float(state["shift_sigma"][0].max())
     trusted = sigma < MOST_SHIFT_SIGMA
     reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    if box.crs.geographic:
+        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"), True)
     where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)
     return _Shift(where, True)
 

@@ -162,3 +162,24 @@ def test_bad_input_names_the_culprit(change, error, match):
 def test_truth_of_the_other_tests_has_an_edge():
     """`product_scene.truth` is what the tiling tests rest on: it must not be smooth."""
     assert np.abs(np.diff(truth((60, 450), 3), axis=2)).max() > 0.01
+
+
+def test_a_shift_that_is_no_number_is_refused():
+    guide, coarse, _ = arrays()
+    with pytest.raises(GridError, match="give finite metres"):
+        satfuse.fuse(guide, coarse.assign_attrs(shift_m=(np.nan, 0.0)))
+
+
+def test_a_guide_that_is_missing_where_most_is_seen_does_not_mislead_the_shift():
+    guide, coarse, target = arrays((150.0, 0.0))
+    guide[:, : 30 * 12, : 30 * 12] = np.nan
+    fused = satfuse.fuse(guide, coarse)
+    assert fused.attrs["shift_m"] == pytest.approx((150.0, 0.0), abs=15)
+    assert rmse(fused.reflectance, target) < 0.006
+
+
+def test_equal_guide_bands_do_no_harm():
+    """Their differences have no noise at all: an eigenvalue may come out below zero."""
+    guide, coarse, target = arrays(coarse_bands=("Oa08", "Oa17"))
+    guide[5], guide[6] = guide[4], guide[4]
+    assert rmse(satfuse.fuse(guide, coarse).reflectance, target) < 0.02

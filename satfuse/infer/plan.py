@@ -132,9 +132,8 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
     filled = fill_holes(coarse, valid)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
-        summary = summary_of_parts(
-            cells, patches, filled, valid, ratio=ratio, psf_sigma=float(scene.attrs["psf_sigma"])
-        )
+        known = {"psf_sigma": float(scene.attrs["psf_sigma"]), "registered": bool(scene.attrs["shift_trusted"])}
+        summary = summary_of_parts(cells, patches, filled, valid, ratio=ratio, **known)
         if not summary.valid.any():
             raise ProductError(f"{source.product_id}: guide and coarse image share no usable pixel; try another pair")
         state = model.fit(summary)

@@ -18,13 +18,14 @@ from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, fit_detail
 from satfuse.models.scene_observation import LEAST_SHARE, Fine, Observation, find_observation, trust
 from satfuse.models.scene_regression import adapt
 from satfuse.models.scene_sums import Channel, usable_features
-from satfuse.models.shared_error import REACH, field_weights, interpolate
+from satfuse.models.shared_error import REACH, field_weights, interpolate, move
 from satfuse.models.spectral_prior import CONSTANT, DARK, MapPrior, map_prior
 from satfuse.models.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
 from satfuse.sensors.bands import S3_BANDS
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 
 WIDE = {b.name for b in S3_BANDS if b.gsd_m > 300}
+LEAST_SPECTRA = 100  # of the guide at full resolution that stand for the scene
 MOST_MISFIT = 0.5  # median error over brightness
 LEAST_BANDS, NOISE_BANDS = (
     8,
@@ -81,7 +82,8 @@ class Bayesian(FusionModel):
         `noise (t, c)` : standard deviation at the coarse scale.
         `terms (6, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
         `misfit (c,)` : median error of the library's own prediction of frame 0, over its brightness; NaN without data.
-        `grid.field (c, h, w)` : see `shared_error`.
+        `grid.field (c, h, w)`, `field_shift (2,)` : weights of the residual field and where their grid lies, see
+        `shared_error`.
         """
         prior = self.prior
         patches, whole = scene.patches.double(), scene.patches_valid
@@ -95,7 +97,8 @@ class Bayesian(FusionModel):
             cells=scene.cells,
             ratio=scene.ratio,
         )
-        spectra = patches.movedim(1, 0)[:, whole[:, 0]].cpu().numpy()
+        clear = patches.movedim(1, 0)[:, whole[:, 0]]
+        spectra = (clear if clear.shape[1] > LEAST_SPECTRA else image[:, scene.cells_valid]).cpu().numpy()
         frames, known = scene.frames.double().cpu().numpy(), scene.frames_valid.cpu().numpy()
         wide = np.array([b in WIDE for b in self.coarse_bands])
         seen, channels = [], []
@@ -107,6 +110,8 @@ class Bayesian(FusionModel):
         found = adapt([c for frame in channels for c in frame], prior)
         gain, noise = _per_frame(channels, found, len(self.coarse_bands))
         field = _field(frames, channels, found, gain, noise, seen[0].psf_sigma)
+        whole_pixels = np.round(seen[0].shift)  # moved on the grid, so that `REACH` holds for any shift
+        field = move(field, -whole_pixels.astype(int))
         guide_noise = _guide_noise(patches, whole)
         weight = _denoised(found.weight, spectra, guide_noise)
         matrix, offset = whitener(spectra)
@@ -114,7 +119,8 @@ class Bayesian(FusionModel):
             "weight": weight[:, :-1], "bias": CONSTANT * weight[:, -1], "whitener": matrix, "whitened": offset,
             "terms": scene_terms(found, prior, spectra, guide_noise, noise),
             "shift": np.stack([s.shift for s in seen]), "shift_sigma": np.stack([s.shift_sigma for s in seen]),
-            "psf_sigma": seen[0].psf_sigma, "gain": gain, "noise": np.sqrt(noise), "shared": np.array(found.shared),
+            "field_shift": seen[0].shift - whole_pixels, "psf_sigma": seen[0].psf_sigma, "gain": gain,
+            "noise": np.sqrt(noise), "shared": np.array(found.shared),
             "misfit": _misfit(channels[0], prior, self.coarse_bands), "grid.field": field,
         } | {name: linear.cpu().numpy() for name, linear in detail.items()}  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames) for name, v in state.items()}
@@ -128,7 +134,7 @@ class Bayesian(FusionModel):
         image = F.conv2d(guide, state["weight"][..., None, None], state["bias"])
         field = state["grid.field"]
         if field.any():
-            image += interpolate(field, ratio, state["psf_sigma"], state["shift"][0].tolist())
+            image += interpolate(field, ratio, state["psf_sigma"], state["field_shift"].tolist())
         pixels = pixel_features(seen, guide, state["whitener"], state["whitened"])
         return Fused(image, standard_deviation(self.uncertainty_scale, state["terms"], pixels))
 
@@ -192,7 +198,8 @@ def _guide_noise(patches, valid) -> float:
     difference = (patches[..., 1:] - patches[..., :-1]).double().movedim(1, 0)[:, both]
     if difference.shape[1] < 100 or len(difference) < LEAST_BANDS:
         return 0.0
-    return float(torch.linalg.eigvalsh(difference @ difference.T / difference.shape[1])[:NOISE_BANDS].mean() / 2)
+    values = torch.linalg.eigvalsh(difference @ difference.T / difference.shape[1])
+    return max(float(values[:NOISE_BANDS].mean() / 2), 0.0)
 
 
 def _denoised(weight, spectra, noise) -> np.ndarray:

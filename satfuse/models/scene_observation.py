@@ -70,7 +70,8 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     wide : (c,) bool, True = a band with a PSF of its own (SLSTR's, natively 500 m).
     registered : True = the shift is small already.
     """
-    rows, columns = _window(valid)
+    _, share = fine.degrade(PSF_SIGMA, (0.0, 0.0))
+    rows, columns = _window(valid & (share > LEAST_SHARE))
     part, y, usable = fine.window(rows, columns), coarse[:, rows, columns], valid[rows, columns]
     root = np.linalg.cholesky(_blocks(prior) + 1e-12 * np.eye(prior.mean.shape[1]))
     main = ~wide if (~wide).any() else wide

@@ -48,6 +48,16 @@ def field_weights(residual, known, shared, psf_sigma):
     return shared * x
 
 
+def move(weights, step):
+    """Weights (c, h, w) moved by whole coarse pixels (x, y); what leaves the grid is lost, zeros come in."""
+    out = np.zeros_like(weights)
+    (x, y), (height, width) = step, weights.shape[1:]
+    rows, columns = (slice(max(s, 0), size + min(s, 0)) for s, size in ((y, height), (x, width)))
+    from_rows, from_columns = (slice(max(-s, 0), size + min(-s, 0)) for s, size in ((y, height), (x, width)))
+    out[:, rows, columns] = weights[:, from_rows, from_columns]
+    return out
+
+
 def interpolate(weights: torch.Tensor, ratio: int, psf_sigma, shift) -> torch.Tensor:
     """(c, h, w) weights to the fine grid (c, h * ratio, w * ratio); psf_sigma (c,), shift (x, y) in coarse pixels."""
     width = LENGTH**2 + psf_sigma.double() ** 2

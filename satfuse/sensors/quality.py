@@ -17,7 +17,7 @@ class Quality(IntFlag):
     COARSE_SUSPECT = 64  # Sentinel-3 retrieval flagged (out of range, high error, partly water, ...)
     SNOW = 128  # snow or ice in either sensor
     ASSET_MISSING = 256  # an asset could not be read and the caller allowed a hole
-    SHIFT_UNTRUSTED = 512  # the sub-pixel shift could not be estimated and was not applied
+    SHIFT_UNTRUSTED = 512  # the sub-pixel shift is not known well
     OUT_OF_RANGE = 1024  # fused value below 0 or above 1.6 reflectance
     TIME_APPROXIMATE = 2048  # the acquisition gap rests on item times only
 
