@@ -58,7 +58,9 @@ def test_services_have_concurrency_limits_on_the_tags_that_the_flows_set(deploye
     from flows.retries import service_tags
 
     limits = {limit["tag"]: limit["concurrency_limit"] for limit in api(deployed, "/concurrency_limits/filter")}
-    assert set(service_tags("cdse,dlr") + service_tags("earth-search,planetary-computer")) == set(limits)
+    assert set(
+        service_tags("cdse,dlr") + service_tags("earth-search,planetary-computer") + service_tags("earth-search-c1")
+    ) == set(limits)
     assert all(value > 0 for value in limits.values())
     assert service_tags("/a/path/local.toml") == []
 
