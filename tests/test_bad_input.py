@@ -68,6 +68,7 @@ def place(small_recipe, small_archive, tmp_path, monkeypatch, scheduler):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "settings"))  # not a trace of the command
     monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path / "cache"))
     for name in ("SATFUSE_STORE", "SATFUSE_CONFIG", "SATFUSE_CATALOGS", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
