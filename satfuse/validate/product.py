@@ -124,6 +124,7 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
         )
     x, y = (np.asarray(guide[d]).reshape(-1, ratio).mean(1) for d in ("x", "y"))
     dims = ("y_coarse", "x_coarse")
+    kept = ("shift_m", "shift_trusted", "psf_sigma", "gap_s", "gap_clock")
     return (
         guide.assign(
             coarse=(("coarse_band", *dims), np.where(valid, coarse, np.nan)),
@@ -131,6 +132,6 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
             coarse_quality=(dims, quality),
         )
         .assign_coords(coarse_band=list(plan.coarse_bands), y_coarse=y, x_coarse=x)
-        .assign_attrs({k: v for k, v in plan.provenance.items() if k in ("shift_m", "psf_sigma", "gap_s", "gap_clock")})
+        .assign_attrs({key: plan.provenance[key] for key in kept if key in plan.provenance})
         .assign_attrs(tile_edges=tuple(plan.cut.edges(n, layout.shard_px) for n in (layout.height, layout.width)))
     )
