@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from satfuse.errors import ConfigError, RadiometryError
@@ -18,7 +19,7 @@ from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, fit_detail
 from satfuse.models.scene_observation import LEAST_SHARE, Fine, Observation, find_observation, trust
 from satfuse.models.scene_regression import adapt
 from satfuse.models.scene_sums import Channel, usable_features
-from satfuse.models.shared_error import REACH, field_weights, interpolate, move
+from satfuse.models.shared_error import add_field, field_weights, margin, move
 from satfuse.models.spectral_prior import CONSTANT, DARK, MapPrior, map_prior
 from satfuse.models.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
 from satfuse.sensors.bands import S3_BANDS
@@ -61,7 +62,7 @@ class Bayesian(FusionModel):
         self.register_buffer("uncertainty_scale", torch.ones(len(TERMS)))
 
     def reach(self, ratio):
-        return REACH
+        return 1  # for `add_detail`; the field brings its own margin
 
     @cached_property
     def prior(self) -> MapPrior:
@@ -70,6 +71,7 @@ class Bayesian(FusionModel):
         basis, centre, wavelength = (t.double().cpu().numpy() for t in (self.basis, self.centre, self.wavelength_nm))
         return map_prior(places, basis, centre, wavelength, self.guide_bands, self.coarse_bands)
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # the matrices are small: threads would wait for each other
     @torch.no_grad()
     def fit(self, scene):
         """Map, observation and residual field of a scene.
@@ -82,8 +84,8 @@ class Bayesian(FusionModel):
         `noise (t, c)` : standard deviation at the coarse scale.
         `terms (6, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
         `misfit (c,)` : median error of the library's own prediction of frame 0, over its brightness; NaN without data.
-        `grid.field (c, h, w)`, `field_shift (2,)` : weights of the residual field and where their grid lies, see
-        `shared_error`.
+        `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
+        their grid lies, see `shared_error`.
         """
         prior = self.prior
         patches, whole = scene.patches.double(), scene.patches_valid
@@ -111,7 +113,7 @@ class Bayesian(FusionModel):
         gain, noise = _per_frame(channels, found, len(self.coarse_bands))
         field = _field(frames, channels, found, gain, noise, seen[0].psf_sigma)
         whole_pixels = np.round(seen[0].shift)  # moved on the grid, so that `REACH` holds for any shift
-        field = move(field, -whole_pixels.astype(int))
+        field = margin(move(field, -whole_pixels.astype(int)))
         guide_noise = _guide_noise(patches, whole)
         weight = _denoised(found.weight, spectra, guide_noise)
         matrix, offset = whitener(spectra)
@@ -132,9 +134,8 @@ class Bayesian(FusionModel):
         seen = guide
         guide = add_detail(guide, guide_valid, self.guide_bands, COARSE_PIXEL_M / ratio, state)
         image = F.conv2d(guide, state["weight"][..., None, None], state["bias"])
-        field = state["grid.field"]
-        if field.any():
-            image += interpolate(field, ratio, state["psf_sigma"], state["field_shift"].tolist())
+        if state["grid.field"].any():
+            add_field(image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist())
         pixels = pixel_features(seen, guide, state["whitener"], state["whitened"])
         return Fused(image, standard_deviation(self.uncertainty_scale, state["terms"], pixels))
 

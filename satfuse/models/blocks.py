@@ -15,6 +15,8 @@ from satfuse.models.interface import FusionModel, State
 NESTED = (150, 120)  # size and stride in pixels: 15 strides are one shard, at ratio 30 all edges lie on coarse pixels
 PAPER = (150, 130)  # the wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px
 BATCH = 4  # mosaic windows per forward pass
+# of a block in memory: larger images leave what malloc keeps, and every new page costs; half as fast at 900 px
+MOST_PX = 450
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +47,11 @@ class Cut:
         GridError
             Mosaic windows that are not whole coarse pixels.
         """
-        block_px = max(block_px // ratio, 1) * ratio
         reach = model.reach(ratio)
         if reach is not None:
+            block_px = max(min(block_px, MOST_PX) // ratio, 1) * ratio
             return cls(shape=tuple(shape), ratio=ratio, halo_px=reach * ratio, block_px=block_px)
+        block_px = max(block_px // ratio, 1) * ratio
         size, stride = mosaic
         if size % ratio:
             raise GridError(f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; use a multiple")
@@ -127,7 +130,7 @@ def _block(model, state, inputs, block, cut, device):
     fused = model(
         _tensor(inputs.guide[:, rows, columns], device),
         _tensor(inputs.coarse[:, *coarse], device),
-        state=cut_grids(state, *coarse),
+        state=cut_grids(state, inputs.coarse.shape[1:], *coarse),
         guide_valid=_tensor(inputs.guide_valid[None, rows, columns], device),
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
     )
@@ -135,9 +138,13 @@ def _block(model, state, inputs, block, cut, device):
     return tuple(None if part is None else part[core].cpu().numpy() for part in (fused.image, fused.sigma))
 
 
-def cut_grids(state: State, rows: slice, columns: slice) -> State:
-    """A state whose `grid.` images are cut to a window of coarse pixels."""
-    return {k: v[..., rows, columns] if k.startswith("grid.") else v for k, v in state.items()}
+def cut_grids(state: State, shape, rows: slice, columns: slice) -> State:
+    """A state whose `grid.` images of a coarse image of `shape` are cut to a window of it, each with its margin."""
+    out = dict(state)
+    for name in (n for n in state if n.startswith("grid.")):
+        wider = state[name].shape[-1] - shape[-1]
+        out[name] = state[name][..., rows.start : rows.stop + wider, columns.start : columns.stop + wider]
+    return out
 
 
 def _mosaic(model, state, inputs, block, cut, device):

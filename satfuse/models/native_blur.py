@@ -71,15 +71,17 @@ def fit_detail(patches, valid, guide_bands, pixel_m: float) -> dict[str, torch.T
 
 def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
     """The guide (n, c, y, x) with the detail that its coarser bands lost; y and x begin at a coarse pixel."""
+    given = guide
     for level in [only] if only else levels(guide_bands):
         linear, step = maps.get(f"detail{level.native_m}"), block(level, pixel_m)
         if linear is None or step < 2 or not linear.any():
             continue
-        finer = guide[:, level.finer]
-        lost = lay(finer, valid, step) - finer
-        every = linear.new_zeros(guide.shape[1], len(level.finer))
-        every[level.blurred] = -linear
-        guide = guide + F.conv2d(lost, every.to(lost)[..., None, None])
+        every = linear.new_zeros(len(linear), guide.shape[1])
+        every[:, level.finer] = linear
+        predicted = F.conv2d(guide, every.to(guide)[..., None, None])
+        predicted -= lay(predicted, valid, step)  # a linear map of means is the mean of the linear map
+        guide = guide.clone() if guide is given else guide
+        guide.index_add_(1, torch.tensor(level.blurred, device=guide.device), predicted)
     return guide
 
 

@@ -1,12 +1,11 @@
 """The part of a scene's coarse residual that a smooth fine error field explains, and its interpolation.
 
 The field is Gaussian with a correlation of `LENGTH`; what the coarse grid says of it is a weight per coarse pixel,
-which the fine grid sees through a Gaussian. (Simple kriging of the residual with the PSF as its support.)
+which the fine grid sees through a Gaussian that is cut at `REACH`. (Simple kriging of the residual with the PSF as its support.)
 """
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from satfuse.models.scene_sums import LENGTH, shared_variance
 
@@ -58,25 +57,33 @@ def move(weights, step):
     return out
 
 
-def interpolate(weights: torch.Tensor, ratio: int, psf_sigma, shift) -> torch.Tensor:
-    """(c, h, w) weights to the fine grid (c, h * ratio, w * ratio); psf_sigma (c,), shift (x, y) in coarse pixels."""
+def margin(weights):
+    """Weights (c, h, w) with `REACH` zeros around them, so that a tile of them brings its own context."""
+    return np.pad(weights, ((0, 0), (REACH, REACH), (REACH, REACH)))
+
+
+def add_field(image, weights: torch.Tensor, ratio: int, psf_sigma, shift) -> None:
+    """Add the field of the weights (c, h + 2 * REACH, w + 2 * REACH) to the images (b, c, h * ratio, w * ratio).
+
+    Parameters
+    ----------
+    weights : as from `margin`; psf_sigma : (c,), shift : (x, y), in coarse pixels.
+    """
     width = LENGTH**2 + psf_sigma.double() ** 2
-    rows, columns = (_phases(ratio, width, float(s)) for s in (shift[1], shift[0]))
+    height, length = (n - 2 * REACH for n in weights.shape[1:])
+    rows, columns = (_axis(n, ratio, width, float(s)) for n, s in ((height, shift[1]), (length, shift[0])))
     columns = columns * (shared_variance(psf_sigma.double()) / width)[:, None, None]
-    return _spread(_spread(weights, columns.to(weights)).mT, rows.to(weights)).mT
+    across = weights @ columns.to(weights).mT
+    for each in image:
+        each.baddbmm_(rows.to(weights), across)
 
 
-def _spread(x, weights):
-    """The last axis of (c, h, w) at its fine pixels; weights (c, 2 * REACH + 1, ratio)."""
-    padded = F.pad(x, (REACH, REACH))
-    return (padded.unfold(-1, 2 * REACH + 1, 1) @ weights[:, None]).flatten(-2)
-
-
-def _phases(ratio, variance, shift):
-    """(c, 2 * REACH + 1, ratio): Gaussian of the distance from coarse pixels i - REACH ... to the fine pixels of i."""
-    phase = (torch.arange(ratio, dtype=torch.float64) + 0.5) / ratio - 0.5 + shift
-    distance = phase - torch.arange(-REACH, REACH + 1, dtype=torch.float64)[:, None]
-    return torch.exp(-0.5 * distance.to(variance) ** 2 / variance[:, None, None])
+def _axis(count, ratio, variance, shift):
+    """(c, count * ratio, count + 2 * REACH): Gaussian of the distance of fine pixels from coarse ones near them."""
+    fine = (torch.arange(count * ratio, dtype=torch.float64) + 0.5) / ratio - 0.5 + shift
+    distance = (fine[:, None] - torch.arange(-REACH, count + REACH)).to(variance)
+    near = (distance - shift).abs() < REACH + 0.5  # of a fine pixel, whatever the shift: the same in every tile
+    return near * torch.exp(-0.5 * distance**2 / variance[:, None, None])
 
 
 def _kernel(size, variance):

@@ -14,7 +14,7 @@ from satfuse.models.observation import degrade  # noqa: E402
 from satfuse.models.scene_observation import SEARCH, Fine, certainty, find_observation, trust  # noqa: E402
 from satfuse.models.scene_regression import _posterior, adapt  # noqa: E402
 from satfuse.models.scene_sums import BLOCK, Channel, Sums, shared_variance  # noqa: E402
-from satfuse.models.shared_error import field_weights, interpolate  # noqa: E402
+from satfuse.models.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
 from satfuse.models.spectral_prior import MapPrior, features  # noqa: E402
 from satfuse.sensors import degradation  # noqa: E402
 from satfuse.sensors.bands import S3_NAMES  # noqa: E402
@@ -328,9 +328,9 @@ def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
     residual = 0.01 * np.sin(x / 2.5)[None] * np.cos(y / 3)[None]
     everywhere = np.ones((16, 16), bool)
     weights = field_weights(residual, everywhere, 30.0, np.array([psf_sigma]))
-    fine = interpolate(torch.from_numpy(weights), ratio, torch.tensor([psf_sigma]), shift)
-    assert fine.shape == (1, 16 * ratio, 16 * ratio)
-    again = degrade(fine[None], ratio, psf_sigma, shift=shift)[0].numpy()
+    fine = torch.zeros(1, 1, 16 * ratio, 16 * ratio, dtype=torch.float64)
+    add_field(fine, torch.from_numpy(margin(weights)), ratio, torch.tensor([psf_sigma]), shift)
+    again = degrade(fine, ratio, psf_sigma, shift=shift)[0].numpy()
     inner = (0, slice(4, -4), slice(4, -4))
     left = weights / 30.0  # what conjugate gradients leave to noise
     np.testing.assert_allclose((again + left)[inner], residual[inner], atol=2e-4)
@@ -338,8 +338,10 @@ def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
 
 
 def test_tiles_of_the_field_are_parts_of_the_whole():
-    weights = torch.rand(2, 12, 14, dtype=torch.float64)
+    weights = torch.from_numpy(margin(np.random.default_rng(1).random((2, 12, 14))))
     rest = 10, torch.tensor([0.5, 0.8]), (0.3, -0.2)
-    whole = interpolate(weights, *rest)
-    tile = interpolate(weights[:, 2:12, 3:13], *rest)
-    np.testing.assert_allclose(tile[:, 30:-30, 30:-30], whole[:, 50:90, 60:100], atol=1e-12)
+    whole, tile = torch.ones(2, 2, 120, 140, dtype=torch.float64), torch.ones(1, 2, 40, 50, dtype=torch.float64)
+    add_field(whole, weights, *rest)
+    add_field(tile, weights[:, 5 : 9 + 2 * REACH, 3 : 8 + 2 * REACH], *rest)
+    for image in whole:  # every image of a batch
+        np.testing.assert_allclose(tile[0], image[:, 50:90, 30:80], atol=1e-12)
