@@ -7,12 +7,12 @@ least squares on the coarse grid, then `A g + b + up(y - degrade(A g + b))` on t
 import math
 
 import torch
-from torch.nn import functional as F
 
-from satfuse.errors import ConfigError, GridError
-from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
-from satfuse.models.observation import degrade, upsample
-from satfuse.sensors.bands import S2_BANDS
+from satfuse.errors import GridError
+from satfuse.models.interface import Fused, FusionModel, input_ratio
+from satfuse.models.observation import upsample
+from satfuse.models.trend import coarse_parts, required, trend
+from satfuse.sensors.bands import S2_GSD_M
 from satfuse.sensors.degradation import psf_radius
 
 MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
@@ -35,8 +35,7 @@ class Regression(FusionModel):
     def guide_sigma(self) -> torch.Tensor:
         """(c_guide,) what a guide band may be off by at fine scale; bands without a known name count as sharp."""
         pixel_m = COARSE_PIXEL_M / self.ratio
-        known = {b.name: b.gsd_m for b in S2_BANDS}
-        octaves = [math.log2(max(known.get(name, 0) / pixel_m, 1)) for name in self.guide_bands]
+        octaves = [math.log2(max(S2_GSD_M.get(name, 0) / pixel_m, 1)) for name in self.guide_bands]
         return torch.tensor([NOISE + BLUR_PER_OCTAVE * o for o in octaves])
 
     def fit(self, scene):
@@ -64,26 +63,6 @@ class Regression(FusionModel):
         return {"weights": weights.to(scene.coarse), "bias": bias.to(scene.coarse), "psf_sigma": sigma}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
-        if not state:
-            raise ConfigError("the regression model needs the state that its fit returned for this field")
-        coarse = first_frame(coarse)
-        if coarse_valid is not None:
-            coarse_valid = first_frame(coarse_valid)
-        ratio = input_ratio(guide, coarse)
-        weights = state["weights"].to(guide)[..., None, None]
-        bias = state["bias"].to(guide)
-        # degrading is linear and keeps constants, so the guide's few bands are degraded, not the trend's many
-        guide_coarse = degrade(guide, ratio, float(state["psf_sigma"]), valid=guide_valid)
-        residual = coarse - F.conv2d(guide_coarse, weights, bias)
-        known = torch.isfinite(residual)
-        if coarse_valid is not None:
-            known &= coarse_valid
-        residual = _fill(torch.where(known, residual, 0.0), known.to(residual.dtype))
-        return Fused(F.conv2d(guide, weights, bias).add_(upsample(residual, ratio)))
-
-
-def _fill(residual, known):
-    """Unknown pixels take the mean of their known neighbours (3 x 3), or 0 without any."""
-    share = F.avg_pool2d(known, 3, 1, 1)
-    mean = F.avg_pool2d(residual, 3, 1, 1) / share.clamp(min=1e-6)
-    return torch.where(known > 0, residual, mean)
+        state = required(state, self.name)
+        _, residual = coarse_parts(guide, coarse, state, guide_valid, coarse_valid)
+        return Fused(trend(guide, state).add_(upsample(residual, input_ratio(guide, coarse))))

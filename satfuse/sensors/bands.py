@@ -59,6 +59,7 @@ S3_BANDS = (
 )
 
 S2_NAMES = tuple(b.name for b in S2_BANDS)
+S2_GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
 S3_NAMES = tuple(b.name for b in S3_BANDS)
 S3_ENMAP_NAMES = S3_NAMES[2:]  # EnMAP starts at 418 nm: Oa01 and Oa02 cannot be simulated from it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from satfuse.sensors.bands import S2_BANDS, S3_BANDS
+from satfuse.sensors.bands import S2_BANDS, S2_GSD_M, S3_BANDS
 from satfuse.simulate.enmap_files import LAYERS, EnmapScene
 from satfuse.simulate.footprint import corners, outline
 from satfuse.simulate.safe import IMAGES, S2Acquisition
@@ -32,7 +32,6 @@ SCENE_CLASSES = (
     "nodata", "saturated_defective", "dark_area", "cloud_shadow", "vegetation", "not_vegetated", "water",
     "unclassified", "medium_proba_clouds", "high_proba_clouds", "thin_cirrus", "snow",
 )  # fmt: skip
-GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
 COGTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
@@ -231,7 +230,7 @@ def _file(folder, name, kind, roles, title):
 
 def _sentinel2_image(safe, acquisition, geobox, name, gsd_m):
     grid, box = geobox.zoom_out(gsd_m // 10), geobox.boundingbox
-    native = GSD_M.get(name, 20 if name == "SCL" else 10)
+    native = S2_GSD_M.get(name, 20 if name == "SCL" else 10)
     sampling = "original" if gsd_m == native else "downsampled" if gsd_m > native else "upsampled"
     roles = {"TCI": ["visual"], "SCL": ["data"], "AOT": ["data"], "WVP": ["data"]}.get(name, ["data", "reflectance"])
     roles = [*roles, *([] if name in ("AOT", "WVP") else [f"sampling:{sampling}"]), f"gsd:{gsd_m}m"]
@@ -247,7 +246,7 @@ def _sentinel2_image(safe, acquisition, geobox, name, gsd_m):
     }
     if name not in ("SCL", "TCI"):  # the service says so of AOT and WVP too, and of every baseline, wrongly
         asset |= {"raster:scale": 0.0001, "raster:offset": -0.1}
-    if name in GSD_M:
+    if name in S2_GSD_M:
         asset |= {"view:azimuth": acquisition.view_azimuth_deg, "view:incidence_angle": acquisition.view_zenith_deg}
         asset["bands"] = [_sentinel2_band(name)]
     if name == "TCI":

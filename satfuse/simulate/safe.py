@@ -12,10 +12,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
 from satfuse.errors import GridError
-from satfuse.sensors.bands import S2_BANDS
+from satfuse.sensors.bands import S2_GSD_M
 from satfuse.simulate import safe_metadata
 
-GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
 NATIVE_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
 # what ESA ships at each pixel size, in the order of MTD_MSIL2A.xml
 IMAGES = {
@@ -150,10 +149,10 @@ def _check_sizes(bands, scl, geobox):
     if any(side % 6 for side in geobox.shape):
         raise GridError(f"a tile of {geobox.shape} px of 10 m is not whole at 60 m; use multiples of 6 px")
     for name, values in {**bands, "SCL": scl}.items():
-        wanted = tuple(side * 10 // GSD_M.get(name, 20) for side in geobox.shape)
+        wanted = tuple(side * 10 // S2_GSD_M.get(name, 20) for side in geobox.shape)
         if values.shape != wanted:
             raise GridError(f"{name} has shape {values.shape}; on a tile of {geobox.shape} at 10 m it must be {wanted}")
-    if missing := set(GSD_M) - set(bands):
+    if missing := set(S2_GSD_M) - set(bands):
         raise GridError(f"bands missing from the tile: {', '.join(sorted(missing))}")
 
 
@@ -167,7 +166,7 @@ def _image(name, gsd_m, numbers, scl, shape):
     if name == "TCI":
         rgb = np.stack([_resample(numbers[b], gsd_m / 10).astype("float32") for b in ("B04", "B03", "B02")])
         return np.where(rgb > 0, np.clip(rgb / 3550 * 255, 1, 255), 0).astype("uint8")
-    return _resample(numbers[name], gsd_m / GSD_M[name])
+    return _resample(numbers[name], gsd_m / S2_GSD_M[name])
 
 
 def _resample(numbers, factor):

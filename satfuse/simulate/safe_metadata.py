@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from satfuse.sensors.bands import S2_BANDS
+from satfuse.sensors.bands import S2_GSD_M
 from satfuse.sensors.srf import response
 from satfuse.simulate.footprint import corners, to_lonlat
 from satfuse.simulate.sphere import sun_angles
@@ -180,7 +180,7 @@ def _spectral(platform, band_id):
         wavelength, values = wavelength[keep], values[keep]
         centre = np.average(wavelength, weights=values)
     grid = np.arange(np.ceil(wavelength[0]), wavelength[-1] + 0.5)
-    gsd_m = {b.name: b.gsd_m for b in S2_BANDS}.get(name, 60)
+    gsd_m = S2_GSD_M.get(name, 60)
     nanometres = {"unit": "nm"}
     return (
         {"bandId": band_id, "physicalBand": "B" + name[1:].lstrip("0")},
