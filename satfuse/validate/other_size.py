@@ -44,12 +44,12 @@ def fuse_larger(item: str, pixel_m: float, folder: Path, *, scheduler: str | Non
         allowed = ", ".join(f"{here_m * k:g}" for k in range(2, ratio) if ratio % k == 0)
         raise GridError(f"{pixel_m:g} m do not nest between {here_m:g} m and the coarse pixel; allowed: {allowed}")
     plan = run_plan(item)
-    larger = average_guide(scene, factor)
+    larger = average_scene(scene, factor)
     path = write_scene(larger, Path(folder) / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time)
     return fuse_field(path, plan.model, Path(folder) / "store", ratio=ratio // factor, scheduler=scheduler)
 
 
-def average_guide(scene: xr.Dataset, factor: int) -> xr.Dataset:
+def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
     """A scene with its guide averaged over blocks of `factor` x `factor` pixels; one that is not whole is not valid."""
     guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x").data
     quality = scene["guide_quality"].data

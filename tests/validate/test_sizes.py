@@ -8,7 +8,7 @@ from validate_field import HEIGHT, RATIO, WIDTH
 pytest.importorskip("torch")
 
 from satfuse.errors import BandError, GridError
-from satfuse.validate.other_size import average_guide
+from satfuse.validate.other_size import average_scene
 from satfuse.validate.sizes import read_sizes, size_bands, size_scores, size_spectra
 
 FACTOR = 2
@@ -41,13 +41,13 @@ def flagged(scene):
 
 @pytest.fixture(scope="module")
 def larger(flagged):
-    return average_guide(flagged, FACTOR)
+    return average_scene(flagged, FACTOR)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_average_guide_keeps_means_place_and_flags(flagged, lazy):
+def test_average_scene_keeps_means_place_and_flags(flagged, lazy):
     source = flagged.chunk(y=100, x=70) if lazy else flagged
-    larger = average_guide(source, FACTOR)
+    larger = average_scene(source, FACTOR)
     assert larger.odc.geobox.boundingbox == pytest.approx(flagged.odc.geobox.boundingbox)
     np.testing.assert_allclose(larger["x"], blocks(np.tile(flagged["x"].values, (2, 1)))[0])
     assert larger["guide_quality"].values[20, 30] == 5 and int((larger["guide_quality"] > 0).sum()) == 1
