@@ -17,11 +17,10 @@ from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
 from satfuse.simulate.biomes import BIOMES
 from satfuse.simulate.noise import fractal
+from satfuse.simulate.protocol import COARSE_M, SHADE, block_mean
 from satfuse.simulate.sky import Sky
 from satfuse.simulate.surface import Surface
 
-COARSE_M = 300.0
-_SHADE = 0.6  # share of the light that a shadow takes
 _OBLIQUE_PIXELS, _OBLIQUE_GAIN = 3, 1.06  # length of an oblique pixel along the track, brightness against nadir
 _RELIEF_M, _PLAIN_M = 45.0, 60.0  # height of one standard deviation of the relief, and of the lakes
 _STEP = 5  # fine pixels that are averaged before the PSF, a third of its sigma
@@ -74,8 +73,8 @@ def sentinel2(surface, geobox10, *, platform, sky: Sky, seed, noise=0.002) -> di
     random = np.random.default_rng(seed)
     values = _cloudy_band_values(platform, S2_NAMES)
     by_gsd = {10: _scene(surface, sky, *_centres(geobox10), gsd_m=10)}
-    by_gsd[20] = _block_mean(by_gsd[10], 2)
-    by_gsd[60] = _block_mean(by_gsd[20], 3)
+    by_gsd[20] = block_mean(by_gsd[10], 2)
+    by_gsd[60] = block_mean(by_gsd[20], 3)
     out = {}
     for i, band in enumerate(bands(S2_NAMES)):
         image = _apply(values[:, i : i + 1], by_gsd[band.gsd_m])[0]
@@ -135,10 +134,8 @@ def synergy(
     east, north = np.asarray(east, float) - shift_m[0], np.asarray(north, float) - shift_m[1]
     ground = surface.abundances(east, north, gsd_m=COARSE_M)
     water, coarse = _share(ground, _WATER), _under(sky, ground, east, north)
-    fine, geobox = (
-        _block_mean(_scene(surface, sky, *_centres(fine_geobox), gsd_m=10), _STEP),
-        fine_geobox.zoom_out(_STEP),
-    )
+    fine = block_mean(_scene(surface, sky, *_centres(fine_geobox), gsd_m=10), _STEP)
+    geobox = fine_geobox.zoom_out(_STEP)
     values = _cloudy_band_values(platform, S3_NAMES) * gain
     sigmas = np.array([psf_sigma * (slstr_sigma_factor if name.startswith("S") else 1) for name in S3_NAMES])
     out = np.empty((len(S3_NAMES), *east.shape), np.float32)
@@ -197,7 +194,7 @@ def enmap(surface, geobox30, wavelength_nm, fwhm_nm, *, sky, seed, noise=0.002) 
     weights = _gaussian_weights(wavelength_nm, fwhm_nm)
     values = _PURE @ weights.T
     x, y = _centres(geobox30.zoom_out(1 / 3))
-    seen = _block_mean(_scene(surface, sky, x, y, gsd_m=abs(geobox30.affine.a) / 3), 3)
+    seen = block_mean(_scene(surface, sky, x, y, gsd_m=abs(geobox30.affine.a) / 3), 3)
     image = _add_noise(_apply(values, seen), noise, np.random.default_rng(seed))
     opacity, shadow = seen[-1], sky.shadow(*_centres(geobox30))
     water, snow = (_share(seen, group) for group in (_WATER, _SNOW))
@@ -223,7 +220,7 @@ def _under(sky, ground, x, y):
     out[:-1] = ground
     out[-1] = sky.cloud(x, y)
     if sky.cloud_cover:
-        out[:-1] *= (1 - out[-1]) * (1 - np.float32(_SHADE) * sky.shadow(x, y))
+        out[:-1] *= (1 - out[-1]) * (1 - np.float32(SHADE) * sky.shadow(x, y))
     return out
 
 
@@ -280,11 +277,6 @@ def _add_noise(image, sigma, random):
     for plane in image.reshape(-1, *image.shape[-2:]):
         plane += np.float32(sigma) * random.standard_normal(plane.shape, dtype=np.float32)
     return image
-
-
-def _block_mean(maps, n):
-    """(k, y, x) -> (k, y / n, x / n) float32."""
-    return sum(maps[:, i::n, j::n] for i in range(n) for j in range(n)) / np.float32(n * n)
 
 
 def _centres(geobox):

@@ -29,7 +29,7 @@ def parametric_table(materials) -> dict[str, np.ndarray]:
 
 def _vegetation(rng):
     dry = rng.random() < 0.25
-    return spectra._canopy(
+    return spectra.canopy(
         chlorophyll=rng.uniform(0.005, 0.1) if dry else rng.uniform(0.4, 1.6),
         water_mm=rng.uniform(0.03, 0.2) if dry else rng.uniform(0.5, 2.2),
         dry=rng.uniform(0.8, 2.5) if dry else rng.uniform(0.15, 0.8),
@@ -40,7 +40,7 @@ def _vegetation(rng):
 
 
 def _soil(rng):
-    return spectra._soil(
+    return spectra.soil(
         rng.uniform(0.15, 0.75), rng.uniform(300, 1000), iron=rng.uniform(0, 0.6), clay=rng.uniform(0, 0.2),
         film_mm=rng.uniform(0, 0.15),
     )  # fmt: skip
@@ -54,13 +54,13 @@ def _artificial(rng):
 
 
 def _water(rng):
-    return spectra._water(
+    return spectra.water(
         chlorophyll=10 ** rng.uniform(-2, 0.3), dissolved=10 ** rng.uniform(-2, 0.5), particles=10 ** rng.uniform(-3, 0)
     )
 
 
 def _snow(rng):
-    return spectra._snow(diameter_m=10 ** rng.uniform(-4.2, -2.7)) * rng.uniform(0.85, 1.0)
+    return spectra.snow(diameter_m=10 ** rng.uniform(-4.2, -2.7)) * rng.uniform(0.85, 1.0)
 
 
 _PARAMETRIC = {"vegetation": _vegetation, "soil": _soil, "artificial": _artificial, "water": _water, "snow": _snow}

@@ -15,7 +15,7 @@ from satfuse.simulate.structure import fractal_field
 COARSE_M = 300.0
 SLSTR = np.array([name.startswith("S") for name in S3_NAMES])
 SLSTR_WIDER = 500 / 300  # native pixel of SLSTR against that of OLCI
-_SHADE = 0.6  # share of the light that a cloud's shadow takes
+SHADE = 0.6  # share of the light that a cloud's shadow takes
 _GUIDE_OPACITY, _GUIDE_SHADOW = 0.1, 0.3  # above: the guide's mask says cloud or shadow
 _COARSE_SHARE = 0.1  # the same for the share of a coarse pixel's PSF
 
@@ -126,12 +126,14 @@ def native_blur(guide, pixel_m) -> np.ndarray:
     for plane, band in zip(out, S2_BANDS, strict=True):
         step = round(band.gsd_m / pixel_m)
         if step >= 2:
-            plane[:] = (
-                _bilinear(plane.shape[0] // step, step)
-                @ _block_mean(plane, step)
-                @ (_bilinear(plane.shape[1] // step, step).T)
-            )
+            rows, columns = (_bilinear(count // step, step) for count in plane.shape)
+            plane[:] = rows @ block_mean(plane, step) @ columns.T
     return out
+
+
+def block_mean(image, n) -> np.ndarray:
+    """Means of blocks of n x n pixels, (..., y, x) -> (..., y / n, x / n) float32; n divides y and x."""
+    return sum(image[..., i::n, j::n] for i in range(n) for j in range(n)) / np.float32(n * n)
 
 
 def cloud_band_values(weights) -> np.ndarray:
@@ -154,7 +156,7 @@ def _under_clouds(image, cloud_values, cover, pixel_m, rng):
     if cover == 0:
         return image, np.ones(image.shape[1:], bool)
     opacity, shadow = cloud_field(rng, image.shape[1:], cover, pixel_m)
-    seen = image * ((1 - opacity) * (1 - _SHADE * shadow)) + cloud_values[:, None, None] * opacity
+    seen = image * ((1 - opacity) * (1 - SHADE * shadow)) + cloud_values[:, None, None] * opacity
     return seen, (opacity <= _GUIDE_OPACITY) & (shadow <= _GUIDE_SHADOW)
 
 
@@ -170,11 +172,6 @@ def _noisy(image, noise, rng):
     if noise:
         image = image + noise_sigma(image, noise) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.asarray(image, np.float32)
-
-
-def _block_mean(plane, step):
-    height, width = plane.shape
-    return plane.reshape(height // step, step, width // step, step).mean((1, 3))
 
 
 def _bilinear(count, step):

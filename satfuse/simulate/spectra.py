@@ -58,22 +58,22 @@ def endmembers() -> tuple[tuple[str, ...], np.ndarray]:
     reflectance : (n, 2121) float64 on `WAVELENGTH_NM`, 0 to 1, read-only.
     """
     curves = {
-        "vegetation_dense": _canopy(chlorophyll=1.0, water_mm=1.3, dry=0.25, cover=0.97, plateau=0.56),
-        "vegetation_sparse": _canopy(chlorophyll=0.75, water_mm=0.8, dry=0.5, cover=0.72, plateau=0.50),
-        "vegetation_dry": _canopy(chlorophyll=0.006, water_mm=0.06, dry=2.2, cover=0.85, plateau=0.55, brown=0.35),
-        "conifer": 0.55 * _canopy(chlorophyll=1.5, water_mm=1.8, dry=0.6, cover=0.97, plateau=0.50),
-        "soil_dark": _soil(0.28, 900, iron=0.08, clay=0.05, film_mm=0.025),
-        "soil_bright": _soil(0.50, 480, iron=0.10, clay=0.10, film_mm=0.0125),
-        "soil_red": _soil(0.46, 420, iron=0.55, clay=0.12, film_mm=0.015),
-        "soil_moist": 0.62 * _soil(0.30, 800, iron=0.08, clay=0.03, film_mm=0.175),
-        "sand_bright": _soil(0.70, 330, iron=0.30, clay=0.03, film_mm=0.00375),
-        "sand_dark": _soil(0.50, 430, iron=0.40, clay=0.06, film_mm=0.0075),
-        "water_clear": _water(chlorophyll=0.02, dissolved=0.04, particles=0.006),
-        "water_turbid": _water(chlorophyll=0.25, dissolved=0.7, particles=0.16),
-        "snow": _snow(diameter_m=4e-4),
+        "vegetation_dense": canopy(chlorophyll=1.0, water_mm=1.3, dry=0.25, cover=0.97, plateau=0.56),
+        "vegetation_sparse": canopy(chlorophyll=0.75, water_mm=0.8, dry=0.5, cover=0.72, plateau=0.50),
+        "vegetation_dry": canopy(chlorophyll=0.006, water_mm=0.06, dry=2.2, cover=0.85, plateau=0.55, brown=0.35),
+        "conifer": 0.55 * canopy(chlorophyll=1.5, water_mm=1.8, dry=0.6, cover=0.97, plateau=0.50),
+        "soil_dark": soil(0.28, 900, iron=0.08, clay=0.05, film_mm=0.025),
+        "soil_bright": soil(0.50, 480, iron=0.10, clay=0.10, film_mm=0.0125),
+        "soil_red": soil(0.46, 420, iron=0.55, clay=0.12, film_mm=0.015),
+        "soil_moist": 0.62 * soil(0.30, 800, iron=0.08, clay=0.03, film_mm=0.175),
+        "sand_bright": soil(0.70, 330, iron=0.30, clay=0.03, film_mm=0.00375),
+        "sand_dark": soil(0.50, 430, iron=0.40, clay=0.06, film_mm=0.0075),
+        "water_clear": water(chlorophyll=0.02, dissolved=0.04, particles=0.006),
+        "water_turbid": water(chlorophyll=0.25, dissolved=0.7, particles=0.16),
+        "snow": snow(diameter_m=4e-4),
         "concrete": 0.33 * _rise(290, 250) - 0.03 * _gauss(2330, 60) - 0.02 * _gauss(1930, 50),
         "asphalt": 0.055 + 0.085 * _rise(380, 700) - 0.008 * _gauss(2310, 50),
-        "roof_tile": _soil(0.40, 350, iron=0.75, clay=0.02, film_mm=0.005),
+        "roof_tile": soil(0.40, 350, iron=0.75, clay=0.02, film_mm=0.005),
         "metal": 0.52 + 0.08 * _rise(380, 900) - 0.05 * _gauss(850, 180),
     }
     reflectance = np.clip(np.stack(list(curves.values())), 0.0, 1.0)
@@ -81,28 +81,30 @@ def endmembers() -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(curves), reflectance
 
 
-def _canopy(*, chlorophyll, water_mm, dry, cover, plateau, brown=0.0):
-    """Closed leaf layer by Kubelka & Munk (1931), `R = 1 + K/S - sqrt((K/S)^2 + 2 K/S)`, over moist soil.
+def canopy(*, chlorophyll, water_mm, dry, cover, plateau, brown=0.0) -> np.ndarray:
+    """Reflectance (2121,) of leaves by Kubelka & Munk (1931), `R = 1 + K/S - sqrt((K/S)^2 + 2 K/S)`, over moist soil.
 
     Pigment bands are Gaussians at the maxima of chlorophyll a and b (430, 460, 640, 676 nm; Lichtenthaler 1987) and
     carotenoids (480 nm), the red edge a logistic near 715 nm (Horler et al. 1983), dry matter absorbs at 1730, 2100
-    and 2310 nm (Curran 1989). `plateau` is the reflectance where nothing absorbs, in the near infrared.
+    and 2310 nm (Curran 1989). `chlorophyll`, `dry` and `brown` (tannins) are relative amounts, `cover` is the leaves'
+    share of the ground, `plateau` their reflectance where nothing absorbs, in the near infrared.
     """
     green = 0.16 + 1.0 * _gauss(430, 45) + 0.7 * _gauss(480, 25) + 0.45 * _gauss(635, 32) + 0.95 * _gauss(676, 16)
     green = 19 * green / (1 + np.exp((WAVELENGTH_NM - 708) / 9.0))
     tannin = brown * 8.0 * np.exp(-(WAVELENGTH_NM - 380) / 170)
     cellulose = 0.10 * _gauss(1730, 40) + 0.22 * _gauss(2100, 60) + 0.16 * _gauss(2310, 60) + 0.05
     base = (1 - plateau) ** 2 / (2 * plateau)  # K/S of the plateau
-    water = 0.45 * water_mm * 1e-3 * water_absorption_per_m()
-    ratio = base + chlorophyll * green + tannin + 0.35 * dry * cellulose + water
+    liquid = 0.45 * water_mm * 1e-3 * water_absorption_per_m()
+    ratio = base + chlorophyll * green + tannin + 0.35 * dry * cellulose + liquid
     leaves = 1 + ratio - np.sqrt(ratio**2 + 2 * ratio)
-    return cover * leaves + (1 - cover) * 0.5 * _soil(0.30, 800, iron=0.1, clay=0.05, film_mm=0.075)
+    return cover * leaves + (1 - cover) * 0.5 * soil(0.30, 800, iron=0.1, clay=0.05, film_mm=0.075)
 
 
-def _soil(brightness, scale_nm, *, iron, clay, film_mm):
-    """Convex rise with ferric-iron bands (480, 550, 870 nm; Hunt 1980), clay at 2200 nm, and adsorbed water.
+def soil(brightness, scale_nm, *, iron, clay, film_mm) -> np.ndarray:
+    """Reflectance (2121,): a convex rise, iron bands (480, 550, 870 nm; Hunt 1980), clay at 2200 nm, adsorbed water.
 
-    The water film multiplies by `exp(-2 a d)` (Bach & Mauser 1994).
+    `brightness` is where the rise ends and `scale_nm` how soon; `iron` and `clay` are depths of the bands, 0 to 1. The
+    water film multiplies by `exp(-2 a d)` (Bach & Mauser 1994).
     """
     rise = brightness * (0.12 + 0.88 * _rise(360, scale_nm))
     bands = 1 - iron * (
@@ -112,8 +114,8 @@ def _soil(brightness, scale_nm, *, iron, clay, film_mm):
     return rise * bands * film * (1 - clay * _gauss(2205, 28))
 
 
-def _water(*, chlorophyll, dissolved, particles):
-    """Water-leaving reflectance `0.33 bb / (a + bb)` (Morel & Prieur 1977) times 0.54 for the interface, plus residue.
+def water(*, chlorophyll, dissolved, particles) -> np.ndarray:
+    """Reflectance (2121,): water-leaving `0.33 bb / (a + bb)` (Morel & Prieur 1977) x 0.54 (interface), plus residue.
 
     Scattering of pure water as Smith & Baker (1981), dissolved matter `exp(-0.014 (l - 440))` (Bricaud et al. 1981).
     `chlorophyll` and `dissolved` are absorptions at 440 nm and `particles` backscatter at 550 nm, all in 1/m.
@@ -125,8 +127,8 @@ def _water(*, chlorophyll, dissolved, particles):
     return 0.54 * 0.33 * scatter / (absorption + scatter) + 0.004 * np.exp(-(wavelength - 380) / 900)
 
 
-def _snow(*, diameter_m):
-    """Albedo `exp(-sqrt(13 a d))` of a deep snow pack of grain size d (Kokhanovsky & Zege 2004), faintly soiled."""
+def snow(*, diameter_m) -> np.ndarray:
+    """Albedo (2121,) `exp(-sqrt(13 a d))` of a deep pack of grain size d (Kokhanovsky & Zege 2004), faintly soiled."""
     return 0.97 * np.exp(-np.sqrt(13 * _absorption_per_m(_ICE_K) * diameter_m))
 
 
