@@ -162,8 +162,11 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
     CheckpointError
         Missing or damaged files, a wrong hash, an unknown model, other bands than asked for.
     """
-    folder = Path(folder)
     card = read_card(folder)
+    return _load(Path(folder), card, guide_bands, coarse_bands), card
+
+
+def _load(folder: Path, card: Card, guide_bands, coarse_bands) -> models.FusionModel:
     bands = _bands_of(card)
     if _serves_any_bands(card):
         bands = {"guide_bands": guide_bands or card.guide_bands, "coarse_bands": coarse_bands or card.coarse_bands}
@@ -183,7 +186,7 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
         model.load_state_dict(safetensors.torch.load(weights))
     except (ConfigError, BandError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"checkpoint {folder} does not fit model {card.model!r}: {error}") from error
-    return model.eval(), card
+    return model.eval()
 
 
 def read_card(folder) -> Card:
@@ -228,8 +231,8 @@ def resolve(name_or_folder, *, guide_bands, coarse_bands, ratio: int) -> tuple[m
         folder = Path(name_or_folder)
     if known is not None and not folder.is_dir():
         raise CheckpointError(f"model {known.name} needs trained weights: give the folder of a checkpoint of it")
-    serves_any = _serves_any_bands(read_card(folder))
-    model, card = load(folder, guide_bands=guide_bands, coarse_bands=coarse_bands if serves_any else None)
+    card = read_card(folder)
+    model = _load(folder, card, guide_bands, coarse_bands if _serves_any_bands(card) else None)
     if ratio != model.ratio and not model.any_ratio:
         raise CheckpointError(f"checkpoint {name_or_folder} was made for ratio {model.ratio}, the scene has {ratio}")
     try:
