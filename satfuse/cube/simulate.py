@@ -5,11 +5,11 @@ import xarray as xr
 from odc.geo.xr import ODCExtension  # noqa: F401  registers `Dataset.odc`
 
 from satfuse.cube.store import FILL, SCALE
-from satfuse.errors import CubeError
+from satfuse.errors import BandError, CubeError
 from satfuse.geometry.grids import lonlat_bbox
 from satfuse.readers.enmap import open_enmap
 from satfuse.sensors.bands import S2_NAMES
-from satfuse.sensors.srf import srf_matrix
+from satfuse.sensors.srf import covering_matrix
 
 
 def enmap_scene(name: str, source, spec, missing, platforms, target_bands) -> xr.Dataset:
@@ -73,18 +73,12 @@ def pair_kind(source: xr.Dataset) -> tuple[tuple[str, ...], tuple[str, ...], int
 
 
 def _weights(name, source, platforms, target_bands):
-    wavelength, usable = source.wavelength_nm.values, source.usable.values
-    rows = []
-    for platform, bands in zip(platforms, (S2_NAMES, target_bands), strict=True):
-        weights, coverage = srf_matrix(platform, bands, wavelength, usable=usable)
-        bare = [f"{b} ({c:.0%})" for b, c, row in zip(bands, coverage, weights, strict=True) if np.isnan(row).any()]
-        if bare:
-            raise CubeError(
-                f"scene {name}: usable wavelengths {wavelength[usable].min():.0f} to {wavelength[usable].max():.0f} nm "
-                f"do not cover {platform} {', '.join(bare)}; leave the scene or the bands out"
-            )
-        rows.append(weights)
-    return np.concatenate(rows)
+    sampling = {"wavelength_nm": source.wavelength_nm.values, "usable": source.usable.values}
+    sides = zip(platforms, (S2_NAMES, target_bands), strict=True)
+    try:
+        return np.concatenate([covering_matrix(*side, **sampling) for side in sides])
+    except BandError as error:
+        raise CubeError(f"scene {name}: {error}") from error
 
 
 def _to_int16(image, valid):

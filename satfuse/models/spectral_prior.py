@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from satfuse.errors import BandError
-from satfuse.sensors.srf import srf_matrix
+from satfuse.sensors.srf import covering_matrix
 
 CONSTANT = 0.1  # value of the feature that stands for the map's constant term
 DARK = 0.02  # reflectance added to brightness where errors are taken relative to it
@@ -59,10 +58,7 @@ def map_prior(places, basis, centre, wavelength_nm, guide_bands, coarse_bands) -
     guide, coarse = (np.empty((*places.shape[:2], len(names))) for names in (guide_bands, coarse_bands))
     for i, pair in enumerate(PLATFORMS):
         for values, platform, names in zip((guide, coarse), pair, (guide_bands, coarse_bands), strict=True):
-            response, _ = srf_matrix(platform, names, wavelength_nm)
-            if not np.isfinite(response).all():
-                bare = [n for n, row in zip(names, response, strict=True) if np.isnan(row).any()]
-                raise BandError(f"the library's spectra do not cover {', '.join(bare)}")
+            response = covering_matrix(platform, names, wavelength_nm)
             part = slice(i, None, len(PLATFORMS))
             values[part] = places[part] @ (basis @ response.T) + response @ centre
     return _of_band_values(guide, coarse)

@@ -104,6 +104,25 @@ def srf_matrix(platform, names, wavelength_nm, *, usable=None, minimum_coverage=
     return weights, coverage
 
 
+def covering_matrix(platform, names, wavelength_nm, *, usable=None) -> np.ndarray:
+    """The weights of `srf_matrix`, for spectra that must cover every band.
+
+    Raises
+    ------
+    BandError
+        A band that they do not cover.
+    """
+    weights, coverage = srf_matrix(platform, names, wavelength_nm, usable=usable)
+    bare = [f"{n} ({c:.0%})" for n, c, row in zip(names, coverage, weights, strict=True) if np.isnan(row).any()]
+    if bare:
+        used = np.asarray(wavelength_nm)[slice(None) if usable is None else usable]
+        raise BandError(
+            f"spectra of {used.min():.0f} to {used.max():.0f} nm do not cover {platform} {', '.join(bare)}; "
+            "leave these bands out, or take spectra that reach them"
+        )
+    return weights
+
+
 def _merge_equal(index, centres):
     keep = np.concatenate([[True], np.diff(centres) > 0])
     return index[keep], centres[keep]

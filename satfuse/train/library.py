@@ -4,10 +4,9 @@ import numpy as np
 import torch
 
 from satfuse import checkpoint
-from satfuse.errors import BandError
 from satfuse.models.library_regression import LibraryRegression
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
-from satfuse.sensors.srf import srf_matrix
+from satfuse.sensors.srf import covering_matrix
 
 GUIDE_NOISE = 0.002  # reflectance, standard deviation: least squares must not trade bands against each other below it
 
@@ -40,8 +39,8 @@ def fit_library(
         Wavelengths that do not cover a band.
     """
     spectra = np.asarray(spectra, float)
-    guide = _band_values(platforms[0], S2_NAMES, wavelength_nm, spectra)
-    coarse = _band_values(platforms[1], coarse_bands, wavelength_nm, spectra)
+    guide = spectra @ covering_matrix(platforms[0], S2_NAMES, wavelength_nm).T
+    coarse = spectra @ covering_matrix(platforms[1], coarse_bands, wavelength_nm).T
     g_mean, c_mean = guide.mean(0), coarse.mean(0)
     z = guide - g_mean
     gram = z.T @ z / len(z) + GUIDE_NOISE**2 * np.eye(len(S2_NAMES))
@@ -53,12 +52,3 @@ def fit_library(
     model.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(c_mean - weight @ g_mean)})
     metrics = {"spectra": len(spectra), "rmse": float(np.sqrt((error**2).mean()))}
     return checkpoint.save(model, out, {"data": {"platforms": list(platforms), **(data or {})}, "metrics": metrics})
-
-
-def _band_values(platform, names, wavelength_nm, spectra):
-    weights, coverage = srf_matrix(platform, names, wavelength_nm)
-    bare = [f"{n} ({c:.0%})" for n, c, row in zip(names, coverage, weights, strict=True) if np.isnan(row).any()]
-    if bare:
-        low, high = min(wavelength_nm), max(wavelength_nm)
-        raise BandError(f"spectra of {low:.0f} to {high:.0f} nm do not cover {platform} {', '.join(bare)}")
-    return spectra @ weights.T
