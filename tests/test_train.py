@@ -17,6 +17,8 @@ from satfuse.errors import (  # noqa: E402
     TrainError,
 )
 from satfuse.losses import Score, fusion_loss, spectral_angle  # noqa: E402
+from satfuse.models import FusionModel  # noqa: E402
+from satfuse.models.ssrnet import SSRNet  # noqa: E402
 from satfuse.train import TrainConfig, fit  # noqa: E402
 from satfuse.train.config import learning_rate  # noqa: E402
 
@@ -159,6 +161,18 @@ def test_every_setting_changes_the_weights(built, tmp_path, changes):
     for name, settings in (("a", config(epochs=2)), ("b", config(**{"epochs": 2} | changes))):
         fit(built.path, settings, tmp_path / name)
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert a != b
+
+
+def test_the_loss_that_a_model_adds_counts(built, tmp_path, monkeypatch):
+    losses = {"with": [], "without": []}
+    settings = config(model="ssrnet", epochs=1)
+    for name, seen in losses.items():
+        if name == "without":
+            monkeypatch.setattr(SSRNet, "extra_loss", FusionModel.extra_loss)
+        fit(built.path, settings, tmp_path / name, progress=lambda epoch, batch, loss, seen=seen: seen.append(loss))
+    assert losses["with"][0] > losses["without"][0]  # the same weights and the same batch
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in losses)
     assert a != b
 
 

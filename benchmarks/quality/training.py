@@ -164,8 +164,5 @@ def _patches(scenes, budget, count, rng):
 
 
 def _loss(model, batch):
-    inputs = batch["guide"], batch["coarse"]
-    loss = fusion_loss(model(*inputs).image, batch["target"], batch["valid"], sam_weight=SAM_WEIGHT)
-    if hasattr(model, "edge_loss"):
-        loss = loss + model.edge_loss(*inputs, batch["target"], batch["valid"])
-    return loss
+    inputs, truth = (batch["guide"], batch["coarse"]), (batch["target"], batch["valid"])
+    return fusion_loss(model(*inputs).image, *truth, sam_weight=SAM_WEIGHT) + model.extra_loss(*inputs, *truth)

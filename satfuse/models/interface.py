@@ -71,8 +71,8 @@ class FusionModel(torch.nn.Module):
     def fit(self, scene: Summary) -> State:
         """What the model estimates once per field, at the coarse scale: a pure function; {} for models without.
 
-        Tensors whose name starts with `grid.` are images (..., h, w) on the coarse grid: `forward` gets them cut to
-        its tile.
+        Tensors whose name starts with `grid.` are images (..., h + 2 m, w + 2 m) on the coarse grid with any margin m
+        around it: `forward` gets them cut to its tile, margin included.
         """
         return {}
 
@@ -96,6 +96,17 @@ class FusionModel(torch.nn.Module):
         coarse_valid : (b, 1, h, w) bool, with frames (b, t, 1, h, w), or None (all valid).
         """
         raise NotImplementedError
+
+    def extra_loss(self, guide, coarse, target, valid) -> torch.Tensor | float:
+        """What the model's training adds to the loss of its image; 0 for most models.
+
+        Parameters
+        ----------
+        guide, coarse : as `forward` takes them.
+        target : (b, c_coarse, H, W) reflectance.
+        valid : (b, 1, H, W) bool, True = counts.
+        """
+        return 0.0
 
 
 def band_names(given, *known: tuple[str, ...]) -> tuple[str, ...]:

@@ -56,16 +56,10 @@ class SSRNet(FusionModel):
             images.append(images[-1] + F.leaky_relu(convolution(images[-1]), 0.1))
         return tuple(images)
 
-    def edge_loss(self, guide, coarse, target, valid) -> torch.Tensor:
+    def extra_loss(self, guide, coarse, target, valid):
         """Errors of edges: in space after the spatial stage, along the spectrum after the spectral stage.
 
         Mean squares of the error's differences between neighbouring rows, columns and bands, over valid pixels.
-        Training adds it to the loss of the image.
-
-        Parameters
-        ----------
-        target : (b, c, H, W).
-        valid : (b, 1, H, W) bool, True = counts.
         """
         spatial, spectral = (image - target for image in self.stages(guide, coarse)[-2:])
         rows = _mean_square(spatial.diff(dim=2), valid[:, :, 1:] & valid[:, :, :-1])

@@ -118,8 +118,9 @@ def _step(model, optimiser, batch, rate, config) -> float:
     device = batch["guide"].device.type
     with torch.autocast(device, torch.bfloat16, enabled=config.mixed_precision and device == "cuda"):
         image = _fused(model, batch)
+        extra = model.extra_loss(*(batch[name] for name in ("guide", "coarse", "target", "valid")))
     rest = {"kind": config.loss, "sam_weight": config.sam_weight}
-    loss = fusion_loss(image.float(), batch["target"], batch["valid"], **rest)
+    loss = extra + fusion_loss(image.float(), batch["target"], batch["valid"], **rest)
     if not torch.isfinite(loss):
         raise TrainError(
             f"the loss became {loss.item()} at learning rate {rate:.2g}; lower learning_rate or clip, or look for "

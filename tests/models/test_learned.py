@@ -109,7 +109,7 @@ def test_ssrnet_edge_loss_is_of_edges_in_space_then_along_the_spectrum():
     guide, coarse = textured(2, 3).double(), torch.rand(1, 21, 2, 3, dtype=torch.float64)
     _, _, spatial, spectral = model.stages(guide, coarse)
     valid = torch.ones(1, 1, 20, 30, dtype=bool)
-    loss = lambda target: float(model.edge_loss(guide, coarse, target, valid))  # noqa: E731
+    loss = lambda target: float(model.extra_loss(guide, coarse, target, valid))  # noqa: E731
     change = (spectral - spatial)[0].numpy()  # between the two stages
     along = np.square(np.diff(change, axis=0)).mean()
     assert loss(spatial) == pytest.approx(along) and loss(spatial + 0.1) == pytest.approx(
@@ -131,7 +131,7 @@ def test_a_gradient_reaches_every_parameter_of_ssrnet_and_training_lowers_the_er
     optimiser, errors = torch.optim.Adam(model.parameters(), 1e-3), []
     for _ in range(60):
         image = model(guide, coarse).image
-        loss = (image - target).abs().mean() + model.edge_loss(guide, coarse, target, valid)
+        loss = (image - target).abs().mean() + model.extra_loss(guide, coarse, target, valid)
         optimiser.zero_grad()
         loss.backward()
         assert errors or all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
