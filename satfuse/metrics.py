@@ -94,10 +94,15 @@ def ssim(image, reference, valid=None, *, data_range) -> np.ndarray:
     return scores
 
 
-def panchromatic_ssim(image, reference, valid=None, *, data_range) -> float:
-    """SSIM of the band means of two images that may differ in their number of bands (Cristille et al. 2024, "SSI")."""
-    means = (np.asarray(a, float).mean(axis=0, keepdims=True) for a in (image, reference))
-    return float(ssim(*means, valid, data_range=data_range)[0])
+def panchromatic_ssim(image, guide) -> float:
+    """SSIM of the band means of an image and its guide, with the guide's range (Cristille et al. 2024, "SSI").
+
+    NaN for images of less than 11 x 11 pixels, and for a guide without any value.
+    """
+    image, guide = (np.asarray(a, float).mean(axis=0, keepdims=True) for a in (image, guide))
+    if min(guide.shape[1:]) < 11 or not np.isfinite(guide).any():
+        return np.nan
+    return float(ssim(image, guide, data_range=np.nanmax(guide) - np.nanmin(guide))[0])
 
 
 def uiqi(image, reference, valid=None, *, block=32) -> np.ndarray:

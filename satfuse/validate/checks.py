@@ -93,11 +93,7 @@ def panchromatic(views: Views) -> dict:
     guide = views.guide.window
     if min(guide.shape[1:]) < 11:
         return {}
-    data_range = float(np.nanmax(guide.mean(0)) - np.nanmin(guide.mean(0)))
-    return {
-        name: metrics.panchromatic_ssim(view.window, guide, data_range=data_range)
-        for name, view in views.images.items()
-    }
+    return {name: metrics.panchromatic_ssim(view.window, guide) for name, view in views.images.items()}
 
 
 def ndvi_maps(views: Views) -> dict[str, np.ndarray]:

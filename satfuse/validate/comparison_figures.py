@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from satfuse.validate.difference import LIMIT, Difference
-from satfuse.validate.figures import fourier
+from satfuse.validate.figures import fourier, with_deviation
 from satfuse.validate.look import COLOURS, RGB_NM, TITLES, Look, nearest_bands, show, stretch, to_rgb
 from satfuse.validate.spectra import Spectrum
 
@@ -46,10 +46,10 @@ def spectra(mean: dict[str, dict[str, Spectrum]]) -> Figure:
     left, right = figure.subplots(1, 2)
     inputs = mean["A"]
     for key, style in (("guide", "s--"), ("coarse", "o-")):
-        _with_deviation(left, inputs[key], style, COLOURS[key], TITLES[key])
+        with_deviation(left, inputs[key], style, COLOURS[key], TITLES[key])
     for letter, images in mean.items():
         s, coarse = images["fused"], images["coarse"]
-        _with_deviation(left, s, ".-", colour(letter), letter)
+        with_deviation(left, s, ".-", colour(letter), letter)
         right.plot(s.wavelength_nm, s.mean - coarse.mean, ".-", color=colour(letter), label=f"{letter}, mean")
         right.plot(s.wavelength_nm, s.std - coarse.std, ".:", color=colour(letter), label=f"{letter}, deviation")
     right.axhline(0, color=COLOURS["coarse"], lw=1)
@@ -102,7 +102,7 @@ def sizes(mean: dict[str, Spectrum], scores: dict, titles: dict[str, str]) -> Fi
     figure = Figure(figsize=(14, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for key, style in (("large", "o-"), ("small", ".-")):
-        _with_deviation(left, mean[key], style, colour(titles[key][0]), titles[key])
+        with_deviation(left, mean[key], style, colour(titles[key][0]), titles[key])
     bands = scores["bands"]
     place = np.arange(len(bands))
     right.bar(place, [row["rmse"] for row in bands.values()], 0.7, color="#8c8c8c", label="RMSE")
@@ -116,9 +116,3 @@ def sizes(mean: dict[str, Spectrum], scores: dict, titles: dict[str, str]) -> Fi
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     return figure
-
-
-def _with_deviation(axis, s, style, colour, label):
-    for edge in (s.mean - s.std, s.mean + s.std):
-        axis.plot(s.wavelength_nm, edge, ":", color=colour, lw=1.1)
-    axis.plot(s.wavelength_nm, s.mean, style, color=colour, label=label, markersize=5)

@@ -105,14 +105,18 @@ def spectra(mean: dict[str, Spectrum]) -> Figure:
     figure = Figure(figsize=(10, 5), layout="constrained")
     axis = figure.subplots()
     for key, style in (("guide", "s--"), ("coarse", "o-"), ("fused", ".-")):
-        s = mean[key]
-        for edge in (s.mean - s.std, s.mean + s.std):
-            axis.plot(s.wavelength_nm, edge, ":", color=COLOURS[key], lw=1.2)
-        axis.plot(s.wavelength_nm, s.mean, style, color=COLOURS[key], label=TITLES[key], markersize=5)
+        with_deviation(axis, mean[key], style, COLOURS[key], TITLES[key])
     axis.set(xlabel="wavelength, nm", ylabel="reflectance", title="mean spectra, dotted: one standard deviation")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     return figure
+
+
+def with_deviation(axis, spectrum: Spectrum, style: str, colour: str, label: str) -> None:
+    """Draw a mean spectrum, with dotted lines one standard deviation away."""
+    for edge in (spectrum.mean - spectrum.std, spectrum.mean + spectrum.std):
+        axis.plot(spectrum.wavelength_nm, edge, ":", color=colour, lw=1.2)
+    axis.plot(spectrum.wavelength_nm, spectrum.mean, style, color=colour, label=label, markersize=5)
 
 
 def ndvi(maps: dict[str, np.ndarray], agreement: dict, look: Look) -> Figure:

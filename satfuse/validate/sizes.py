@@ -98,8 +98,8 @@ def size_scores(sizes: Sizes) -> dict:
             for name, c in zip(sizes.bands, columns, strict=True)
         },
         "panchromatic_ssim": {
-            "large": _panchromatic(sizes.large, sizes.large_guide),
-            "small": _panchromatic(sizes.small, sizes.small_guide),
+            "large": metrics.panchromatic_ssim(sizes.large, sizes.large_guide),
+            "small": metrics.panchromatic_ssim(sizes.small, sizes.small_guide),
         },
         "detail": detail(*(image[sizes.bands.index(SHARPNESS_PAIR[0])] for image in (x, z)), sizes.ratio)
         if SHARPNESS_PAIR[0] in sizes.bands
@@ -138,10 +138,3 @@ def _average(image, factor):
     """Mean over blocks of pixels; NaN where one of them is."""
     bands, height, width = image.shape
     return image.reshape(bands, height // factor, factor, width // factor, factor).mean((2, 4))
-
-
-def _panchromatic(image, guide):
-    values = guide.mean(0)
-    if min(values.shape) < 11 or not np.isfinite(values).any():
-        return np.nan
-    return metrics.panchromatic_ssim(image, guide, data_range=float(np.nanmax(values) - np.nanmin(values)))
