@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.document import machine, put
+from benchmarks.document import machine, markdown, put
 from satfuse import pipeline
 from satfuse.demo import compare, job_for
 from satfuse.memory import PeakMemory
@@ -50,10 +50,10 @@ def run(out: Path) -> list[tuple[str, float, float]]:
 
 def table(rows) -> str:
     """Markdown."""
-    lines = ["| stage | s | peak GiB, all processes |", "|---|---:|---:|"]
-    lines += [f"| {title} | {seconds:.1f} | {gib:.2f} |" for title, seconds, gib in rows]
+    lines = [[title, f"{seconds:.1f}", f"{gib:.2f}"] for title, seconds, gib in rows]
     total, peak = sum(r[1] for r in rows), max(r[2] for r in rows)
-    return "\n".join([*lines, f"| **all** | **{total:.1f}** | **{peak:.2f}** |", "", machine()])
+    lines.append(["**all**", f"**{total:.1f}**", f"**{peak:.2f}**"])
+    return f"{markdown(['stage', 's', 'peak GiB, all processes'], lines)}\n\n{machine()}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def put(text: str, document: str, name: str) -> None:
@@ -15,6 +16,12 @@ def put(text: str, document: str, name: str) -> None:
     before, rest = path.read_text().split(begin)
     _, after = rest.split(end)
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def markdown(titles, lines, left=1) -> str:
+    """A table whose first `left` columns are words."""
+    rule = "|" + "---|" * left + "---:|" * (len(titles) - left)
+    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def machine() -> str:

@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from odc.geo.xr import xr_coords
 
-from benchmarks.document import machine, put
+from benchmarks.document import machine, markdown, put
 from satfuse import checkpoint, models
 from satfuse.catalog.fields import load_field
 from satfuse.geometry.grids import coarse_geobox
@@ -99,19 +99,18 @@ def _time_fusformer(inputs) -> float:
 def time_algeria(folder: Path) -> str:
     """Markdown table of one whole Algeria-5 run of `fuse_field`."""
     scene = write_scene(_synthetic_scene(), folder / "scene.zarr", field="algeria-5", time="2024-06-01T10:42:00Z")
-    rows = []
     with PeakMemory() as memory:
         start = time.perf_counter()
         item = fuse_field(scene, "regression", folder / "store", config=FuseConfig(workers=2))
-        rows.append(("fuse_field, regression, 2 workers of 1 thread", time.perf_counter() - start, memory.gib))
+        seconds, gib = time.perf_counter() - start, memory.gib
     size = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file()) / 2**30
     assert Path(item).is_file()
-    lines = ["| run | s | peak GiB, all processes | product on disk, GiB |", "|---|---:|---:|---:|"]
-    lines += [f"| {title} | {seconds:.0f} | {gib:.2f} | {size:.2f} |" for title, seconds, gib in rows]
+    line = ["fuse_field, regression, 2 workers of 1 thread", f"{seconds:.0f}", f"{gib:.2f}", f"{size:.2f}"]
+    table = markdown(["run", "s", "peak GiB, all processes", "product on disk, GiB"], [line])
     conditions = (
         "*7,530 x 7,530 px, 21 bands, from a Zarr scene on local disk to the published product, overviews included.*"
     )
-    return "\n".join([*lines, "", f"{conditions} {machine()}"])
+    return f"{table}\n\n{conditions} {machine()}"
 
 
 def _synthetic_scene() -> xr.Dataset:

@@ -19,7 +19,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from benchmarks.document import machine, put
+from benchmarks.document import machine, markdown, put
 from satfuse import cube
 from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches
 
@@ -96,17 +96,17 @@ def main():
             ("BlockLoader with degradation", rate(epochs(block.epoch), options.seconds), None),
         ]
         own = same_block_share(block.plan(0)[:, 0], config.size)
-    lines = ["| loader | patches/s | ratio | patches per CPU second | ratio | same-block share of a batch |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
+    titles = ["loader", "patches/s", "ratio", "patches per CPU second", "ratio", "same-block share of a batch"]
+    lines = []
     for name, value, share in rows:
-        columns = "".join(f" {v:.0f} | {v / b:.1f} |" for v, b in zip(value, base, strict=True))
-        lines.append(f"| {name} |{columns} {own if share is None else share:.2f} |")
+        columns = [text for v, b in zip(value, base, strict=True) for text in (f"{v:.0f}", f"{v / b:.1f}")]
+        lines.append([name, *columns, f"{own if share is None else share:.2f}"])
     conditions = (
         f"*{options.scenes} scenes of {options.size} x {options.size} px, 12 + 19 bands int16, chunk 128, shard 1024, "
         f"local disk, warm cache; patch {options.patch} px, batch {config.size}, {len(block.blocks)} blocks, "
         f"{config.blocks_mixed} mixed, coverage {config.coverage:g}; {torch.get_num_threads()} torch thread.*"
     )
-    text = "\n".join([*lines, "", f"{conditions} {machine()}"])
+    text = f"{markdown(titles, lines)}\n\n{conditions} {machine()}"
     print(text)
     if options.write:
         put(text, "performance.md", "loader")

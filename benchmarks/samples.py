@@ -9,7 +9,6 @@ numbers. The pictures go to benchmarks/out, which is not part of the repository.
 
 import argparse
 import logging
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
 from benchmarks import sample_data
+from benchmarks.document import ROOT
 from benchmarks.sample_pictures import panels, rgb, spectra
 from satfuse import cube as cubes
 from satfuse.errors import RadiometryError, ReadError
@@ -31,9 +31,8 @@ from satfuse.geometry.swath import locate, rectify
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
 from satfuse.sensors.quality import Quality
+from satfuse.simulate.library import sample_folder
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
 PHASES_M = ((0, 0), (80, 80), (160, 160), (240, 240))  # quarters of a preview pixel
 Facts = dict[str, str]
 
@@ -239,7 +238,7 @@ def coast(folder: Path, work: Path) -> tuple[Facts, Figure]:
 SHOWN = {f.__name__: f for f in (senegal, sweden, thailand, ireland, congo, potsdam, coast)}
 
 
-def show(name: str, out: Path, folder: Path = SAMPLES) -> Facts:
+def show(name: str, out: Path, folder: Path) -> Facts:
     """Print the facts of a sample and write its picture."""
     with tempfile.TemporaryDirectory() as work:
         facts, figure = SHOWN[name](folder, Path(work))
@@ -275,4 +274,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)  # what is missing is among the facts
     for chosen in SHOWN if arguments.name == "all" else [arguments.name]:
-        show(chosen, arguments.out)
+        show(chosen, arguments.out, sample_folder())

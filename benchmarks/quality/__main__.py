@@ -17,9 +17,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: processes share the cores
 
-from benchmarks.quality import figures, matrix, pages, potsdam
+from benchmarks.document import ROOT
+from benchmarks.quality import figures, matrix, pages
 from benchmarks.quality.memory import memory_mb
-from benchmarks.quality.methods import METHODS, Budget, existing, prepare
+from benchmarks.quality.methods import METHODS, Budget, prepare
 from benchmarks.quality.scenes import PLACES, PROTOCOLS, RATIOS, REGISTERED, all_cases, default_cases
 
 log = logging.getLogger("benchmarks.quality")
@@ -46,7 +47,7 @@ def main() -> None:
 def run(arguments, budget: Budget, path: Path) -> dict:
     """Train what is missing, run the chosen cases, keep the rows after each case."""
     start = time.perf_counter()
-    names = existing(arguments.methods)
+    names = arguments.methods
     trained = dict.fromkeys([*names, "library_regression"])  # which makes what stands in for a coarse image
     prepare(trained, arguments.work, budget, jobs=arguments.jobs)
     log.info("weights ready after %.0f s", time.perf_counter() - start)
@@ -79,14 +80,15 @@ def parse() -> argparse.Namespace:
     add("--train", action="store_true", help="train only")
     add("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure the memory of each method")
     add("--from", dest="source", type=Path, metavar="FILE", help="results of an earlier run instead of a run")
-    add("--work", type=Path, default=potsdam.ROOT / "benchmarks/out/quality", help="folder of weights and results")
+    add("--work", type=Path, default=ROOT / "benchmarks/out/quality", help="folder of weights and results")
     add("--results", type=Path, help="results file; WORK/results.json by default")
     add("--budget", type=float, default=120, help="seconds of training per network")
     add("--device", default="cpu", help="of the training; fusing is timed on the CPU")
     add("--jobs", type=int, default=os.cpu_count(), help="processes")
     add("--seeds", type=int, default=3)
     for name, known in (("methods", METHODS), ("protocols", [*PROTOCOLS, REGISTERED]), ("places", PLACES)):
-        add(f"--{name}", type=_some(tuple(known)), default=tuple(known), help=f"of {', '.join(known)}")
+        listed = ", ".join(known).replace("%", "%%")
+        add(f"--{name}", type=_some(tuple(known)), default=tuple(known), help=f"of {listed}")
     add("--ratios", type=_some(RATIOS), default=RATIOS)
     return parser.parse_args()
 

@@ -11,7 +11,7 @@ from scipy.stats import halfnorm
 
 from benchmarks.document import DOCS
 from benchmarks.quality.matrix import Rows
-from benchmarks.quality.methods import METHODS, OURS, Budget, existing, run, weights_of
+from benchmarks.quality.methods import METHODS, OURS, Budget, run, weights_of
 from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, Case, make_scene
 from benchmarks.quality.tables import SAM, mean_spread, shared, where
 from satfuse.errors import SatfuseError
@@ -72,7 +72,7 @@ def by_protocol(rows: Rows) -> Figure | None:
 def example(work: Path, budget: Budget) -> Figure | None:
     """One scene: the inputs, the truth and what methods make of them, with the rms of each pixel's error."""
     scene, images = make_scene(EXAMPLE), {}
-    for name in existing(SHOWN):
+    for name in SHOWN:
         folder = weights_of(name, scene.bands, work, budget)
         if folder is not None and not folder.is_dir():
             continue

@@ -16,7 +16,7 @@ import satfuse
 from benchmarks.quality import training
 from benchmarks.quality.scenes import RATIOS, Scene
 from benchmarks.quality.training import Budget
-from satfuse import checkpoint, models
+from satfuse import checkpoint
 from satfuse.geometry.tiling import mosaic_spans
 from satfuse.models.interface import Fused, FusionModel
 from satfuse.models.summary import summarise
@@ -75,14 +75,6 @@ class Outcome:
     uncertainty: np.ndarray | None
     seconds: float
     attrs: dict
-
-
-def existing(names) -> list[str]:
-    """Those of the names whose model is there; says which are not."""
-    absent = [name for name in names if METHODS[name].model not in models.MODELS]
-    if absent:
-        log.warning("no model yet for %s: skipped", ", ".join(absent))
-    return [name for name in names if name not in absent]
 
 
 def prepare(names, work: Path, budget: Budget, *, jobs: int = 1) -> None:

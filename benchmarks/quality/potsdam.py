@@ -10,28 +10,26 @@ simulated Sentinel-2 guide, and scored against its simulated Sentinel-3 bands at
 
 import argparse
 import logging
-import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 import satfuse
-from benchmarks.document import machine, put
+from benchmarks.document import machine, markdown, put
 from satfuse import cube as cubes
 from satfuse import models
 from satfuse.batch import BatchConfig
 from satfuse.catalog.specs import local_catalog
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.sensors.degradation import degrade
+from satfuse.simulate.library import sample_folder
 from satfuse.train import TrainConfig, fit
 from satfuse.validate.checks import scores
 
-ROOT = Path(__file__).parents[2]
-SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
 RATIO = 10
 ROWS, COLUMNS = slice(4, 124), slice(2, 62)  # the middle 120 x 60 pixels: a whole number of coarse ones
 # epochs and side of the patches in fine pixels; otherwise the defaults of TrainConfig and BatchConfig
@@ -109,7 +107,7 @@ def train(cube: cubes.Cube, name: str, epochs: int, patch: int, out: Path) -> fl
     return time.perf_counter() - start
 
 
-def run(folder: Path = SAMPLES, trainings: dict[str, tuple[int, int]] = TRAININGS) -> list[Result]:
+def run(folder: Path, trainings: dict[str, tuple[int, int]] = TRAININGS) -> list[Result]:
     """Train, then fuse and score the east with every trained model and with those that need no training."""
     with tempfile.TemporaryDirectory() as work:
         cube = build_cube(folder, Path(work) / "cube.zarr")
@@ -130,13 +128,11 @@ def run(folder: Path = SAMPLES, trainings: dict[str, tuple[int, int]] = TRAINING
 
 def table(results: list[Result]) -> str:
     """Markdown."""
-    lines = ["| method | " + " | ".join(t for t, _ in COLUMN_TITLES.values()) + " | training, s |"]
-    lines.append("|---" + "|---:" * (len(COLUMN_TITLES) + 1) + "|")
+    lines = []
     for result in results:
-        values = asdict(result)
-        cells = [form.format(values[key]) for key, (_, form) in COLUMN_TITLES.items()]
-        lines.append(f"| {result.method} | " + " | ".join(cells) + f" | {result.training_s:.0f} |")
-    return "\n".join(lines)
+        cells = [form.format(getattr(result, key)) for key, (_, form) in COLUMN_TITLES.items()]
+        lines.append([result.method, *cells, f"{result.training_s:.0f}"])
+    return markdown(["method", *(title for title, _ in COLUMN_TITLES.values()), "training, s"], lines)
 
 
 def _untrained(name, cube):
@@ -152,7 +148,7 @@ def _untrained(name, cube):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=Path, default=SAMPLES, help="folder of the real samples")
+    parser.add_argument("--samples", type=Path, default=sample_folder(), help="folder of the real samples")
     parser.add_argument("--write", action="store_true", help="put the table into docs/quality.md")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)  # the tiles have no quality layers, as the reader says of each

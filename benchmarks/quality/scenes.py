@@ -20,7 +20,7 @@ from benchmarks.quality import potsdam
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.factory import BIOME_NAMES, biome_scene
-from satfuse.simulate.library import load_library
+from satfuse.simulate.library import load_library, sample_folder
 from satfuse.simulate.measured import WAVELENGTH_NM
 from satfuse.simulate.protocol import COARSE_M, Protocol, cloud_band_values, observe
 
@@ -160,7 +160,7 @@ def _potsdam(protocol, seed):
 @cache
 def _potsdam_truth(*platforms):
     with tempfile.TemporaryDirectory() as work:
-        cube = potsdam.build_cube(potsdam.SAMPLES, Path(work) / "cube.zarr", platforms=platforms)
+        cube = potsdam.build_cube(sample_folder(), Path(work) / "cube.zarr", platforms=platforms)
         guide, _, target = potsdam.east(cube)
     return guide.values, target.values
 

@@ -5,6 +5,7 @@ A column counts only the scenes that every method with a number in it has fused,
 
 import numpy as np
 
+from benchmarks.document import markdown
 from benchmarks.quality.matrix import Rows
 from benchmarks.quality.methods import LEARNED, METHODS, OURS
 from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, RATIOS, REGISTERED
@@ -192,12 +193,6 @@ def text(mean, spread, digits) -> str:
     if not np.isfinite(mean):
         return "-"
     return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if np.isfinite(spread) else "")
-
-
-def markdown(titles, lines, left=1) -> str:
-    """A table whose first `left` columns are words."""
-    rule = "|" + "---|" * left + "---:|" * (len(titles) - left)
-    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def _case(row):
