@@ -102,20 +102,21 @@ def test_leverage_is_one_on_average_and_the_same_in_other_units():
     for image in images:
         matrix, offset = (torch.from_numpy(a) for a in uncertainty.whitener(image[0].reshape(4, -1)))
         pixels = torch.from_numpy(image)
-        found.append(uncertainty.pixel_features(pixels, pixels, matrix, offset))
-    assert found[0][0, 0].mean() == pytest.approx(1, abs=1e-3) and not found[0][0, 1].any()
+        found.append(uncertainty.pixel_features(pixels, pixels, matrix, offset, S2_NAMES[:4]))
+    assert found[0][0, 0].mean() == pytest.approx(1, abs=1e-3) and not found[0][0, 1:].any()
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
 def test_the_standard_deviation_is_the_root_of_the_sum_of_terms():
     rng = np.random.default_rng(2)
-    scale, terms, pixels = rng.random(6), rng.random((6, 5)), rng.random((1, 2, 3, 4))
+    scale, terms, pixels = rng.random(9), rng.random((9, 5)), rng.random((1, 3, 3, 4))
     sigma = uncertainty.standard_deviation(*(torch.from_numpy(a) for a in (scale, terms, pixels)))
     weighted = scale[:, None] * terms
     for band in range(5):
-        s1, s2, s3, s4, s5, s6 = weighted[:, band]
-        expected = np.sqrt(s1 + s2 + pixels[0, 0] * (s3 + s4 + s5) + pixels[0, 1] * s6 + uncertainty.LEAST)
-        np.testing.assert_allclose(sigma[0, band], expected, rtol=1e-12)
+        s1, s2, s3, s4, s5, s6, s7, s8, s9 = weighted[:, band]
+        leverage, of_20_m, of_60_m = pixels[0]
+        expected = s1 + s2 + leverage * (s3 + s4 + s5) + of_20_m * s6 + of_60_m * s7 + s8 + s9 + uncertainty.LEAST
+        np.testing.assert_allclose(sigma[0, band], np.sqrt(expected), rtol=1e-12)
 
 
 def test_the_shipped_weights_are_small_credited_and_calibrated():

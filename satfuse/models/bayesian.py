@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from satfuse.errors import ConfigError, RadiometryError
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
-from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, fit_detail
+from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, detail_error, detail_power, fit_detail
 from satfuse.models.scene_observation import LEAST_SHARE, Fine, Observation, find_observation, trust
 from satfuse.models.scene_regression import adapt
 from satfuse.models.scene_sums import Channel, usable_features
@@ -43,7 +43,7 @@ class Bayesian(FusionModel):
 
     Attributes
     ----------
-    uncertainty_scale : (6,) factors of the terms of the variance, see `uncertainty`.
+    uncertainty_scale : (9,) factors of the terms of the variance, see `uncertainty`.
     """
 
     name = "bayesian"
@@ -82,15 +82,16 @@ class Bayesian(FusionModel):
         `shift`, `shift_sigma (t, 2)` : coarse pixels, x and y, see `sensors.degradation.psf_kernel`.
         `psf_sigma (c,)` : coarse pixels. `gain (t, c)` : coarse over what an exact sensor shows, 1 where unknown.
         `noise (t, c)` : standard deviation at the coarse scale.
-        `terms (6, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
+        `terms (9, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
         `misfit (c,)` : median error of the library's own prediction of frame 0, over its brightness; NaN without data.
         `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
         their grid lies, see `shared_error`.
         """
         prior = self.prior
         patches, whole = scene.patches.double(), scene.patches_valid
-        detail = fit_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio)
-        patches = add_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio, detail)
+        detail, errors = fit_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio)
+        sharp = add_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio, detail)
+        power = (detail_power(patches, sharp, self.guide_bands) * whole).sum((0, 2, 3)) / whole.sum().clamp(min=1)
         cells = scene.guide_cells.double()[None], scene.cells_valid[None, None]
         image = add_detail(*cells, self.guide_bands, COARSE_PIXEL_M / scene.cells, detail)[0]
         fine = Fine(
@@ -99,7 +100,7 @@ class Bayesian(FusionModel):
             cells=scene.cells,
             ratio=scene.ratio,
         )
-        clear = patches.movedim(1, 0)[:, whole[:, 0]]
+        clear = sharp.movedim(1, 0)[:, whole[:, 0]]
         spectra = (clear if clear.shape[1] > LEAST_SPECTRA else image[:, scene.cells_valid]).cpu().numpy()
         frames, known = scene.frames.double().cpu().numpy(), scene.frames_valid.cpu().numpy()
         wide = np.array([b in WIDE for b in self.coarse_bands])
@@ -114,12 +115,13 @@ class Bayesian(FusionModel):
         field = _field(frames, channels, found, gain, noise, seen[0].psf_sigma)
         whole_pixels = np.round(seen[0].shift)  # moved on the grid, so that `REACH` holds for any shift
         field = margin(move(field, -whole_pixels.astype(int)))
-        guide_noise = _guide_noise(patches, whole)
+        guide_noise = _guide_noise(sharp, whole)
         weight = _denoised(found.weight, spectra, guide_noise)
+        lost = detail_error(weight[:, :-1], detail, errors, self.guide_bands)
         matrix, offset = whitener(spectra)
         state = {
             "weight": weight[:, :-1], "bias": CONSTANT * weight[:, -1], "whitener": matrix, "whitened": offset,
-            "terms": scene_terms(found, prior, spectra, guide_noise, noise),
+            "terms": scene_terms(found, prior, spectra, guide_noise, noise, lost, power.cpu().numpy()),
             "shift": np.stack([s.shift for s in seen]), "shift_sigma": np.stack([s.shift_sigma for s in seen]),
             "field_shift": seen[0].shift - whole_pixels, "psf_sigma": seen[0].psf_sigma, "gain": gain,
             "noise": np.sqrt(noise), "shared": np.array(found.shared),
@@ -136,7 +138,7 @@ class Bayesian(FusionModel):
         image = F.conv2d(guide, state["weight"][..., None, None], state["bias"])
         if state["grid.field"].any():
             add_field(image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist())
-        pixels = pixel_features(seen, guide, state["whitener"], state["whitened"])
+        pixels = pixel_features(seen, guide, state["whitener"], state["whitened"], self.guide_bands)
         return Fused(image, standard_deviation(self.uncertainty_scale, state["terms"], pixels))
 
 

@@ -6,15 +6,17 @@ that are fitted on the scene, where both are blurred alike, turn it into what th
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from satfuse.sensors.bands import S2_BANDS
+from satfuse.sensors.bands import S2_GSD_M
 
 COARSE_PIXEL_M = 300
 RIDGE = 1e-7  # reflectance squared
 SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred
-GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
+
+COARSER_M = tuple(sorted({g for g in S2_GSD_M.values() if g > min(S2_GSD_M.values())}))  # 20 and 60
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Level:
 
 def levels(guide_bands) -> list[Level]:
     """The native sizes of the bands, finest first; bands without a known size count as sharp."""
-    size = [GSD_M.get(b, 0) for b in guide_bands]
+    size = [S2_GSD_M.get(b, 0) for b in guide_bands]
     found = []
     for native in sorted(set(size)):
         blurred = [i for i, s in enumerate(size) if s == native]
@@ -38,15 +40,21 @@ def levels(guide_bands) -> list[Level]:
     return found
 
 
-def fit_detail(patches, valid, guide_bands, pixel_m: float) -> dict[str, torch.Tensor]:
-    """Maps `detail<native> (blurred, finer)`, zero for bands that are sharp already.
+def fit_detail(patches, valid, guide_bands, pixel_m: float) -> tuple[dict, dict]:
+    """Linear maps from finer bands to the detail that coarser ones lost, and the errors of those maps.
 
     Parameters
     ----------
     patches : (n, c, y, x) of the guide at full resolution; valid : (n, 1, y, x) bool, True = usable.
     pixel_m : of the guide.
+
+    Returns
+    -------
+    maps : `detail<native> (blurred, finer)`, zero for bands that are sharp already.
+    errors : {native size: (blurred, blurred)} covariance of the map's errors over the mean square of the detail that it
+        predicts, both as found one scale coarser, where the detail is seen.
     """
-    maps, known = {}, patches.clone()
+    maps, errors, known = {}, {}, patches.clone()
     for level in levels(guide_bands):
         step = block(level, pixel_m)
         if step < 2:
@@ -64,9 +72,13 @@ def fit_detail(patches, valid, guide_bands, pixel_m: float) -> dict[str, torch.T
         own, low, full = (_pixels(image - lay(image, valid, step), clear) for image in (seen, blurred, finer))
         low, full = linear @ low, linear @ full
         shown = ((own - low) * (full - low)).sum(1) / (full - low).square().sum(1).clamp(min=1e-12)
-        maps[f"detail{level.native_m}"] = linear * (shown < SHARP)[:, None]
+        lost = shown < SHARP
+        linear = linear * lost[:, None]
+        left, predicted = (y - linear @ x) * lost[:, None], linear @ x
+        errors[level.native_m] = left @ left.T / x.shape[1] / predicted.square().mean().clamp(min=1e-12)
+        maps[f"detail{level.native_m}"] = linear
         known = add_detail(known, valid, guide_bands, pixel_m, maps, only=level)
-    return maps
+    return maps, errors
 
 
 def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
@@ -83,6 +95,28 @@ def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
         guide = guide.clone() if guide is given else guide
         guide.index_add_(1, torch.tensor(level.blurred, device=guide.device), predicted)
     return guide
+
+
+def detail_power(seen, sharp, guide_bands) -> torch.Tensor:
+    """(n, 2, y, x) mean square of the detail that `sharp` has over `seen`, over the bands of each of `COARSER_M`."""
+    share = seen.new_zeros(len(COARSER_M), seen.shape[1])
+    if sharp is seen:
+        return seen.new_zeros(len(seen), len(share), *seen.shape[2:])
+    for level in levels(guide_bands):
+        share[COARSER_M.index(level.native_m), level.blurred] = 1 / len(level.blurred)
+    return F.conv2d((sharp - seen).square_(), share[..., None, None])
+
+
+def detail_error(weight, maps, errors, guide_bands) -> np.ndarray:
+    """(2, c) variance that the errors of `fit_detail` cause in a map (c, g) of the guide, over the `detail_power`."""
+    out, total = np.zeros((len(COARSER_M), len(weight))), weight.copy()
+    for level in reversed(levels(guide_bands)):
+        if level.native_m in errors:
+            linear, error = (m.cpu().numpy() for m in (maps[f"detail{level.native_m}"], errors[level.native_m]))
+            part = total[:, level.blurred]
+            out[COARSER_M.index(level.native_m)] = np.einsum("cg,gh,ch->c", part, error, part)
+            total[:, level.finer] += part @ linear  # errors of finer bands' detail reach this one's
+    return out
 
 
 def block(level: Level, pixel_m: float) -> int:

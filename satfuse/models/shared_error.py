@@ -1,7 +1,8 @@
 """The part of a scene's coarse residual that a smooth fine error field explains, and its interpolation.
 
 The field is Gaussian with a correlation of `LENGTH`; what the coarse grid says of it is a weight per coarse pixel,
-which the fine grid sees through a Gaussian that is cut at `REACH`. (Simple kriging of the residual with the PSF as its support.)
+which the fine grid sees through a Gaussian that is cut at `REACH`. (Simple kriging of the residual with the PSF as its
+support.)
 """
 
 import numpy as np

@@ -56,7 +56,7 @@ def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Cal
 
 @torch.no_grad()
 def _sample(model, scene, rng):
-    """Terms (6, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
+    """Terms (9, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
     guide, coarse = np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32), scene.coarse
     at = np.flatnonzero(scene.guide_valid)
     if len(at) < PIXELS or not scene.coarse_valid.any():
@@ -67,7 +67,7 @@ def _sample(model, scene, rng):
     seen = torch.from_numpy(np.nan_to_num(guide))[None]
     fused = model(seen, torch.from_numpy(coarse)[None], state=state, guide_valid=valid).image[0]
     sharp = add_detail(seen, valid, model.guide_bands, COARSE_PIXEL_M / scene.ratio, state)
-    pixels = pixel_features(seen, sharp, state["whitener"], state["whitened"])[0].flatten(1)[:, at]
+    pixels = pixel_features(seen, sharp, state["whitener"], state["whitened"], model.guide_bands)[0].flatten(1)[:, at]
     pixels = torch.cat([torch.ones(1, PIXELS), pixels])[list(FEATURE)]
     error = (fused - torch.from_numpy(scene.target)).abs().flatten(1)[:, at]
     return (state["terms"][..., None] * pixels[:, None]).double(), error.double()
@@ -78,7 +78,7 @@ def _variance(scale, terms):
 
 
 def _fitted(terms, errors):
-    """(6,) factors for terms (s, 6, c, k) and the logarithm of errors (s, c, k)."""
+    """(9,) factors for terms (s, 7, c, k) and the logarithm of errors (s, c, k)."""
     place = torch.full((terms.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([place], RATE)
     for step in range(STEPS):

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.native_blur import add_detail, fit_detail, lay, levels  # noqa: E402
+from satfuse.models.native_blur import add_detail, detail_error, detail_power, fit_detail, lay, levels  # noqa: E402
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
 from satfuse.simulate.protocol import native_blur  # noqa: E402
 
@@ -27,7 +27,7 @@ def linear_scene(size=240, seed=0):
 def run(guide, pixel_m, valid=None):
     guide = torch.from_numpy(guide)[None].double()
     valid = torch.ones(1, 1, *guide.shape[-2:], dtype=bool) if valid is None else torch.from_numpy(valid)[None, None]
-    maps = fit_detail(guide, valid, S2_NAMES, pixel_m)
+    maps, _ = fit_detail(guide, valid, S2_NAMES, pixel_m)
     return add_detail(guide, valid, S2_NAMES, pixel_m, maps)[0].numpy(), maps
 
 
@@ -116,7 +116,7 @@ def test_laying_keeps_ramps_and_sizes_that_steps_do_not_divide(step):
 
 @pytest.mark.parametrize(("ratio", "pixel_m"), [(30, 10), (15, 20), (10, 30), (25, 12), (18, 300 / 18), (7, 300 / 7)])
 def test_tiles_on_coarse_pixels_give_the_whole(ratio, pixel_m):
-    """With three coarse pixels around, detail in a tile is that of the whole image, whatever the ratio."""
+    """With one coarse pixel around, detail in a tile is that of the whole image, whatever the ratio."""
     guide = torch.from_numpy(linear_scene(size=240)[:, : 9 * ratio, : 9 * ratio])[None].double()[..., :240, :240]
     size = guide.shape[-1] // ratio * ratio
     guide = guide[..., :size, :size]
@@ -125,5 +125,24 @@ def test_tiles_on_coarse_pixels_give_the_whole(ratio, pixel_m):
     whole = add_detail(guide, valid, S2_NAMES, pixel_m, maps)
     cut = (..., slice(ratio, None), slice(ratio, None))
     tile = add_detail(guide[cut], valid[cut], S2_NAMES, pixel_m, maps)
-    inner = (..., slice(3 * ratio, None), slice(3 * ratio, None))
-    np.testing.assert_allclose(tile[..., 2 * ratio :, 2 * ratio :], whole[inner], atol=1e-9)
+    inner = (..., slice(2 * ratio, None), slice(2 * ratio, None))
+    np.testing.assert_allclose(tile[..., ratio:, ratio:], whole[inner], atol=1e-9)
+
+
+@pytest.mark.parametrize("own", [0.1, 0.4])
+def test_the_error_of_the_detail_is_known(own):
+    """Detail that the finer bands tell of in part: `own` is the share of the coarser bands that is their own."""
+    truth = linear_scene()
+    other = linear_scene(seed=5)
+    coarser = ~np.array(FINE)
+    truth[coarser] = (1 - own) * truth[coarser] + own * other[coarser]
+    seen = torch.from_numpy(native_blur(truth, 10))[None].double()
+    valid = torch.ones(1, 1, 240, 240, dtype=bool)
+    maps, errors = fit_detail(seen, valid, S2_NAMES, 10)
+    sharp = add_detail(seen, valid, S2_NAMES, 10, maps)
+    power = detail_power(seen, sharp, S2_NAMES)[0].mean((1, 2)).numpy()
+    expected = detail_error(np.eye(12), maps, errors, S2_NAMES).T @ power
+    actual = np.square(sharp[0].numpy() - truth).mean((1, 2))
+    assert (expected[FINE] == 0).all()
+    ratio = actual[coarser] / expected[coarser]
+    assert ratio.min() > 0.3 and ratio.max() < 3
