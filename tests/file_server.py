@@ -7,27 +7,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 
-class FileServer(ThreadingHTTPServer):
-    """`with FileServer(root, password=("user", "pw")) as server:`; `server.url`, `server.seen` (method, path, headers).
-
-    Parameters
-    ----------
-    root : folder of the files.
-    password : user and password of HTTP basic authentication; without them it answers 401.
-    key : access key that must have signed the request as S3 wants it; else it answers 403.
-    query : what must stand behind the "?", as an Azure signature does; else it answers 403.
-    answers : path -> bytes that are given to everybody.
-    redirects : path -> address that it sends everybody to.
-    """
+class LoopbackServer(ThreadingHTTPServer):
+    """Answers on a free port of loopback while its `with` lasts."""
 
     daemon_threads = True
 
-    def __init__(self, root: Path, *, password=("", ""), key="", query="", answers=None, redirects=None):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.root, self.query = Path(root), query
-        self.signed = f"AWS4-HMAC-SHA256 Credential={key}/" if key else ""
-        self.basic = f"Basic {base64.b64encode(':'.join(password).encode()).decode()}" if any(password) else ""
-        self.answers, self.redirects, self.seen = answers or {}, redirects or {}, []
+    def __init__(self, handler):
+        super().__init__(("127.0.0.1", 0), handler)
 
     @property
     def host(self) -> str:
@@ -44,6 +30,27 @@ class FileServer(ThreadingHTTPServer):
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
+
+
+class FileServer(LoopbackServer):
+    """`with FileServer(root, password=("user", "pw")) as server:`; `server.url`, `server.seen` (method, path, headers).
+
+    Parameters
+    ----------
+    root : folder of the files.
+    password : user and password of HTTP basic authentication; without them it answers 401.
+    key : access key that must have signed the request as S3 wants it; else it answers 403.
+    query : what must stand behind the "?", as an Azure signature does; else it answers 403.
+    answers : path -> bytes that are given to everybody.
+    redirects : path -> address that it sends everybody to.
+    """
+
+    def __init__(self, root: Path, *, password=("", ""), key="", query="", answers=None, redirects=None):
+        super().__init__(_Handler)
+        self.root, self.query = Path(root), query
+        self.signed = f"AWS4-HMAC-SHA256 Credential={key}/" if key else ""
+        self.basic = f"Basic {base64.b64encode(':'.join(password).encode()).decode()}" if any(password) else ""
+        self.answers, self.redirects, self.seen = answers or {}, redirects or {}, []
 
 
 class _Handler(BaseHTTPRequestHandler):

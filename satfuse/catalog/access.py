@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from satfuse.catalog.credentials import profile_file, s3_keys, sas_token, user_and_password
-from satfuse.catalog.download import download
+from satfuse.catalog.download import download, final_address
 from satfuse.catalog.policy import check_href
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import AccessError, ReadError, StoreError
@@ -37,6 +37,9 @@ _HEAD = 512  # bytes of a file that tell what it is
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
 _file_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+_followed: dict[tuple[str, str], str] = {}  # catalogue and name for GDAL -> that name with redirects followed
+# What no catalogue may take over from another: rasterio sets the options of the main thread for all threads.
+_NEUTRAL = {"GDAL_HTTP_AUTH": "ANY", "GDAL_HTTP_USERPWD": ""}  # ANY: nothing is sent unless a server asks
 
 
 def gdal_href(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> str:
@@ -67,14 +70,33 @@ def gdal_href(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> st
     return f"/vsicurl/{href}" if parts.scheme else href
 
 
+def gdal_name(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> str:
+    """As `gdal_href`, with the redirects of https already followed, since GDAL follows them to any host.
+
+    Every step is checked against the catalogue, once per process. What is redirected to a signed address is given as it
+    was, so that no message holds the signature.
+
+    Raises
+    ------
+    ReadError, AccessError
+        As `fetch`; a redirect may lead only to hosts that the catalogue names.
+    """
+    name = gdal_href(spec, item, sensor, key)
+    if not name.startswith("/vsicurl/"):
+        return name
+    if (spec.name, name) not in _followed:
+        address = final_address(spec, name.removeprefix("/vsicurl/"), what=f"{item.id}: asset {key}")
+        _followed[spec.name, name] = name if urlsplit(address).query else f"/vsicurl/{address}"
+    return _followed[spec.name, name]
+
+
 def gdal_env(spec: CatalogSpec, sensor: str = "sentinel2") -> dict[str, str]:
     """Options for `rasterio.Env`, with the credentials that GDAL cannot find by itself.
 
     Ask for it in the process that reads, and neither store nor log it. S3 keys are not in it: GDAL takes them from the
     environment or the AWS profile. Open hrefs of this catalogue only inside it, since a password would travel along.
 
-    GDAL follows a redirect wherever the service sends it, and has no option against that. The password does not go to
-    another host, and files of this machine are out of reach; `fetch` and `check_remote` check every redirect.
+    GDAL follows a redirect to any host, and has no option against that: open `gdal_name`, which follows it first.
 
     Raises
     ------
@@ -88,6 +110,7 @@ def gdal_env(spec: CatalogSpec, sensor: str = "sentinel2") -> dict[str, str]:
         "GDAL_HTTP_TIMEOUT": f"{spec.timeout_s:.0f}",
         "GDAL_HTTP_CONNECTTIMEOUT": "10",
         "GDAL_HTTP_TCP_KEEPALIVE": "YES",
+        **_NEUTRAL,
     }
     if "s3" in spec.schemes:
         env |= _gdal_s3(spec)
@@ -150,7 +173,9 @@ def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) ->
     href = _checked_href(spec, item, sensor, key)
     if not urlsplit(href).scheme:
         return
-    _make_gdal_forget(gdal_href(spec, item, sensor, key), gdal_env(spec, sensor))
+    name = gdal_href(spec, item, sensor, key)
+    if opened := _followed.pop((spec.name, name), "" if name.startswith("/vsicurl/") else name):
+        _make_gdal_forget(opened, gdal_env(spec, sensor))
     what, head = f"{item.id}: asset {key}", _Head()
     try:
         download(spec, href, head, what=what, container=_container(spec, sensor) if spec.auth == "sas" else "")
@@ -229,18 +254,17 @@ def _container(spec, sensor):
 
 
 def _gdal_s3(spec):
-    env = {"AWS_DEFAULT_REGION": "default"}
-    if spec.endpoint:
-        endpoint = urlsplit(spec.endpoint)
-        env |= {
-            "AWS_S3_ENDPOINT": endpoint.netloc,
-            "AWS_HTTPS": "NO" if endpoint.scheme == "http" else "YES",
-            "AWS_VIRTUAL_HOSTING": "FALSE",
-        }
+    endpoint = urlsplit(spec.endpoint or "https://s3.amazonaws.com")
+    env = {
+        "AWS_DEFAULT_REGION": "default",
+        "AWS_S3_ENDPOINT": endpoint.netloc,
+        "AWS_HTTPS": "NO" if endpoint.scheme == "http" else "YES",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
     if spec.auth != "s3-keys":
         return env | {"AWS_NO_SIGN_REQUEST": "YES"}
     s3_keys(spec)  # raises where GDAL would find none
-    return env | {"CPL_AWS_CREDENTIALS_FILE": str(profile_file())}
+    return env | {"AWS_NO_SIGN_REQUEST": "NO", "CPL_AWS_CREDENTIALS_FILE": str(profile_file())}
 
 
 def _cache_path(spec, href):

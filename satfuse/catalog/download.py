@@ -1,6 +1,8 @@
 """Moving the bytes of one remote file: S3 and Azure through obstore, plain https with guarded redirects."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -47,13 +49,35 @@ def download(spec: CatalogSpec, href: str, file: BinaryIO, *, what: str, contain
     AccessError
         Credentials are missing, wrong or expired, or a redirect leads out of the catalogue.
     """
-    for attempt in range(1, TRIES + 1):
+
+    def copy():
         file.seek(0)
         file.truncate()
+        if urlsplit(href).scheme == "s3" or spec.auth == "sas":
+            return _from_object_store(spec, href, file, what, container)
+        with _answer(spec, href, what) as response:
+            return sum(file.write(chunk) for chunk in response.iter_content(1 << 20))
+
+    return _tried(copy, href, what)
+
+
+def final_address(spec: CatalogSpec, href: str, *, what: str) -> str:
+    """Where the redirects of a checked https href end, asked with one byte; the catalogue allows every step.
+
+    Parameters, errors: as `download`.
+    """
+
+    def ask():
+        with _answer(spec, href, what, {"Range": "bytes=0-0"}) as response:
+            return response.url
+
+    return _tried(ask, href, what)
+
+
+def _tried(call: Callable, href: str, what: str):
+    for attempt in range(1, TRIES + 1):
         try:
-            if urlsplit(href).scheme == "s3" or spec.auth == "sas":
-                return _from_object_store(spec, href, file, what, container)
-            return _from_web(spec, href, file, what)
+            return call()
         except _Interrupted as error:
             cause = str(error)
         if attempt < TRIES:
@@ -104,31 +128,32 @@ def _store(spec, href, container):
     return S3Store(parts.netloc, config=config, **options), parts.path.lstrip("/")
 
 
-def _from_web(spec, href, file, what):
+@contextmanager
+def _answer(spec, href, what, headers=None) -> Iterator[requests.Response]:
     """GET with the password sent to the catalogue's own hosts only; login cookies live as long as this call."""
+    cause = None
     with requests.Session() as session:
-        session.trust_env = False  # no .netrc: credentials come from the catalogue's variables alone
-        auth = user_and_password(spec) if spec.auth == "basic" else None
-        url = href
-        for _ in range(_MAX_REDIRECTS):
-            cause = None
-            try:
-                with session.get(
-                    url,
-                    auth=auth,
-                    stream=True,
-                    allow_redirects=False,
-                    timeout=spec.timeout_s,
-                    headers={"Accept-Encoding": "identity"},
-                ) as response:
-                    if response.is_redirect:
-                        url = check_redirect(spec, urljoin(url, response.headers["Location"]))
-                        continue
-                    _check_status(spec, response.status_code, href, what)
-                    return sum(file.write(chunk) for chunk in response.iter_content(1 << 20))
-            except requests.RequestException as error:
-                cause = type(error).__name__
-            raise _Interrupted(cause)
+        # with an auth of its own, even one that adds nothing, requests does not look into .netrc
+        session.auth = user_and_password(spec) if spec.auth == "basic" else lambda request: request
+        session.headers.update({"Accept-Encoding": "identity", **(headers or {})})
+        try:
+            with _last_response(session, spec, href, what) as response:
+                _check_status(spec, response.status_code, href, what)
+                yield response
+        except requests.RequestException as error:
+            cause = type(error).__name__  # its text may hold a signed URL
+    if cause:
+        raise _Interrupted(cause)
+
+
+def _last_response(session, spec, href, what):
+    url = href
+    for _ in range(_MAX_REDIRECTS):
+        response = session.get(url, stream=True, allow_redirects=False, timeout=spec.timeout_s)
+        if not response.is_redirect:
+            return response
+        response.close()
+        url = check_redirect(spec, urljoin(url, response.headers["Location"]))
     raise AccessError(f"{what}: more than {_MAX_REDIRECTS} redirects from {href}; the login does not end")
 
 
@@ -139,7 +164,7 @@ def _check_status(spec, status, href, what):
         raise ReadError(f"{what} is missing: HTTP {status} at {href}")
     if status in _RETRY_STATUS:
         raise _Interrupted(f"HTTP {status}")
-    if status != 200:
+    if status not in (200, 206):
         raise ReadError(f"{what} cannot be read: HTTP {status} at {href}")
 
 

@@ -67,9 +67,9 @@ class Source:
         GDAL's failures become `ReadError`, or `AccessError` where the service refuses or sends a login page; the latter
         is never a hole.
         """
-        href = access.gdal_href(self.spec, self.item, self.sensor, self.key)
         slot = nullcontext() if "file" in self.spec.schemes else access.connection_slot(self.spec)
         with slot, rasterio.Env(**access.gdal_env(self.spec, self.sensor), **_STRICT):
+            href = access.gdal_name(self.spec, self.item, self.sensor, self.key)
             try:
                 yield href
             except FAILURES as error:

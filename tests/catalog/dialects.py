@@ -9,7 +9,9 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from file_server import LoopbackServer
 
 _CONFORMS = ["core", "item-search", "ogcapi-features"]
 _EXTENSIONS = {
@@ -33,32 +35,18 @@ WAF = Fault(429, '{"error":"WAF","message":"Rate limit exceeded","status":429}',
 HTML_LOGIN = Fault(200, "<!DOCTYPE html><html><body>Please log in</body></html>", {"Content-Type": "text/html"})
 
 
-class DialectServer(ThreadingHTTPServer):
+class DialectServer(LoopbackServer):
     """`with DialectServer("cdse", features) as server:`; `server.url`, `server.requests` (time, method, path, body)."""
 
-    daemon_threads = True
-
     def __init__(self, dialect: str, features=(), *, faults=(), page_size: int = 100):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.dialect, self.features, self.page_size = dialect, list(features), page_size
         self.faults, self.requests = list(faults), []
         self.lock = threading.Lock()
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    @property
     def searches(self) -> list:
         return [r for r in self.requests if r[2].startswith("/search")]
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
 
     def answer(self, body: dict) -> tuple[int, dict]:
         """The page of items that `body` asks for, or the refusal that the real service gives."""
