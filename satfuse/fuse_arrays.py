@@ -1,6 +1,6 @@
 """`satfuse.fuse`: fuse two arrays that a user already has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,11 +73,12 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     filled = fill_holes(small.values, coarse_valid)
     summary = summarise(masked, filled, coarse_valid, ratio=ratio, registered=registered)
     if not summary.valid.any():
-        raise ProductError("guide and coarse image share no usable pixel: every coarse pixel holds NaN or infinities")
+        raise ProductError(f"guide and coarse image share no usable pixel: {_why_none(small, coarse_valid)}")
     shift = _registration(network, coarse, summary, absent, small_box)
     if shift.applied and not registered:
         filled, coarse_valid = _shifted(filled, coarse_valid, shift.estimate, small_box)
-        summary = summarise(masked, filled, coarse_valid, ratio=ratio)
+        frame, known = torch.from_numpy(filled)[None], torch.from_numpy(coarse_valid)[None]
+        summary = replace(summary, frames=frame, frames_valid=known, registered=True)
     with torch.inference_mode():
         state = network.fit(summary)
     if network.estimates_observation:
@@ -174,6 +175,18 @@ def _model(model, fine, small, ratio):
     return checkpoint.resolve(name, **bands, ratio=ratio)[0], name
 
 
+def _why_none(small, coarse_valid) -> str:
+    """What keeps every coarse pixel from use, and the way out."""
+    if coarse_valid.any():
+        return "the guide is missing wherever the coarse image is known"
+    missing = 1 - np.isfinite(small.values).mean((1, 2))
+    if missing.min() == 1:
+        return "the coarse image holds nothing but NaN or infinities"
+    most = [b for b in np.argsort(-missing) if 0 < missing[b] < 1][:3]
+    names = ", ".join(f"{small.band.item(b)} ({missing[b]:.0%})" for b in most)
+    return f"every coarse pixel lacks some band; leave out the bands that miss most, or fill their holes: {names}"
+
+
 @dataclass(frozen=True)
 class _Shift:
     """Where the coarse image lies, and whether that was or is to be taken out."""
@@ -220,7 +233,7 @@ def _estimated(state, box, given: _Shift) -> _Shift:
 
 def _observation_attrs(state) -> dict:
     """PSF width (coarse pixels) and gain of each band, where the model found them."""
-    return {k: v.squeeze(0).tolist() for k, v in {"psf_sigma": state["psf_sigma"], "gain": state["gain"]}.items()}
+    return {"psf_sigma": state["psf_sigma"].tolist(), "gain": state["gain"][0].tolist()}
 
 
 def _shifted(image, valid, shift, box):
