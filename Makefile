@@ -4,6 +4,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # the lock is for 3.11; newer Pythons resolve the ranges of pyproject.toml
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+# a file of tests stays in one process, and the order of the files is that of tests/conftest.py
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test core lint install clean
 
@@ -18,13 +20,13 @@ demo: install
 	$(PY) -m flows.demo
 
 test: lint
-	$(PY) -m pytest
+	$(PY) $(PYTEST)
 
 # the core alone on Python 3.12, without torch, Prefect and stackstac: the tests that need these skip
 core:
 	$(PYTHON312) -m venv .venv312
 	.venv312/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev,server]'
-	.venv312/bin/python -m pytest
+	.venv312/bin/python $(PYTEST)
 
 lint: install
 	$(PY) -m ruff check .

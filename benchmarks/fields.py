@@ -68,9 +68,7 @@ def time_models() -> str:
         for name, seconds, gib, how in rows
     ]
     head = ("model", "s", "Mpx/s", "times bayesian", "peak GiB", "conditions")
-    conditions = (
-        f"*{SIZE} x {SIZE} px, ratio {RATIO}, float32, {THREADS} threads; with the uncertainty of bayesian.*"
-    )
+    conditions = f"*{SIZE} x {SIZE} px, ratio {RATIO}, float32, {THREADS} threads; with the uncertainty of bayesian.*"
     return "\n".join([markdown(head, table), "", f"{conditions} {machine()}"])
 
 

@@ -1,14 +1,31 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how the tests share the cores under `pytest -n 2 --dist loadfile`."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
+# The files that take longest: begun first, so that no worker is left with one of them while the others have ended.
+LONGEST = (
+    "flows/test_deploy.py", "test_pipeline.py", "test_infer.py", "test_cli.py", "test_readme.py",
+    "models/test_bayesian.py", "test_fuse_arrays.py", "samples/test_samples_geometry.py", "test_train.py",
+)  # fmt: skip
 _skipped_on_samples = []
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads per worker as cores would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files; the order within a file stays."""
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def pytest_runtest_logreport(report):
@@ -19,6 +36,8 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     """In CI a test on real samples must not be skipped while the samples are there."""
+    if hasattr(session.config, "workerinput"):
+        return  # the workers' reports all reach the process that started them
     if os.environ.get("SATFUSE_REQUIRE_SAMPLES") and SAMPLES.is_dir() and _skipped_on_samples:
         print("\nskipped although the samples are there:", *_skipped_on_samples, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -33,24 +52,43 @@ def samples() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_recipe(tmp_path_factory):
-    """Recipe of a small archive: 24 x 24 coarse pixels near Tartu, three EnMAP scenes."""
+def shared(tmp_path_factory):
+    """Gives a named folder that all workers of this run see; inside the context no other worker is."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @contextmanager
+    def folder(name: str) -> Iterator[Path]:
+        path = root / f"shared-{name}"
+        path.mkdir(exist_ok=True)
+        with (path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_recipe(shared):
+    """Recipe of a small archive: 18 x 18 coarse pixels near Tartu, three EnMAP scenes."""
     from satfuse.simulate.archive import ArchiveRecipe
 
-    field = tmp_path_factory.mktemp("field") / "small.geojson"
     properties = {
-        "name": "small", "title": "a small field", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 473400, 6468600],
+        "name": "small", "title": "a small field", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 471600, 6466800],
     }  # fmt: skip
-    field.write_text(json.dumps({"type": "Feature", "properties": properties, "geometry": None}))
+    with shared("small") as folder:
+        field = folder / "small.geojson"
+        field.write_text(json.dumps({"type": "Feature", "properties": properties, "geometry": None}))
     return ArchiveRecipe(field=str(field), frame_rows=60, columns=129, enmap_scenes=3, enmap_px=128)
 
 
 @pytest.fixture(scope="session")
-def small_archive(small_recipe, tmp_path_factory):
-    """A complete small archive in the official formats, made once per session."""
+def small_archive(small_recipe, shared):
+    """A complete small archive in the official formats, made once per run."""
     from satfuse.simulate.archive import make_archive
 
-    return make_archive(tmp_path_factory.mktemp("archive"), small_recipe)
+    with shared("small") as folder:
+        return make_archive(folder / "archive", small_recipe)
 
 
 @pytest.fixture(scope="session")

@@ -198,12 +198,12 @@ def test_fuse(product, small_archive, small_recipe):
     (item,) = said["products"]
     west, south, east, north = json.loads(Path(item).read_text())["bbox"]
     data = satfuse.open_fused((west, south, east, north), DAY, store=folder / "store")
-    assert data.reflectance.shape == (1, 21, 720, 720)
+    assert data.reflectance.shape == (1, 21, 540, 540)
     fused = command("info", item, "--json").json
     assert fused["kind"] == "product" and fused["bands"] == list(S3_NAMES)
     assert fused["model"].startswith("spectral") and len(fused["model_sha256"]) == 64
     group = Path(item).parent / fused["data"]
-    assert command("info", group.resolve(), "--json").json["reflectance"] == "int16 (1, 21, 720, 720)"
+    assert command("info", group.resolve(), "--json").json["reflectance"] == "int16 (1, 21, 540, 540)"
     assert command("info", folder / "store", "--json").json["count"] == 1
     assert (folder / "work").iterdir().__next__().name == f"small_{DAY}_{DAY}"
 

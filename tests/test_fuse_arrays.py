@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 
 import satfuse
 
-BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 8100)
+BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 6300, 3394500 + 5400)
 SHAPE = tuple(BOX.shape)
 FEW = S3_NAMES[::4]
 
@@ -144,7 +144,7 @@ def test_ratio_comes_from_the_coordinates():
         (lambda g, c: (g.assign_coords(band=[f"x{i}" for i in range(12)]), c), BandError, "unknown band 'x0'"),
         (lambda g, c: (g.rename(band="wavelength"), c), GridError, "dimensions band, y, x"),
         (lambda g, c: (g, c.assign_coords(x=c.x + 100)), GridError, "do not align"),
-        (lambda g, c: (g.isel(x=slice(0, 450)), c), GridError, "do not cover"),
+        (lambda g, c: (g.isel(x=slice(0, 300)), c), GridError, "do not cover"),
         (lambda g, c: (g.isel(x=[0, 1, 5, 6]), c), GridError, "not evenly spaced"),
         (lambda g, c: (without_crs(g), c), GridError, "no CRS"),
         (lambda g, c: (g, c.isel(x=slice(0, None, 2), y=slice(0, None, 3))), GridError, "one integer"),
@@ -183,3 +183,16 @@ def test_equal_guide_bands_do_no_harm():
     guide, coarse, target = arrays(coarse_bands=("Oa08", "Oa17"))
     guide[5], guide[6] = guide[4], guide[4]
     assert rmse(satfuse.fuse(guide, coarse).reflectance, target) < 0.02
+
+
+def test_what_leaves_no_usable_pixel_is_said():
+    guide, coarse, _ = arrays()
+    middle = float(coarse.x.mean())
+    holes = coarse.copy()
+    holes[1], holes[3] = holes[1].where(coarse.x > middle + 1000), holes[3].where(coarse.x < middle)
+    with pytest.raises(ProductError, match=r"every coarse pixel lacks some band.*: Oa05 \(\d\d%\), Oa11 \(\d\d%\)$"):
+        satfuse.fuse(guide, holes)  # every band has data, but no pixel has every band
+    with pytest.raises(ProductError, match="nothing but NaN"):
+        satfuse.fuse(guide, coarse * np.nan)
+    with pytest.raises(ProductError, match="guide is missing wherever the coarse image is known"):
+        satfuse.fuse(guide.where(guide.x > middle + 600), coarse.where(coarse.x < middle - 600))

@@ -26,8 +26,8 @@ SHIFT_M, GAP_S = (110.0, -160.0), -140.0
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scene")
-    properties = {"name": "small", "title": "24 coarse pixels", "crs": "EPSG:32635"}
-    properties["bounds_m"] = [466_200, 6_461_400, 473_400, 6_468_600]
+    properties = {"name": "small", "title": "18 coarse pixels", "crs": "EPSG:32635"}
+    properties["bounds_m"] = [466_200, 6_461_400, 471_600, 6_466_800]
     path = folder / "small.geojson"
     path.write_text(json.dumps({"type": "Feature", "properties": properties}))
     recipe = ArchiveRecipe(
@@ -107,8 +107,8 @@ def test_contract_of_a_scene(scene, pair):
     assert scene["coarse"].dims == ("coarse_band", "y_coarse", "x_coarse")
     assert list(scene.coarse_band.values) == list(S3_NAMES)
     assert scene["guide"].odc.geobox == pair.geobox
-    assert np.allclose(scene.x_coarse, pair.geobox.affine.c + 300 * (np.arange(24) + 0.5))
-    assert np.allclose(scene.y_coarse, pair.geobox.affine.f - 300 * (np.arange(24) + 0.5))
+    assert np.allclose(scene.x_coarse, pair.geobox.affine.c + 300 * (np.arange(18) + 0.5))
+    assert np.allclose(scene.y_coarse, pair.geobox.affine.f - 300 * (np.arange(18) + 0.5))
     assert scene["guide"].chunks is not None and isinstance(scene["coarse"].data, np.ndarray)
     assert scene["guide"].dtype == scene["coarse"].dtype == np.float32
     assert scene["guide_quality"].dtype == scene["coarse_quality"].dtype == np.uint16
