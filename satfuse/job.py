@@ -8,7 +8,7 @@ from satfuse.catalog.credentials import s3_keys, user_and_password
 from satfuse.catalog.fields import Field, field_of_bbox, load_field
 from satfuse.catalog.specs import CatalogSpec, load_catalog
 from satfuse.errors import ConfigError
-from satfuse.geometry.grids import lonlat_bbox
+from satfuse.geometry.grids import lonlat_bbox, parse_bbox
 from satfuse.pairing import PairRules
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
@@ -105,7 +105,7 @@ def check_cube(start, end, catalog, field=None) -> tuple[CatalogSpec, tuple]:
     spec.collections_of("enmap")
     check_credentials(spec)
     day_window(start, end)
-    return spec, lonlat_bbox(resolve_field(field).geobox) if field else WORLD
+    return spec, lonlat_box(field) if field else WORLD
 
 
 def train_config(values: dict, data="cube"):
@@ -139,11 +139,20 @@ def train_config(values: dict, data="cube"):
 
 def resolve_field(field: str) -> Field:
     """A named field, a GeoJSON file, or a lon/lat box "W,S,E,N", which gets its name from its grid."""
-    if field.count(",") != 3 or field.endswith(".geojson"):
+    if not _is_box(field):
         return load_field(field)
     area = field_of_bbox(field)
     box, (height, width) = area.geobox.boundingbox, area.geobox.shape
     return replace(area, name=f"box-{area.geobox.crs.epsg}-{box.left:.0f}-{box.bottom:.0f}-{width}x{height}")
+
+
+def lonlat_box(field: str) -> tuple[float, float, float, float]:
+    """(west, south, east, north) in degrees of a field or box, for a search; a box may be wider than a UTM zone."""
+    return parse_bbox(field) if _is_box(field) else lonlat_bbox(load_field(field).geobox)
+
+
+def _is_box(field):
+    return field.count(",") == 3 and not field.endswith(".geojson")
 
 
 def check_credentials(spec: CatalogSpec) -> None:
@@ -180,10 +189,7 @@ def day_window(start: str, end: str) -> tuple[datetime, datetime]:
     ConfigError
         Malformed, reversed, or in the future.
     """
-    try:
-        first, last = date.fromisoformat(start), date.fromisoformat(end)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"dates {start!r} to {end!r}: a date is YYYY-MM-DD ({error})") from error
+    first, last = _day(start), _day(end)
     if first > last:
         raise ConfigError(f"dates are reversed: start {start} is after end {end}")
     if first > datetime.now(UTC).date():
@@ -192,3 +198,10 @@ def day_window(start: str, end: str) -> tuple[datetime, datetime]:
         datetime.combine(first, datetime.min.time(), UTC),
         datetime.combine(last, datetime.max.time(), UTC),
     )
+
+
+def _day(text):
+    try:
+        return date.fromisoformat(text)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"date {text!r} is malformed: a date is YYYY-MM-DD ({error})") from error

@@ -15,7 +15,7 @@ from satfuse.catalog.search import search
 from satfuse.catalog.specs import load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox
-from satfuse.job import RATIO, SPECTRA, Job, check, check_cube, check_discovery, day_window, resolve_field, train_config
+from satfuse.job import RATIO, SPECTRA, Job, check, check_cube, check_discovery, day_window, lonlat_box, train_config
 from satfuse.pairing import find_pairs, read_pairs, write_pairs
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
@@ -93,7 +93,7 @@ def find_items(sensor, field, start, end, catalog) -> list[pystac.Item]:
     names = [name.strip() for name in catalog.split(",")]
     spec = load_catalog(names[-1 if sensor == "sentinel3_syn" else 0])
     first, last = day_window(start, end)
-    return search(spec, sensor, bbox=lonlat_bbox(resolve_field(field).geobox), start=first, end=last)
+    return search(spec, sensor, bbox=lonlat_box(field), start=first, end=last)
 
 
 def discover(field, start, end, catalog, out, rules=None, frames=1) -> str:

@@ -1,11 +1,16 @@
 """The whole chain as a plain function, on the small archive: what the recipe put in comes out."""
 
+import copy
 import json
+import os
+import pickle
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CLOUDY_DAY, DAY, service, tree
+from command import CLOUDY_DAY, DAY, command, service, tree
 
 pytest.importorskip("torch")
 
@@ -15,9 +20,12 @@ import satfuse
 from satfuse import pipeline
 from satfuse.cube import open_cube
 from satfuse.errors import ConfigError, NoPairError
+from satfuse.infer.plan import open_context, plan_path
+from satfuse.infer.source import as_source
 from satfuse.job import Job, resolve_catalogs, resolve_field
 from satfuse.pairing import read_pairs
-from satfuse.validate.product import open_run
+from satfuse.product.store import Store
+from satfuse.validate.product import open_run, run_plan
 
 pytestmark = pytest.mark.torch
 
@@ -58,7 +66,7 @@ def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
     (item,) = result.products
     west, south, east, north = json.loads(Path(item).read_text())["bbox"]
     data = satfuse.open_fused((west, south, east, north), DAY, store=job.store)
-    assert data.reflectance.shape == (1, 21, 720, 720)
+    assert data.reflectance.shape == (1, 21, 540, 540)
     fused, truth = (
         data.reflectance[0].values,
         xr.open_zarr(small_archive.truth, consolidated=False)["reflectance"].values,
@@ -146,13 +154,81 @@ def test_pairs_become_a_cube(result, tmp_path):
     (pair,) = read_pairs(result.pairs)
     assert (cube.kind, cube.ratio, [s.id for s in cube.scenes]) == ("pairs", 30, [pair.id])
     scene = cube.open_scene(pair.id, decode=True)
-    assert scene.guide.shape[1:] == (720, 720) and scene.coarse.shape[-2:] == (24, 24)
+    assert scene.guide.shape[1:] == (540, 540) and scene.coarse.shape[-2:] == (18, 18)
 
 
 def test_a_box_is_named_by_its_grid():
     first, second = (resolve_field(box) for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4"))
     assert first.name != second.name and resolve_field("26.4,58.3,26.5,58.4").name == first.name
     assert first.geobox.shape[0] % 30 == 0 and first.name.startswith("box-32635-")
+
+
+def test_a_box_of_a_search_may_be_wider_than_a_utm_zone(small_archive, tmp_path):
+    year = ("--start", "2024-01-01", "--end", "2024-12-31")
+    with service(small_archive.root) as stac:
+        catalog = ("--catalog", stac.catalog(tmp_path / "c.toml", small_archive.root))
+        found = command("search", "enmap", "--bbox", "9,47,40,66", *year, *catalog, "--json").json
+        made = command("cube", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "cube.zarr")
+        none = command("cube", "--bbox", "-120,10,-100,40", *year, *catalog, "--out", tmp_path / "none.zarr")
+        pairs = command("pairs", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "none.parquet")
+    assert made.code == 0, made.err
+    assert {s.id for s in open_cube(tmp_path / "cube.zarr").scenes} == {row["id"] for row in found} != set()
+    assert "has no EnMAP scene over -120,10,-100,40" in none.err and "fits no UTM zone" in pairs.err
+
+
+def test_the_same_scene_from_another_server_is_the_same_run(result, job, small_archive, tmp_path):
+    """A copy of the archive under another root, behind another port: nothing is fused again; validation reads it."""
+    moved = tmp_path / "archive"
+    shutil.copytree(small_archive.root, moved, copy_function=os.link)
+    with service(small_archive.root) as stac:
+        stac.move(moved)
+        catalog = str(stac.catalog(tmp_path / "c.toml", moved))
+        path = pipeline.discover(job.field, DAY, DAY, catalog, tmp_path / "pairs.parquet")
+    (here,), (there,) = read_pairs(result.pairs), read_pairs(path)
+    assert here.guide != there.guide and here.guide_catalog["url"] != there.guide_catalog["url"]
+    data = tree(Path(job.store, "data"))
+    assert pipeline.fuse(path, result.checkpoint, job.store) == list(result.products)
+    assert tree(Path(job.store, "data")) == data
+    read = [Path(item["assets"]["B02_10m"]["href"]) for item in run_plan(result.products[0]).source["guide"]]
+    assert read and all(path.is_relative_to(moved) for path in read)
+    assert np.isfinite(open_run(result.products[0])[1].guide[:, 300:310, 300:310].values).any()
+
+
+def test_a_worker_loads_a_run_once(result, job, tmp_path):
+    """Every task brings its own copy of the store; a plan that has changed is read again."""
+    plan = run_plan(result.products[0])
+    path = plan_path(plan.product_id, plan.run)
+    shutil.copytree(Path(job.store, path), tmp_path / path)
+    first, second = (open_context(pickle.loads(pickle.dumps(Store(tmp_path))), path) for _ in range(2))
+    assert first is second and first.plan == plan
+    Store(tmp_path).write_json(f"{path}/plan.json", asdict(replace(plan, threads=2)))
+    assert open_context(Store(tmp_path), path).plan.threads == 2
+
+
+@pytest.mark.parametrize("changed", ["id", "baseline", "size", "checksum", "coarse id", "grid", "radiometry", "field"])
+def test_other_content_is_another_run(changed, result):
+    (pair,) = read_pairs(result.pairs)
+    guide, coarse = copy.deepcopy(pair.guide), copy.deepcopy(pair.coarse)
+    asset, catalog, geobox = guide[0]["assets"]["B02_10m"], dict(pair.guide_catalog), pair.geobox
+    if changed == "id":
+        guide[0]["id"] = guide[0]["id"].replace("N0511", "N0510")
+    if changed == "baseline":
+        guide[0]["properties"]["processing:version"] = "05.10"
+    if changed == "size":
+        asset["file:size"] = 7
+    if changed == "checksum":
+        asset["file:checksum"] = "1220ab"
+    if changed == "coarse id":
+        coarse[0]["id"] += "_2"
+    if changed == "grid":
+        geobox = geobox[30:, :]
+    if changed == "radiometry":
+        catalog["radiometry"] = {"sentinel2": "boa_offset=0"}
+    if changed == "field":  # of the item, but not of what it holds
+        asset["title"], guide[0]["properties"]["updated"] = "another", "2024-08-01T00:00:00Z"
+    other = replace(pair, guide=guide, coarse=coarse, guide_catalog=catalog, geobox=geobox)
+    prints = [as_source(p, missing="raise").fingerprint() for p in (pair, other)]
+    assert (prints[0] == prints[1]) == (changed == "field")
 
 
 def test_a_catalogue_for_each_sensor(job):

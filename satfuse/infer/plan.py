@@ -160,16 +160,20 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
     return plan
 
 
-@lru_cache(maxsize=2)
 def open_context(store: Store, path: str) -> Context:
-    """Plan, model and arrays of a run; cached, so a worker process loads them once.
+    """Plan, model and arrays of a run; cached as long as the plan is the same, so a worker process loads them once.
 
     Raises
     ------
     CheckpointError
         The weights are no longer those that the plan was made with.
     """
-    plan = Plan.from_json(store.read(f"{path}/plan.json"))
+    return _context(store, path, store.read(f"{path}/plan.json"))
+
+
+@lru_cache(maxsize=2)
+def _context(store, path, content) -> Context:
+    plan = Plan.from_json(content)
     torch.set_num_threads(plan.threads)
     model, card = checkpoint.resolve(
         plan.model, guide_bands=plan.guide_bands, coarse_bands=plan.coarse_bands, ratio=plan.cut.ratio

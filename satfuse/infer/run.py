@@ -8,8 +8,10 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
+from urllib.parse import urlsplit
 
 from satfuse import checkpoint
 from satfuse.errors import ConfigError, MissingExtraError, ProductError, SatfuseError, SchedulerError
@@ -71,16 +73,16 @@ def fuse_field(
     run = run_key(source, card.sha256, str(model), ratio, config)
     if overwrite:
         run = f"{run}-{uuid.uuid4().hex[:6]}"
-    elif _is_published(store, source.product_id, run):
+    path = plan_path(source.product_id, run)
+    plan = _planned(store, path, source)
+    if _is_published(store, source.product_id, run):
         log.info("%s: run %s is published already", source.product_id, run)
         return store.uri(item_path(source.product_id))
     store.check_writable()
     with connect(scheduler, config) as client:
         check_memory(client, source, Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px), config)
         started = datetime.now(UTC)
-        path = plan_path(source.product_id, run)
-        if store.exists(f"{path}/plan.json"):
-            plan = Plan.from_json(store.read(f"{path}/plan.json"))
+        if plan:
             log.info("%s: run %s continues", source.product_id, run)
         else:
             plan = make_plan(store, run, source, network, card, str(model), ratio, config)
@@ -107,6 +109,7 @@ def connect(scheduler: str | None, config: FuseConfig) -> Iterator:
     from distributed import Client, LocalCluster
 
     if scheduler:
+        _check_address(scheduler)
         try:
             client = Client(scheduler, timeout=CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
@@ -126,6 +129,17 @@ def connect(scheduler: str | None, config: FuseConfig) -> Iterator:
     ):
         print(f"Dask dashboard: {client.dashboard_link}", file=sys.stderr, flush=True)
         yield client
+
+
+def _check_address(scheduler):
+    """Before a `Client` is made of it: one that fails on its address prints a traceback when it is dropped."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    try:
+        complete = parts.scheme not in ("tcp", "tls") or (parts.hostname and parts.port)
+    except ValueError:  # the port is no number below 65536
+        complete = False
+    if not complete:
+        raise SchedulerError(f"{scheduler!r} is not the address of a Dask scheduler; write tcp://host:port")
 
 
 def check_memory(client, source, cut: Cut, config: FuseConfig) -> None:
@@ -214,6 +228,17 @@ def _tile_error(future, plan: Plan) -> SatfuseError:
     error = ProductError(f"{where} failed: {type(cause).__name__}: {cause}; run the same command again to retry")
     error.__cause__ = cause
     return error
+
+
+def _planned(store: Store, path: str, source) -> Plan | None:
+    """The plan of a run that was begun, with its inputs where they are served now; None where there is none."""
+    if not store.exists(f"{path}/plan.json"):
+        return None
+    plan, record = Plan.from_json(store.read(f"{path}/plan.json")), json.loads(json.dumps(source.record))
+    if plan.source != record:
+        plan = replace(plan, source=record)
+        store.write_json(f"{path}/plan.json", asdict(plan))
+    return plan
 
 
 def _is_published(store: Store, product_id: str, run: str) -> bool:

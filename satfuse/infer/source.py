@@ -23,7 +23,10 @@ from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A scene to fuse. Frozen and plain: `record` goes into the plan, and from it a worker reads its guide."""
+    """A scene to fuse. Frozen and plain: `record` goes into the plan, and from it a worker reads its guide.
+
+    `identity` is what the scene is made of, whoever serves it; the run key rests on it.
+    """
 
     product_id: str
     field: str
@@ -32,6 +35,7 @@ class Source:
     guide_bands: tuple[str, ...]
     coarse_bands: tuple[str, ...]
     record: dict
+    identity: dict
     pair: Pair | None = None
 
     def open(self, ratio: int) -> xr.Dataset:
@@ -41,8 +45,8 @@ class Source:
         return make_scene(self.pair, self.geobox, ratio=ratio, missing=self.record["missing"])
 
     def fingerprint(self) -> str:
-        """SHA-256 over what the scene is made of."""
-        return hashlib.sha256(json.dumps(self.record, sort_keys=True, default=str).encode()).hexdigest()
+        """SHA-256 over the scene's identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
 
 def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
@@ -54,26 +58,26 @@ def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
         No scene at the path.
     """
     if isinstance(source, Pair):
-        coarse = [{"id": i["id"], "collection": i.get("collection")} for i in source.coarse]
-        record = {
-            "guide": list(source.guide),
-            "guide_catalog": source.guide_catalog,
-            "coarse": coarse,
-            "gap_s": source.gap_s,
-            "missing": missing,
-        }
+        geobox = source.geobox
         return Source(
             product_id=source.id,
             field=source.field,
             time=source.guide_time.isoformat(),
-            geobox=source.geobox,
+            geobox=geobox,
             guide_bands=S2_NAMES,
             coarse_bands=S3_NAMES,
-            record=record,
+            record={"guide": list(source.guide), "guide_catalog": source.guide_catalog, "missing": missing},
+            identity={
+                "guide": _identity(source.guide, source.guide_spec, "sentinel2"),
+                "coarse": _identity(source.coarse, source.coarse_spec, "sentinel3_syn"),
+                "grid": [str(geobox.crs), *geobox.affine[:6], *geobox.shape],
+                "missing": missing,
+            },
             pair=source,
         )
     path = str(Path(source).absolute())
     scene = _open_zarr(path)
+    record = {"scene": path, "sha256": scene.attrs["sha256"]}
     return Source(
         product_id=scene.attrs["id"],
         field=scene.attrs["field"],
@@ -81,8 +85,28 @@ def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
         geobox=scene.guide.odc.geobox,
         guide_bands=tuple(map(str, scene.guide_band.values)),
         coarse_bands=tuple(map(str, scene.coarse_band.values)),
-        record={"scene": path, "sha256": scene.attrs["sha256"]},
+        record=record,
+        identity=record,
     )
+
+
+def _identity(items, spec: CatalogSpec, sensor: str) -> list:
+    """What items are and how they are read, without where they lie: the same scene from another server is the same."""
+    rules = {"assets": spec.assets[sensor], "radiometry": spec.radiometry.get(sensor)}
+    return [
+        {
+            "id": item["id"],
+            "collection": item.get("collection"),
+            "baseline": sentinel2.item_baseline(pystac.Item.from_dict(item)),
+            "files": {
+                key: {name: asset[name] for name in ("file:checksum", "file:size") if name in asset}
+                for key, asset in item["assets"].items()
+                if key in rules["assets"].values()
+            },
+            **rules,
+        }
+        for item in items
+    ]
 
 
 def write_scene(scene: xr.Dataset, path, *, field: str, time: str, chunk_px: int = 600) -> str:

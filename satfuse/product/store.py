@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Store:
 
     def __reduce__(self):
         return Store, (self.url,)
+
+    def __eq__(self, other):
+        return isinstance(other, Store) and other.url == self.url
+
+    def __hash__(self):
+        return hash(self.url)
 
     @property
     def writable(self) -> bool:
@@ -171,6 +178,21 @@ class Store:
         names = {e.rstrip("/").rsplit("/", 1)[-1] for e in entries}
         return sorted(n for n in names if not n.startswith("."))
 
+    def stats(self, folder: str) -> dict[str, tuple[int, datetime]]:
+        """Size in bytes and time of the last change (UTC) of every file below a folder; none behind HTTPS."""
+        if not self.writable:
+            return {}
+        root = self._fs._strip_protocol(self.url)
+        with self.guard(f"list {folder}"):
+            found = self._fs.find(self.uri(folder), detail=True)
+        return {
+            path.removeprefix(f"{root}/"): (
+                stat["size"],
+                stat["LastModified"] if self.protocol == "s3" else datetime.fromtimestamp(stat["mtime"], UTC),
+            )
+            for path, stat in found.items()
+        }
+
     def remove(self, path: str) -> None:
         """Delete a file or folder if it is there."""
         with self.guard(f"delete {path}"):
@@ -186,8 +208,14 @@ class Store:
             The store cannot be written.
         """
         probe = f"data/.probe-{uuid.uuid4().hex}"
-        self.write(probe, b"satfuse")
-        self.remove(probe)
+        try:
+            self.write(probe, b"satfuse")
+            self.remove(probe)
+        except StoreError as error:
+            raise StoreError(
+                f"cannot write to store {self.url} ({error.__cause__ or error}); check that it exists, may be written "
+                "and has space, or name another"
+            ) from error
 
 
 def default_store() -> str:
