@@ -5,6 +5,7 @@ import json
 from satfuse.errors import ConfigError
 from satfuse.product.publish import read_items
 from satfuse.product.store import Store
+from satfuse.product.superseded import superseded
 
 
 def describe(path: str) -> dict:
@@ -116,9 +117,16 @@ def _cube(path):
 
 
 def _store(path):
-    items = read_items(Store(path))
+    store = Store(path)
+    items, rest = read_items(store), superseded(store)
     rows = [{"id": i["id"], "time": i["properties"]["datetime"], "bbox": _box(i)} for i in items]
-    return {"kind": "product store", "count": len(rows), "products": rows}
+    facts = {"kind": "product store", "count": len(rows), "products": rows}
+    if rest:
+        facts["superseded runs"] = [
+            {"id": r.product_id, "run": r.run, "MB": round(r.size / 1e6, 1), "changed": f"{r.changed:%Y-%m-%dT%H:%MZ}"}
+            for r in rest
+        ]
+    return facts
 
 
 def _box(item):
