@@ -353,9 +353,9 @@ def info(
 
 
 def _area(field: str | None, bbox: str | None) -> str:
-    if (field is None) == (bbox is None):
+    if bool(field) == bool(bbox):
         raise ConfigError("name the area by exactly one of --field NAME and --bbox W,S,E,N")
-    if bbox is not None:
+    if bbox:
         from satfuse.geometry.grids import parse_bbox
 
         parse_bbox(bbox)

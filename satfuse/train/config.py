@@ -1,7 +1,9 @@
 """How a model is trained: settings that are read strictly, once."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from satfuse.batch import BatchConfig
 from satfuse.errors import ConfigError
@@ -51,27 +53,37 @@ class TrainConfig:
         for name, allowed in (("schedule", ("cosine", "step")), ("loss", ("l1", "mse"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(allowed)}")
-        if self.epochs < 1 or self.learning_rate <= 0 or self.state_every < 1 or self.scenes < 1:
-            raise ConfigError(
-                f"{self.epochs=}, {self.learning_rate=}, {self.state_every=} and {self.scenes=} must be positive"
-            )
+        for name in ("epochs", "learning_rate", "state_every", "scenes"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"training key {name} = {getattr(self, name)!r} must be positive")
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainConfig":
-        """Strict: an unknown key is a ConfigError that names it. `batches` is a dict of `BatchConfig`."""
-        _check_keys(cls, values, "training")
+        """Strict: an unknown key or a value of another type is a ConfigError. `batches` is a dict of `BatchConfig`."""
+        _check(cls, values, "training")
         batches = values.get("batches", {})
         if isinstance(batches, dict):
-            _check_keys(BatchConfig, batches, "training.batches")
+            _check(BatchConfig, batches, "training.batches")
             batches = BatchConfig(**batches)
         return cls(**{**values, "batches": batches})
 
 
-def _check_keys(cls, values, where):
-    known = [f.name for f in fields(cls)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"unknown {where} key {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+def _check(cls, values, where):
+    hints = get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"unknown {where} key {', '.join(map(repr, unknown))}; known: {', '.join(hints)}")
+    for name, value in values.items():
+        kinds = _kinds(hints[name])
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"{where} key {name} = {value!r} must be {' or '.join(k.__name__ for k in kinds)}")
+
+
+def _kinds(hint) -> tuple[type, ...]:
+    """What may be given for a hint: whole numbers for float, lists for tuples, a dict for a config."""
+    if isinstance(hint, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in _kinds(part))
+    kind = get_origin(hint) or hint
+    return (*{float: (int,), tuple: (list,), BatchConfig: (dict,)}.get(kind, ()), kind)
 
 
 def learning_rate(config: TrainConfig, epoch: int, progress: float) -> float:
