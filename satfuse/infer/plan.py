@@ -188,7 +188,7 @@ def _context(store, path, content) -> Context:
 
 
 def _layout(source, model, absent, config) -> Layout:
-    sources = getattr(model, "band_source", (model.name,) * len(source.coarse_bands))
+    sources = model.band_source
     return Layout.of(
         source.geobox,
         bands=source.coarse_bands,
