@@ -198,6 +198,8 @@ def test_running_again_returns_at_once_and_overwrite_does_not(scene_path, undist
     fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG, overwrite=True)
     again = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
     assert again != run and chunk_bytes(store, again) == before
+    assert fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG) == uri
+    assert json.loads(Path(uri).read_text())["properties"]["satfuse:run"] == again  # the older run stays replaced
     record = json.loads((store / f"data/demo_20240601T100000/{again}.run.json").read_text())
     assert record["tiles"] == 16 and record["host"]
 

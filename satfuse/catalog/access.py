@@ -84,10 +84,11 @@ def gdal_name(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> st
     name = gdal_href(spec, item, sensor, key)
     if not name.startswith("/vsicurl/"):
         return name
-    if (spec.name, name) not in _followed:
+    followed = _followed.get((spec.name, name))
+    if followed is None:
         address = final_address(spec, name.removeprefix("/vsicurl/"), what=f"{item.id}: asset {key}")
-        _followed[spec.name, name] = name if urlsplit(address).query else f"/vsicurl/{address}"
-    return _followed[spec.name, name]
+        followed = _followed[spec.name, name] = name if urlsplit(address).query else f"/vsicurl/{address}"
+    return followed
 
 
 def gdal_env(spec: CatalogSpec, sensor: str = "sentinel2") -> dict[str, str]:

@@ -138,7 +138,7 @@ def _answer(spec, href, what, headers=None) -> Iterator[requests.Response]:
         session.headers.update({"Accept-Encoding": "identity", **(headers or {})})
         try:
             with _last_response(session, spec, href, what) as response:
-                _check_status(spec, response.status_code, href, what)
+                _check_status(spec, response.status_code, href, what, partial=bool(headers))
                 yield response
         except requests.RequestException as error:
             cause = type(error).__name__  # its text may hold a signed URL
@@ -157,14 +157,14 @@ def _last_response(session, spec, href, what):
     raise AccessError(f"{what}: more than {_MAX_REDIRECTS} redirects from {href}; the login does not end")
 
 
-def _check_status(spec, status, href, what):
+def _check_status(spec, status, href, what, partial):
     if status in (401, 403):
         raise _denied(spec, what, f"HTTP {status}")
     if status in (404, 410):
         raise ReadError(f"{what} is missing: HTTP {status} at {href}")
     if status in _RETRY_STATUS:
         raise _Interrupted(f"HTTP {status}")
-    if status not in (200, 206):
+    if status != 200 and not (status == 206 and partial):
         raise ReadError(f"{what} cannot be read: HTTP {status} at {href}")
 
 

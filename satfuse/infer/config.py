@@ -14,7 +14,8 @@ class FuseConfig:
     Parameters
     ----------
     shard_px, chunk_px : of the product; a tile is one shard.
-    block_px : edge of the blocks that one forward pass fuses inside a tile; bounds memory.
+    block_px : edge of the blocks that one forward pass fuses inside a tile; bounds memory. At most 450 for models of
+        finite reach, see `models.blocks.MOST_PX`.
     mosaic : (size, stride) in pixels of the windows of models whose reach is the whole image.
     threads : of torch in one worker; part of the plan, because sums depend on it in the last digits.
     device : of torch in the workers, "cpu" or "cuda".

@@ -80,7 +80,8 @@ def fuse_field(
         return store.uri(item_path(source.product_id))
     store.check_writable()
     with connect(scheduler, config) as client:
-        check_memory(client, source, Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px), config)
+        cut = plan.cut if plan else Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px)
+        check_memory(client, source, cut, config)
         started = datetime.now(UTC)
         if plan:
             log.info("%s: run %s continues", source.product_id, run)
@@ -242,5 +243,9 @@ def _planned(store: Store, path: str, source) -> Plan | None:
 
 
 def _is_published(store: Store, product_id: str, run: str) -> bool:
+    """Whether the visible product is of this run, or of one that `overwrite` made in its place, and is there."""
     path = item_path(product_id)
-    return store.exists(path) and json.loads(store.read(path))["properties"].get("satfuse:run") == run
+    if not store.exists(path):
+        return False
+    visible = json.loads(store.read(path))["properties"].get("satfuse:run", "")
+    return visible.partition("-")[0] == run and store.exists(f"{group_path(product_id, visible)}/zarr.json")

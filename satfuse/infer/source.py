@@ -25,7 +25,8 @@ from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 class Source:
     """A scene to fuse. Frozen and plain: `record` goes into the plan, and from it a worker reads its guide.
 
-    `identity` is what the scene is made of, whoever serves it; the run key rests on it.
+    `identity` is what a pair is made of, whoever serves it (of a written scene, its path and hash); the run key rests
+    on it.
     """
 
     product_id: str

@@ -15,8 +15,7 @@ from satfuse.models.interface import FusionModel, State
 NESTED = (150, 120)  # size and stride in pixels: 15 strides are one shard, at ratio 30 all edges lie on coarse pixels
 PAPER = (150, 130)  # the wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px
 BATCH = 4  # mosaic windows per forward pass
-# of a block in memory: larger images leave what malloc keeps, and every new page costs; half as fast at 900 px
-MOST_PX = 450
+MOST_PX = 450  # of a block's core: larger images leave what malloc keeps, and every new page of memory costs time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,12 +66,16 @@ def remove_superseded(store: Store, *, older_than: timedelta = timedelta(days=1)
     StoreError
         The store cannot be read or written.
     """
-    old = [run for run in superseded(store) if datetime.now(UTC) - run.changed > older_than]
-    removed = [run for run in old if _visible_run(store, run.product_id) != run.run]
-    for run in removed:
-        for kind in ("plan", "zarr", "run.json"):  # the plan first: without it nobody continues the run
-            store.remove(f"data/{run.product_id}/{run.run}.{kind}")
-        log.info("removed run %s of %s, %.1f MB", run.run, run.product_id, run.size / 1e6)
+    removed = []
+    for run in superseded(store):
+        if datetime.now(UTC) - run.changed < older_than or _visible_run(store, run.product_id) == run.run:
+            continue
+        store.remove(f"data/{run.product_id}/{run.run}.plan")  # without its plan nobody continues or publishes the run
+        if _visible_run(store, run.product_id) != run.run:
+            for kind in ("zarr", "run.json"):
+                store.remove(f"data/{run.product_id}/{run.run}.{kind}")
+            log.info("removed run %s of %s, %.1f MB", run.run, run.product_id, run.size / 1e6)
+            removed.append(run)
     return removed
 
 

@@ -78,7 +78,7 @@ def _variance(scale, terms):
 
 
 def _fitted(terms, errors):
-    """(9,) factors for terms (s, 7, c, k) and the logarithm of errors (s, c, k)."""
+    """(9,) factors for terms (s, 9, c, k) and the logarithm of errors (s, c, k)."""
     place = torch.full((terms.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([place], RATE)
     for step in range(STEPS):

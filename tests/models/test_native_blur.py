@@ -145,4 +145,4 @@ def test_the_error_of_the_detail_is_known(own):
     actual = np.square(sharp[0].numpy() - truth).mean((1, 2))
     assert (expected[FINE] == 0).all()
     ratio = actual[coarser] / expected[coarser]
-    assert ratio.min() > 0.3 and ratio.max() < 3
+    assert ratio.min() > 0.75 and ratio.max() < 1.1
