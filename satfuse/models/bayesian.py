@@ -28,10 +28,7 @@ from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 WIDE = {b.name for b in S3_BANDS if b.gsd_m > 300}
 LEAST_SPECTRA = 100  # of the guide at full resolution that stand for the scene
 MOST_MISFIT = 0.5  # median error over brightness
-LEAST_BANDS, NOISE_BANDS = (
-    8,
-    3,
-)  # of so many bands, the smallest eigenvalues of the guide's differences that are taken for noise
+LEAST_BANDS, NOISE_BANDS = 8, 3  # of so many bands, the smallest eigenvalues of differences that are taken for noise
 
 
 class Bayesian(FusionModel):

@@ -15,7 +15,6 @@ from satfuse.sensors.bands import S2_GSD_M
 COARSE_PIXEL_M = 300
 RIDGE = 1e-7  # reflectance squared
 SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred
-
 COARSER_M = tuple(sorted({g for g in S2_GSD_M.values() if g > min(S2_GSD_M.values())}))  # 20 and 60
 
 

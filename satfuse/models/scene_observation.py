@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from satfuse.geometry.cells import cell_psf_sigma
 from satfuse.models.scene_sums import usable_features
 from satfuse.models.spectral_prior import MapPrior
-from satfuse.sensors.degradation import psf_kernel
+from satfuse.sensors.degradation import axis_matrix, psf_kernel
 
 WINDOW = 24  # coarse pixels: more do not make shift and PSF surer than the model is right
 LEAST_SHARE = 0.35  # of the PSF on usable guide
@@ -40,7 +40,7 @@ class Fine:
         """(g, h, w) at the coarse scale, and the share (h, w) of the PSF on usable guide."""
         sigma = cell_psf_sigma(psf_sigma, self.ratio, self.cells)
         rows, columns = (
-            _weights(size, psf_kernel(self.cells, sigma, s))
+            axis_matrix(size, psf_kernel(self.cells, sigma, s))
             for size, s in zip(self.valid.shape, shift[::-1], strict=True)
         )
         share = rows @ self.valid @ columns.T
@@ -73,7 +73,7 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     _, share = fine.degrade(PSF_SIGMA, (0.0, 0.0))
     rows, columns = _window(valid & (share > LEAST_SHARE))
     part, y, usable = fine.window(rows, columns), coarse[:, rows, columns], valid[rows, columns]
-    root = np.linalg.cholesky(_blocks(prior) + 1e-12 * np.eye(prior.mean.shape[1]))
+    root = np.linalg.cholesky(prior.of_each_band + 1e-12 * np.eye(prior.mean.shape[1]))
     main = ~wide if (~wide).any() else wide
     shift_spread, search = (KNOWN_SHIFT, LEFT) if registered else (UNKNOWN_SHIFT, SEARCH)
 
@@ -173,11 +173,6 @@ def _evidence(z, y, weight, mean, root):
     return 0.5 * (blind - volume - fit).sum()
 
 
-def _blocks(prior):
-    c, f = prior.mean.shape
-    return prior.together.reshape(c, f, c, f)[range(c), :, range(c), :]
-
-
 def _window(valid):
     """The window of at most `WINDOW` pixels a side that holds most usable pixels."""
     total = np.pad(valid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -185,10 +180,3 @@ def _window(valid):
     count = total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
     row, column = np.unravel_index(count.argmax(), count.shape)
     return slice(row, row + h), slice(column, column + w)
-
-
-def _weights(size, kernel):
-    """(coarse, cells) matrix of one axis; weights outside the image are cut off."""
-    index = np.arange(size) - (np.arange(size // kernel.ratio) * kernel.ratio + kernel.first)[:, None]
-    inside = (index >= 0) & (index < len(kernel.weights))
-    return np.where(inside, kernel.weights[index.clip(0, len(kernel.weights) - 1)], 0.0)

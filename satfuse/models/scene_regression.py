@@ -49,11 +49,8 @@ class Adapted:
 def adapt(channels: list[Channel], prior: MapPrior) -> Adapted:
     """The most probable strengths, and what follows from them; the library's prior itself without any channel."""
     if not channels:
-        c, f = prior.mean.shape
-        blocks = prior.together.reshape(c, f, c, f)[range(c), :, range(c), :]
-        return Adapted(
-            weight=prior.mean, covariance=blocks, gain=np.zeros(0), noise=np.zeros(0), shared=0.0, evidence=0.0
-        )
+        nothing = {"gain": np.zeros(0), "noise": np.zeros(0), "shared": 0.0, "evidence": 0.0}
+        return Adapted(weight=prior.mean, covariance=prior.of_each_band, **nothing)
     sums, best, noise = {}, {}, None
     sizes = (len(COMMON), len(OWN), len(GAIN), len(SHARED))
 

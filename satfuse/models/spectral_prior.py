@@ -33,6 +33,12 @@ class MapPrior:
     apart: np.ndarray
     remainder: np.ndarray
 
+    @property
+    def of_each_band(self) -> np.ndarray:
+        """(c, f, f) covariance of a place's deviations, band by band."""
+        c, f = self.mean.shape
+        return self.together.reshape(c, f, c, f)[range(c), :, range(c), :]
+
     def of_bands(self, index) -> "MapPrior":
         """The prior of some of the coarse bands."""
         f = self.mean.shape[1]

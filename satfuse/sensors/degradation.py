@@ -98,8 +98,8 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
             for b, s in zip(image, psf_sigma, strict=True)
         ]
         return np.stack(parts)
-    rows = _axis_matrix(height, psf_kernel(ratio, psf_sigma, shift[1]))
-    columns = _axis_matrix(width, psf_kernel(ratio, psf_sigma, shift[0]))
+    rows = axis_matrix(height, psf_kernel(ratio, psf_sigma, shift[1]))
+    columns = axis_matrix(width, psf_kernel(ratio, psf_sigma, shift[0]))
     dtype = np.float32 if image.dtype == np.float32 else np.float64
     if valid is None:
         total = rows.sum(1)[:, None] * columns.sum(1)[None]
@@ -113,13 +113,8 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
     return np.where(weight > minimum_weight - TIE, out, np.nan).astype(dtype)
 
 
-def _axis_matrix(size: int, kernel: PsfKernel) -> np.ndarray:
+def axis_matrix(size: int, kernel: PsfKernel) -> np.ndarray:
     """(size / ratio, size) matrix of one axis; weights outside the image are cut off."""
-    count = size // kernel.ratio
-    matrix = np.zeros((count, size))
-    for i in range(count):
-        start = i * kernel.ratio + kernel.first
-        a, b = max(start, 0), min(start + len(kernel.weights), size)
-        if a < b:  # a large shift can put the whole kernel outside the image
-            matrix[i, a:b] = kernel.weights[a - start : b - start]
-    return matrix
+    index = np.arange(size) - (np.arange(size // kernel.ratio) * kernel.ratio + kernel.first)[:, None]
+    inside = (index >= 0) & (index < len(kernel.weights))
+    return np.where(inside, kernel.weights[index.clip(0, len(kernel.weights) - 1)], 0.0)
