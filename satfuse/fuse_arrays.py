@@ -25,6 +25,7 @@ from satfuse.sensors.quality import Quality, flag_attrs
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
 MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
+LEAST_LIKENESS = 0.5  # correlation of brightness with what the guide lets expect: of a flat scene too, in its noise
 SIGNIFICANT = 2.0  # a shift below this many standard deviations is not applied: resampling would only blur
 
 
@@ -54,7 +55,8 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     BandError
         Unknown band names.
     RadiometryError
-        Values that are digital numbers, not reflectance; bands that show something else than the guide.
+        Values that are digital numbers, not reflectance; bands that show something else than the guide or stand in each
+        other's place; nothing but cloud.
     CheckpointError
         A model that does not fit the bands or the ratio.
     ProductError
@@ -223,8 +225,12 @@ def _estimated(state, box, given: _Shift) -> _Shift:
         return given
     dx, dy = state["shift"][0].tolist()
     sigma = float(state["shift_sigma"][0].max())
-    trusted = sigma < MOST_SHIFT_SIGMA
-    reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    alike = float(state["likeness"])
+    trusted = sigma < MOST_SHIFT_SIGMA and not alike < LEAST_LIKENESS
+    if alike < LEAST_LIKENESS:
+        reason = f"the two images look little alike (correlation {alike:.2f}): check place, time and clouds"
+    else:
+        reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
     if box.crs.geographic:
         return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"), True)
     where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)

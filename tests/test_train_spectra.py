@@ -10,8 +10,9 @@ from satfuse import checkpoint, pipeline  # noqa: E402
 from satfuse.errors import ConfigError  # noqa: E402
 from satfuse.job import train_config  # noqa: E402
 from satfuse.models import uncertainty  # noqa: E402
+from satfuse.models.scene_guide import Restored  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.train.uncertainty import _fitted  # noqa: E402
+from satfuse.train.uncertainty import SHARES, _fitted  # noqa: E402
 
 TINY = {"model": "bayesian", "options": {"places": 24, "pixels": 20, "basis": 10}, "scenes": 1}
 
@@ -88,10 +89,16 @@ def test_calibration_finds_known_factors():
     sigma = torch.einsum("k,skcn->scn", truth.double(), terms).sqrt()
     errors = (sigma * torch.from_numpy(rng.standard_normal(sigma.shape))).abs()
     scale = _fitted(terms, errors.log())
-    assert (scale / truth).log().abs().max() < 0.25
+    narrower = 0.917**2  # of a normal distribution, whose shares are 0.683 and 0.954
+    assert (scale / truth / narrower).log().abs().max() < 0.25
     fitted = torch.einsum("k,skcn->scn", scale, terms).sqrt()
-    assert (errors < fitted).double().mean() == pytest.approx(0.675, abs=0.02)
-    assert (errors < 2 * fitted).double().mean() == pytest.approx(0.945, abs=0.015)
+    assert (errors < fitted).double().mean() == pytest.approx(SHARES[0][1], abs=0.02)
+    assert (errors < 2 * fitted).double().mean() == pytest.approx(SHARES[1][1], abs=0.015)
+
+
+def restored(image, classes=None):
+    pixels = torch.from_numpy(image)
+    return Restored(pixels, pixels, classes)
 
 
 def test_leverage_is_one_on_average_and_the_same_in_other_units():
@@ -101,22 +108,40 @@ def test_leverage_is_one_on_average_and_the_same_in_other_units():
     found = []
     for image in images:
         matrix, offset = (torch.from_numpy(a) for a in uncertainty.whitener(image[0].reshape(4, -1)))
-        pixels = torch.from_numpy(image)
-        found.append(uncertainty.pixel_features(pixels, pixels, matrix, offset, S2_NAMES[:4]))
+        of_scene = matrix, offset, None, S2_NAMES[:4], 10
+        found.append(uncertainty.pixel_features(torch.from_numpy(image), restored(image), *of_scene))
+    assert found[0].shape == (1, 3, 50, 60)
     assert found[0][0, 0].mean() == pytest.approx(1, abs=1e-3) and not found[0][0, 1:].any()
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("pixel_m", "radius"), [(10, 10), (30, 3), (100, 1)])
+def test_the_share_of_masked_pixels_around(pixel_m, radius):
+    valid = torch.from_numpy(np.random.default_rng(3).random((1, 1, 40, 50)) > 0.2)
+    image = np.zeros((1, 4, 40, 50))
+    classes, of_scene = torch.ones(1, 40, 50), (torch.eye(4).double(), torch.zeros(4).double(), valid, S2_NAMES[:4])
+    found = uncertainty.pixel_features(torch.from_numpy(image), restored(image, classes), *of_scene, pixel_m)
+    for y, x in ((0, 0), (20, 30), (39, 20)):
+        window = np.s_[max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
+        share = (~valid[0, 0].numpy())[window].mean()
+        assert found[0, 3, y, x] == pytest.approx(share**2, rel=1e-5)
+
+
 def test_the_standard_deviation_is_the_root_of_the_sum_of_terms():
     rng = np.random.default_rng(2)
-    scale, terms, pixels = rng.random(9), rng.random((9, 5)), rng.random((1, 3, 3, 4))
-    sigma = uncertainty.standard_deviation(*(torch.from_numpy(a) for a in (scale, terms, pixels)))
-    weighted = scale[:, None] * terms
+    scale, terms, pixels, beside = rng.random(11), rng.random((10, 5)), rng.random((1, 4, 3, 4)), rng.random((7, 5))
+    classes = rng.integers(0, 7, (1, 3, 4))
+    values = [torch.from_numpy(a) for a in (scale, terms, pixels, classes, beside)]
+    sigma = uncertainty.standard_deviation(*values)
+    weighted = scale[:10, None] * terms
     for band in range(5):
-        s1, s2, s3, s4, s5, s6, s7, s8, s9 = weighted[:, band]
-        leverage, of_20_m, of_60_m = pixels[0]
-        expected = s1 + s2 + leverage * (s3 + s4 + s5) + of_20_m * s6 + of_60_m * s7 + s8 + s9 + uncertainty.LEAST
+        s1, s2, s3, s4, s5, s6, s7, s8, s9, s10 = weighted[:, band]
+        leverage, of_20_m, of_60_m, around = pixels[0]
+        expected = s1 + s2 + leverage * (s3 + s4 + s5) + of_20_m * s6 + of_60_m * s7 + s8 + s9 + around * s10
+        expected += uncertainty.LEAST + np.where(classes[0] > 0, scale[10] * beside[classes[0], band], 0)
         np.testing.assert_allclose(sigma[0, band], np.sqrt(expected), rtol=1e-12)
+    without = uncertainty.standard_deviation(*values[:2], values[2][:, :3], None, values[4])
+    assert (without < sigma).all()
 
 
 def test_the_shipped_weights_are_small_credited_and_calibrated():

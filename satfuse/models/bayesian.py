@@ -5,7 +5,6 @@ map, by the evidence of the coarse image under a prior learned from spectra (doc
 `forward` is that map on the guide's pixels plus a smooth field for what the map leaves, and its uncertainty.
 """
 
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -13,22 +12,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
-from satfuse.errors import ConfigError, RadiometryError
+from satfuse.errors import ConfigError
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
-from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, detail_error, detail_power, fit_detail
-from satfuse.models.scene_observation import LEAST_SHARE, Fine, Observation, find_observation, trust
-from satfuse.models.scene_regression import adapt
-from satfuse.models.scene_sums import Channel, usable_features
-from satfuse.models.shared_error import add_field, field_weights, margin, move
-from satfuse.models.spectral_prior import CONSTANT, DARK, MapPrior, map_prior
+from satfuse.models.native_blur import COARSE_PIXEL_M, detail_error
+from satfuse.models.plausible import check_clouds, likeness, misfit
+from satfuse.models.scene_frames import adapt_frames, view_frames
+from satfuse.models.scene_guide import restore, study
+from satfuse.models.shared_error import add_field, margin, move
+from satfuse.models.spectral_prior import CONSTANT, MapPrior, map_prior
 from satfuse.models.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
-from satfuse.sensors.bands import S3_BANDS
-from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
-
-WIDE = {b.name for b in S3_BANDS if b.gsd_m > 300}
-LEAST_SPECTRA = 100  # of the guide at full resolution that stand for the scene
-MOST_MISFIT = 0.5  # median error over brightness
-LEAST_BANDS, NOISE_BANDS = 8, 3  # of so many bands, the smallest eigenvalues of differences that are taken for noise
 
 
 class Bayesian(FusionModel):
@@ -40,7 +32,7 @@ class Bayesian(FusionModel):
 
     Attributes
     ----------
-    uncertainty_scale : (9,) factors of the terms of the variance, see `uncertainty`.
+    uncertainty_scale : (11,) factors of the terms of the variance, see `uncertainty`.
     """
 
     name = "bayesian"
@@ -79,127 +71,49 @@ class Bayesian(FusionModel):
         `shift`, `shift_sigma (t, 2)` : coarse pixels, x and y, see `sensors.degradation.psf_kernel`.
         `psf_sigma (c,)` : coarse pixels. `gain (t, c)` : coarse over what an exact sensor shows, 1 where unknown.
         `noise (t, c)` : standard deviation at the coarse scale.
-        `terms (9, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
-        `misfit (c,)` : median error of the library's own prediction of frame 0, over its brightness; NaN without data.
+        `terms (10, c)`, `beside (k, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
+        `misfit (c,)`, `likeness ()` : of frame 0, see `plausible`; NaN without data.
         `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
         their grid lies, see `shared_error`.
         """
         prior = self.prior
-        patches, whole = scene.patches.double(), scene.patches_valid
-        detail, errors = fit_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio)
-        sharp = add_detail(patches, whole, self.guide_bands, COARSE_PIXEL_M / scene.ratio, detail)
-        power = (detail_power(patches, sharp, self.guide_bands) * whole).sum((0, 2, 3)) / whole.sum().clamp(min=1)
-        cells = scene.guide_cells.double()[None], scene.cells_valid[None, None]
-        image = add_detail(*cells, self.guide_bands, COARSE_PIXEL_M / scene.cells, detail)[0]
-        fine = Fine(
-            image=(image * scene.cells_valid).cpu().numpy(),
-            valid=scene.cells_valid.double().cpu().numpy(),
-            cells=scene.cells,
-            ratio=scene.ratio,
-        )
-        clear = sharp.movedim(1, 0)[:, whole[:, 0]]
-        spectra = (clear if clear.shape[1] > LEAST_SPECTRA else image[:, scene.cells_valid]).cpu().numpy()
-        frames, known = scene.frames.double().cpu().numpy(), scene.frames_valid.cpu().numpy()
-        wide = np.array([b in WIDE for b in self.coarse_bands])
-        seen, channels = [], []
-        for t, (frame, valid) in enumerate(zip(frames, known, strict=True)):
-            present = np.flatnonzero(np.ptp(frame[:, valid], axis=1)) if valid.any() else np.array([], int)
-            registered = scene.registered and t == 0
-            seen.append(_observation(fine, frame, valid, present, prior, wide, registered))
-            channels.append(_channels(fine, frame, valid, present, seen[-1], prior))
-        found = adapt([c for frame in channels for c in frame], prior)
-        gain, noise = _per_frame(channels, found, len(self.coarse_bands))
-        field = _field(frames, channels, found, gain, noise, seen[0].psf_sigma)
+        guide = study(scene, self.guide_bands)
+        check_clouds(guide.spectra, self.guide_bands, "guide")
+        check_clouds(scene.coarse[:, scene.frames_valid[0]].numpy(), self.coarse_bands, "coarse image")
+        frames = view_frames(scene, guide, prior, self.coarse_bands)
+        off = misfit(frames[0].channels, prior, self.guide_bands, self.coarse_bands)
+        found = adapt_frames(frames, guide, prior, self.coarse_bands, scene.coarse.shape[1:])
+        seen = [frame.seen for frame in frames]
         whole_pixels = np.round(seen[0].shift)  # moved on the grid, so that `REACH` holds for any shift
-        field = margin(move(field, -whole_pixels.astype(int)))
-        guide_noise = _guide_noise(sharp, whole)
-        weight = _denoised(found.weight, spectra, guide_noise)
-        lost = detail_error(weight[:, :-1], detail, errors, self.guide_bands)
-        matrix, offset = whitener(spectra)
+        field = margin(move(found.field, -whole_pixels.astype(int)))
+        weight = _denoised(found.map.weight, guide.spectra, guide.noise)
+        lost = detail_error(weight[:, :-1], guide.maps, guide.errors, self.guide_bands)
+        matrix, offset = whitener(guide.spectra)
         state = {
             "weight": weight[:, :-1], "bias": CONSTANT * weight[:, -1], "whitener": matrix, "whitened": offset,
-            "terms": scene_terms(found, prior, spectra, guide_noise, noise, lost, power.cpu().numpy()),
+            "terms": scene_terms(found, prior, guide, lost),
+            "beside": np.einsum("cg,kgh,ch->kc", weight[:, :-1], guide.edge_error, weight[:, :-1]),
             "shift": np.stack([s.shift for s in seen]), "shift_sigma": np.stack([s.shift_sigma for s in seen]),
-            "field_shift": seen[0].shift - whole_pixels, "psf_sigma": seen[0].psf_sigma, "gain": gain,
-            "noise": np.sqrt(noise), "shared": np.array(found.shared),
-            "misfit": _misfit(channels[0], prior, self.coarse_bands), "grid.field": field,
-        } | {name: linear.cpu().numpy() for name, linear in detail.items()}  # fmt: skip
+            "psf_sigma": seen[0].psf_sigma, "gain": found.gain, "noise": np.sqrt(found.noise),
+            "shared": np.array(found.map.shared), "misfit": off,
+            "likeness": np.array(likeness(frames[0].channels, prior)),
+            "grid.field": field, "field_shift": seen[0].shift - whole_pixels,
+        } | {name: linear.cpu().numpy() for name, linear in guide.maps.items()}  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames) for name, v in state.items()}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         if not state:
             raise ConfigError("the bayesian model needs the state that its fit returned for this field")
         ratio = input_ratio(guide, first_frame(coarse))
-        seen = guide
-        guide = add_detail(guide, guide_valid, self.guide_bands, COARSE_PIXEL_M / ratio, state)
-        image = F.conv2d(guide, state["weight"][..., None, None], state["bias"])
+        pixel_m = COARSE_PIXEL_M / ratio
+        restored = restore(guide, guide_valid, self.guide_bands, pixel_m, state)
+        image = F.conv2d(restored.image, state["weight"][..., None, None], state["bias"])
         if state["grid.field"].any():
             add_field(image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist())
-        pixels = pixel_features(seen, guide, state["whitener"], state["whitened"], self.guide_bands)
-        return Fused(image, standard_deviation(self.uncertainty_scale, state["terms"], pixels))
-
-
-def _observation(fine, frame, valid, present, prior, wide, registered) -> Observation:
-    """Of one frame, from the bands that it has."""
-    if len(present) == 0:
-        nothing = np.zeros(2)
-        return Observation(
-            shift=nothing, shift_sigma=nothing + np.inf, psf_sigma=np.full(len(frame), DEFAULT_PSF_SIGMA)
-        )
-    chosen = prior.of_bands(present)
-    seen = find_observation(fine, frame[present], valid, chosen, wide=wide[present], registered=registered)
-    widths = np.full(len(frame), seen.psf_sigma[0])
-    widths[present] = seen.psf_sigma
-    return replace(seen, psf_sigma=widths)
-
-
-def _channels(fine, frame, valid, present, seen, prior) -> list[Channel]:
-    """The bands of a frame with the guide as that frame saw it."""
-    out = {}
-    for width in np.unique(seen.psf_sigma[present]):
-        z, share = fine.degrade(width, seen.shift)
-        usable = valid & (share > LEAST_SHARE)
-        values, at, weight = usable_features(z, usable), np.argwhere(usable), share[usable].clip(max=1)
-        weight = weight * np.sqrt(trust(frame[present][:, usable].T, values @ prior.mean[present].T))
-        for band in present[seen.psf_sigma[present] == width]:
-            out[band] = Channel(band=band, z=values, y=frame[band][usable], share=weight, at=at, psf_sigma=width)
-    return [out[band] for band in present if len(out[band].y)]
-
-
-def _per_frame(channels, found, count):
-    """(t, c) gain and noise variance; 1 and NaN for bands that a frame lacks."""
-    gain, noise = np.ones((len(channels), count)), np.full((len(channels), count), np.nan)
-    values = iter(zip(found.gain, found.noise, strict=True))
-    for t, frame in enumerate(channels):
-        for channel in frame:
-            error, variance = next(values)
-            gain[t, channel.band], noise[t, channel.band] = 1 + error, variance
-    return gain, noise
-
-
-def _field(frames, channels, found, gain, noise, psf_sigma):
-    """Weights of the residual field on the coarse grid, from all frames by their precision."""
-    total, precision = np.zeros(frames.shape[1:]), np.zeros(frames.shape[1:])
-    for t, frame in enumerate(channels):
-        for c in frame:
-            band, (rows, columns) = c.band, c.at.T
-            left = c.y / gain[t, band] - c.z @ found.weight[band]
-            total[band, rows, columns] += left * c.share**2 / noise[t, band]
-            precision[band, rows, columns] += c.share**2 / noise[t, band]
-    known = precision > 0
-    residual = total / np.where(known, precision, 1)
-    own = np.where(known, precision, np.nan) * np.nan_to_num(noise[0], nan=1.0)[:, None, None]
-    return field_weights(residual, known.any(0), found.shared * np.nanmedian(own) if known.any() else 0.0, psf_sigma)
-
-
-def _guide_noise(patches, valid) -> float:
-    """Variance of the guide's noise: what its bands' differences between neighbours hold in no common direction."""
-    both = (valid[..., 1:] & valid[..., :-1])[:, 0]
-    difference = (patches[..., 1:] - patches[..., :-1]).double().movedim(1, 0)[:, both]
-    if difference.shape[1] < 100 or len(difference) < LEAST_BANDS:
-        return 0.0
-    values = torch.linalg.eigvalsh(difference @ difference.T / difference.shape[1])
-    return max(float(values[:NOISE_BANDS].mean() / 2), 0.0)
+        of_scene = state["whitener"], state["whitened"], guide_valid
+        pixels = pixel_features(guide, restored, *of_scene, self.guide_bands, pixel_m)
+        variance = state["terms"], pixels, restored.classes, state["beside"]
+        return Fused(image, standard_deviation(self.uncertainty_scale, *variance))
 
 
 def _denoised(weight, spectra, noise) -> np.ndarray:
@@ -212,25 +126,3 @@ def _denoised(weight, spectra, noise) -> np.ndarray:
     linear = weight[:, :-1] @ keep
     constant = weight[:, -1] + (weight[:, :-1] - linear) @ mean / CONSTANT
     return np.column_stack([linear, constant])
-
-
-def _misfit(channels, prior, bands) -> np.ndarray:
-    """(c,) median error of the prior's own prediction of a frame, over the frame's rms.
-
-    Raises
-    ------
-    RadiometryError
-        Bands whose error is beyond what any surface explains.
-    """
-    out = np.full(len(bands), np.nan)
-    if channels:
-        brightness = np.sqrt(np.mean([np.square(c.y).mean() for c in channels])) + DARK
-        for c in channels:
-            out[c.band] = np.median(np.abs(c.y - c.z @ prior.mean[c.band])) / brightness
-    if (wrong := out > MOST_MISFIT).any():
-        names = ", ".join(f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad)
-        raise RadiometryError(
-            f"the coarse image is not what the guide shows: {names} off from what the guide's spectrum allows; check "
-            "the order and names of the bands of both images, their scale and offset, place and time, and mask clouds"
-        )
-    return out

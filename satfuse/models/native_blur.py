@@ -14,6 +14,7 @@ from satfuse.sensors.bands import S2_GSD_M
 
 COARSE_PIXEL_M = 300
 RIDGE = 1e-7  # reflectance squared
+ENOUGH, MOSTLY = 500, 0.9  # pixels without a masked one around that detail is learned from, else with so few of them
 SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred
 COARSER_M = tuple(sorted({g for g in S2_GSD_M.values() if g > min(S2_GSD_M.values())}))  # 20 and 60
 
@@ -60,7 +61,7 @@ def fit_detail(patches, valid, guide_bands, pixel_m: float) -> tuple[dict, dict]
             continue
         finer, seen = known[:, level.finer], known[:, level.blurred]
         blurred = lay(finer, valid, step)
-        clear = _all_valid(valid, 2 * step)
+        clear = _clear(valid, 2 * step)
         x, y = (_pixels(image - lay(image, valid, 2 * step), clear) for image in (blurred, seen))
         if x.shape[1] < 4 * len(level.finer):
             maps[f"detail{level.native_m}"] = x.new_zeros(len(level.blurred), len(level.finer))
@@ -147,9 +148,11 @@ def _means(image, step):
     return F.avg_pool2d(F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image, step)
 
 
-def _all_valid(valid, step):
-    """Where the whole block is valid."""
-    return (lay(valid.to(torch.float64), None, step) > 1 - 1e-9)[:, 0]
+def _clear(valid, step):
+    """(n, y, x) bool, where nothing around is masked; where masks are everywhere, where little is."""
+    share = lay(valid.to(torch.float64), None, step)[:, 0]
+    clear = share > 1 - 1e-9
+    return clear if clear.sum() >= ENOUGH else (share > MOSTLY) & valid[:, 0]
 
 
 def _pixels(image, chosen):

@@ -12,10 +12,11 @@ from scipy.optimize import minimize
 from satfuse.geometry.cells import cell_psf_sigma
 from satfuse.models.scene_sums import usable_features
 from satfuse.models.spectral_prior import MapPrior
-from satfuse.sensors.degradation import axis_matrix, psf_kernel
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, axis_matrix, psf_kernel
 
 WINDOW = 24  # coarse pixels: more do not make shift and PSF surer than the model is right
 LEAST_SHARE = 0.35  # of the PSF on usable guide
+FEWEST, LEAST_SEEN = 6, 2.0  # coarse pixels that shift and width are judged on, and the sum of their `certainty`
 PSF_SIGMA, PSF_SPREAD = 0.5, 0.25  # prior of the width: median in coarse pixels, standard deviation of its logarithm
 WIDTHS = (0.25, 1.2)
 UNKNOWN_SHIFT, KNOWN_SHIFT = 0.7, 0.1  # prior of the shift in coarse pixels: unregistered, registered
@@ -24,7 +25,7 @@ MAP_SCALE, GAIN_SCALE = 0.3, 0.02  # strengths of the prior while searching
 ROUNDS = 4
 OUTLIER, LEAST_ERROR = 4.0, 3e-4  # standard deviations, reflectance
 MISSING = 1000.0  # error variance, over the noise's, of a pixel whose PSF sees nothing of the guide
-TOGETHER = 2.0  # factor of the shift's standard deviation: the bands' errors have few independent parts
+INDEPENDENT = 4.0  # the bands' errors have few independent parts: their evidence counts so many times too often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +88,20 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
             return np.inf
         weight = weights(place) if weight is None else weight
         used = weight > 0
-        if used.sum() < 6:
+        if used.sum() < FEWEST or weight.sum() < least:
             return np.inf
         z, _ = part.degrade(np.exp(width), shift)
         evidence = _evidence(
             usable_features(z, used), y[bands][:, used].T, weight[used], prior.mean[bands], root[bands]
         )
         prior_cost = ((width - np.log(PSF_SIGMA)) / PSF_SPREAD) ** 2 + np.square(shift).sum() / shift_spread**2
-        return prior_cost / 2 - evidence
+        return prior_cost / 2 - evidence / INDEPENDENT
 
     start = np.array([0.0, 0.0, np.log(PSF_SIGMA)])
+    seen = weights(start)
+    if (seen > 0).sum() < FEWEST or seen.sum() < LEAST_SEEN:
+        return unknown(len(coarse))
+    least = max(LEAST_SEEN, seen.sum() / 2)  # or places would win that see little
     if not registered:
         steps = np.arange(-2, 2.01, 0.5)
         places = [np.array([dx, dy, start[2]]) for dx in steps for dy in steps]
@@ -111,6 +116,12 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
         psf_sigma[wide] = np.exp(min(widths, key=lambda w: cost([*place[:2], w], weight, wide)))
     shift_sigma = _uncertainty(lambda p: cost(p, weight), place)
     return Observation(shift=place[:2], shift_sigma=shift_sigma, psf_sigma=psf_sigma)
+
+
+def unknown(bands: int) -> Observation:
+    """Of a frame that says nothing of it."""
+    nothing = np.zeros(2)
+    return Observation(shift=nothing, shift_sigma=nothing + SEARCH, psf_sigma=np.full(bands, DEFAULT_PSF_SIGMA))
 
 
 def certainty(share):
@@ -142,7 +153,7 @@ def _uncertainty(cost, place, step=0.03):
     for axis in (0, 1):
         move = np.eye(3)[axis] * step
         curvature = (cost(place + move) + cost(place - move) - 2 * cost(place)) / step**2
-        out.append(min(TOGETHER / np.sqrt(curvature), SEARCH) if 0 < curvature < np.inf else SEARCH)
+        out.append(min(1 / np.sqrt(curvature), SEARCH) if 0 < curvature < np.inf else SEARCH)
     return np.array(out)
 
 

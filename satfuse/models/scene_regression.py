@@ -17,11 +17,9 @@ OWN = np.r_[1e-4, 10.0 ** np.arange(-3, 1.1, 0.5)]
 GAIN = (0.0003, 0.02)  # a sensor is exact, or off by what its validation reports
 SHARED = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 STARTS = ((2, 3, 0, 1), (2, 3, 1, 1))  # with and without errors of gain
-RELUCTANCE = (
-    20.0  # evidence that a step of one decade away from the start must bring: the errors are not quite Gaussian
-)
+# Evidence that a step of one decade away from the start must bring, and an error of gain: errors are not quite Gaussian.
+RELUCTANCE = 20.0
 ROUNDS, STEPS = 4, 4
-LEAST_VARIANCE = 1e-9  # of the noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def adapt(channels: list[Channel], prior: MapPrior) -> Adapted:
             best[place] = _posterior(sums[shared], prior, _root(prior, common, own), gain, noise, shared)
             noise = best[place].noise
         away = (place[0] - STARTS[0][0]) / 2, (place[1] - STARTS[0][1]) / 2  # decades
-        return best[place].evidence - RELUCTANCE * (away[0] ** 2 + away[1] ** 2)
+        return best[place].evidence - RELUCTANCE * (away[0] ** 2 + away[1] ** 2 + place[2])
 
     return best[max((_climb(at, start, sizes) for start in STARTS), key=at)]
 
@@ -118,7 +116,7 @@ def _posterior(sums: Sums, prior: MapPrior, root, gain, noise, shared) -> Adapte
         left = sums.rr - 2 * (moved * sums.zr).sum(1) - 2 * gains * sums.xr + gains**2 * sums.xx
         left += np.einsum("jf,jfg,jg->j", moved, sums.zz, moved) + 2 * gains * (moved * sums.zx).sum(1)
         left += (spread[sums.band] * sums.zz).sum((1, 2)) + 2 * (cross * sums.zx).sum(1) + own * sums.xx
-        noise = np.maximum(left / sums.count, LEAST_VARIANCE)
+        noise = np.maximum(left / sums.count, sums.least)
     _, log_volume = np.linalg.slogdet(precision)
     fit = (sums.rr / noise).sum() - right @ found
     evidence = -0.5 * ((sums.count * np.log(noise)).sum() + log_volume + fit) + sums.log_weight.sum()

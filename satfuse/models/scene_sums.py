@@ -7,6 +7,7 @@ import numpy as np
 
 from satfuse.models.spectral_prior import features
 
+LEAST_VARIANCE = 1e-9  # of the noise
 BLOCK = 16  # coarse pixels: errors are shared inside blocks of this side
 LENGTH = 0.3  # coarse pixels, standard deviation: how far a fine pixel's error reaches beyond itself
 
@@ -23,6 +24,7 @@ class Channel:
     share : (n,) share of the PSF on usable guide, 0 to 1.
     at : (n, 2) row and column.
     psf_sigma : coarse pixels.
+    least : variance of the noise at least.
     """
 
     band: int
@@ -31,6 +33,7 @@ class Channel:
     share: np.ndarray
     at: np.ndarray
     psf_sigma: float
+    least: float = LEAST_VARIANCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Sums:
 
     band: np.ndarray
     count: np.ndarray
+    least: np.ndarray
     zz: np.ndarray
     zr: np.ndarray
     zx: np.ndarray
@@ -52,7 +56,12 @@ class Sums:
         """Sums under errors whose covariance is the noise's variance times `shared * K + 1 / share^2`."""
         parts = [_channel_sums(c, mean[c.band], shared) for c in channels]
         values = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
-        return cls(band=np.array([c.band for c in channels]), count=np.array([len(c.y) for c in channels]), **values)
+        return cls(
+            band=np.array([c.band for c in channels]),
+            count=np.array([len(c.y) for c in channels]),
+            least=np.array([c.least for c in channels]),
+            **values,
+        )
 
 
 def _channel_sums(channel, mean, shared):

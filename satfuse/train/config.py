@@ -46,7 +46,7 @@ class TrainConfig:
     threads: int | None = None
     state_every: int = 200
     tensorboard: bool = True
-    scenes: int = 90
+    scenes: int = 150
     batches: BatchConfig = field(default_factory=BatchConfig)
 
     def __post_init__(self):

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 
 from satfuse.models.bayesian import Bayesian
-from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail
 from satfuse.models.summary import summarise
-from satfuse.models.uncertainty import FEATURE, LEAST, pixel_features
+from satfuse.models.uncertainty import LEAST, TERMS
 
 log = logging.getLogger(__name__)
 
 PIXELS = 100  # of a scene that the factors are fitted to
 STEPS, RATE = 240, 0.15
-SHARES = ((1, 0.675, 1.0), (2, 0.94, 2.0))  # sigmas, share of errors within so many, weight
+SHARES = ((1, 0.64, 1.0), (2, 0.935, 2.0))  # sigmas, share of errors within so many, weight
 
 
 def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Callable | None = None) -> dict:
@@ -37,6 +36,7 @@ def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Cal
     `coverage` and `coverage_before` by structure: share of errors within one and two sigma, mean over scenes.
     """
     rng, samples, names = np.random.default_rng(seed), [], []
+    given = model.uncertainty_scale.double().clone()
     for number, scene in enumerate(scenes):
         sample = _sample(model, scene, rng)
         if sample is None:
@@ -44,9 +44,9 @@ def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Cal
         samples.append(sample)
         names.append(f"{scene.biome}, ratio {scene.ratio}")
         if progress:
-            progress(0, number + 1, _coverage(model.uncertainty_scale.double(), [sample])[0, 0].item())
+            progress(0, number + 1, _coverage(given, [sample])[0, 0].item())
     terms, errors = (torch.stack(parts) for parts in zip(*samples, strict=True))
-    before = _coverage(model.uncertainty_scale.double(), samples)
+    before = _coverage(given, samples)
     scale = _fitted(terms, errors.clamp(min=1e-7).log())
     model.uncertainty_scale.copy_(scale)
     after = _coverage(scale, samples)
@@ -56,21 +56,22 @@ def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Cal
 
 @torch.no_grad()
 def _sample(model, scene, rng):
-    """Terms (9, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
+    """Terms (11, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
     guide, coarse = np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32), scene.coarse
     at = np.flatnonzero(scene.guide_valid)
     if len(at) < PIXELS or not scene.coarse_valid.any():
         return None
     at = torch.from_numpy(np.sort(rng.choice(at, PIXELS, replace=False)))
     state = model.fit(summarise(guide, coarse, scene.coarse_valid, ratio=scene.ratio, registered=False))
+    inputs = torch.from_numpy(np.nan_to_num(guide))[None], torch.from_numpy(coarse)[None]
     valid = torch.from_numpy(scene.guide_valid)[None, None]
-    seen = torch.from_numpy(np.nan_to_num(guide))[None]
-    fused = model(seen, torch.from_numpy(coarse)[None], state=state, guide_valid=valid).image[0]
-    sharp = add_detail(seen, valid, model.guide_bands, COARSE_PIXEL_M / scene.ratio, state)
-    pixels = pixel_features(seen, sharp, state["whitener"], state["whitened"], model.guide_bands)[0].flatten(1)[:, at]
-    pixels = torch.cat([torch.ones(1, PIXELS), pixels])[list(FEATURE)]
-    error = (fused - torch.from_numpy(scene.target)).abs().flatten(1)[:, at]
-    return (state["terms"][..., None] * pixels[:, None]).double(), error.double()
+    terms = []
+    for alone in torch.eye(len(TERMS)):
+        model.uncertainty_scale.copy_(alone)
+        fused = model(*inputs, state=state, guide_valid=valid)
+        terms.append(fused.sigma[0].flatten(1)[:, at].double() ** 2 - LEAST)
+    error = (fused.image[0] - torch.from_numpy(scene.target)).abs().flatten(1)[:, at]
+    return torch.stack(terms), error.double()
 
 
 def _variance(scale, terms):
@@ -78,7 +79,7 @@ def _variance(scale, terms):
 
 
 def _fitted(terms, errors):
-    """(9,) factors for terms (s, 9, c, k) and the logarithm of errors (s, c, k)."""
+    """(11,) factors for terms (s, 11, c, k) and the logarithm of errors (s, c, k)."""
     place = torch.full((terms.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([place], RATE)
     for step in range(STEPS):

@@ -66,6 +66,14 @@ def rmse(image, scene, bands=slice(None)):
     return np.sqrt(np.square((image - scene.target[bands])[:, scene.guide_valid]).mean())
 
 
+def angle(image, scene):
+    """Mean spectral angle of the valid pixels of land, degrees."""
+    from satfuse import metrics
+
+    land = scene.guide_valid & (np.sqrt(np.square(scene.target).mean(0)) >= 0.03)
+    return metrics.sam_deg(image, scene.target, land)
+
+
 def with_holes(scene, seed=0):
     rng = np.random.default_rng(seed)
     size, r = scene.guide.shape[1] // scene.ratio, scene.ratio
@@ -109,13 +117,37 @@ def test_observation_and_gains_are_given_back(model):
 @pytest.mark.parametrize("ratio", [10, 15, 30])
 def test_tiled_equals_untiled_with_holes(model, ratio):
     """Native blur, residual field, and holes in both."""
-    protocol = Protocol(shift=(0.4, -0.3), slstr_factor=5 / 3)
+    protocol = Protocol(shift=(0.4, -0.3), slstr_factor=5 / 3, gain=0.02, noise=0.002)
     scene = with_holes(scene_of(ratio=ratio, fine_px={10: 120, 15: 120, 30: 240}[ratio], protocol=protocol))
     state, whole, spread = fuse(model, scene)
     _, tiled, tiled_spread = fuse(model, scene, block_px=3 * ratio)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
     np.testing.assert_allclose(tiled_spread, spread, atol=1e-5)
     assert state["grid.field"].any()
+
+
+@pytest.mark.parametrize(("biome", "ratio"), [("crop", 15), ("desert", 10), ("snow", 30)])
+def test_thin_cloud_that_masks_leave_does_not_mislead(model, biome, ratio):
+    """Each image under its own clouds: the pixels beside masks are mended, S3 still helps, tiles still agree."""
+    clear, scene = (
+        scene_of(biome, ratio=ratio, protocol=Protocol(cloud=cloud), seed=10, fine_px=240) for cloud in (0.0, 0.2)
+    )
+    state, image, sigma = fuse(model, scene)
+    blind = fuse(model, replace(scene, coarse_valid=np.zeros_like(scene.coarse_valid)))[1]
+    np.testing.assert_array_equal(scene.target, clear.target)
+    assert rmse(image, scene) < 1.01 * rmse(blind, scene) and angle(image, scene) < angle(blind, scene)
+    unfiltered = {
+        k: torch.eye(12).expand_as(v) if k == "edge_matrix" else 0 * v for k, v in state.items() if "edge" in k
+    }
+    guide, valid = np.where(scene.guide_valid, scene.guide, 0)[None], scene.guide_valid[None, None]
+    inputs = {"coarse": torch.from_numpy(scene.coarse[:1, :]).flatten(0, 0), "guide_valid": torch.from_numpy(valid)}
+    rough = model(
+        torch.from_numpy(guide), inputs["coarse"], state=state | unfiltered, guide_valid=inputs["guide_valid"]
+    )
+    assert rmse(image, scene) < 0.85 * rmse(rough.image[0].numpy(), scene)
+    _, tiled, tiled_sigma = fuse(model, scene, block_px=3 * ratio)
+    np.testing.assert_allclose(tiled, image, atol=1e-5)
+    np.testing.assert_allclose(tiled_sigma, sigma, atol=1e-5)
 
 
 def test_the_same_twice(model):
@@ -181,7 +213,7 @@ def test_without_coarse_pixels_the_library_speaks(model):
     state, image, sigma = fuse(model, blind)
     expected = np.moveaxis(features(np.moveaxis(scene.guide, 0, -1)) @ model.prior.mean.T, -1, 0)
     assert np.sqrt(np.square(image - expected).mean()) < 1e-3  # all but the filter against the guide's noise
-    assert np.isinf(state["shift_sigma"]).all() and not state["grid.field"].any() and (state["gain"] == 1).all()
+    assert (state["shift_sigma"] > 2).all() and not state["grid.field"].any() and (state["gain"] == 1).all()
     assert state["misfit"].isnan().all() and rmse(image, scene) < 0.01
     assert np.median(sigma) > 0.5 * np.median(np.abs(image - scene.target))
 
@@ -256,7 +288,7 @@ def test_extremes_stay_finite_and_sane(model, case):
     state, image, _ = fuse(model, scene)
     limit = {"loud": 0.06, "bright snow": 0.03, "negative": 0.03, "far": 0.03}.get(case, 0.02)
     assert rmse(image, scene) < limit
-    assert all(v.isfinite().all() for k, v in state.items() if k not in ("noise", "misfit", "shift_sigma"))
+    assert all(v.isfinite().all() for k, v in state.items() if k not in ("noise", "misfit", "likeness", "shift_sigma"))
     if case == "far":
         np.testing.assert_allclose(state["shift"][0], [2.3, -2.2], atol=0.1)
 

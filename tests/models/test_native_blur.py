@@ -93,6 +93,16 @@ def test_invalid_pixels_do_not_spread():
     assert np.abs(found - truth)[:, valid].max() < 0.3
 
 
+def test_detail_is_learned_between_scattered_masks():
+    """Where no large block is free of masked pixels."""
+    truth = linear_scene()
+    seen = native_blur(truth, 10)
+    valid = np.random.default_rng(0).random(truth.shape[1:]) > 0.02
+    found, _ = run(np.where(valid, seen, 0).astype(np.float32), 10, valid)
+    before, after = (np.sqrt(np.square(image - truth)[:, valid].mean()) for image in (seen, found))
+    assert after < 0.2 * before
+
+
 def test_nothing_valid_or_nothing_to_learn_from():
     guide = linear_scene(size=60)
     found, maps = run(guide, 10, np.zeros((60, 60), bool))

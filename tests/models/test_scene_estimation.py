@@ -9,8 +9,8 @@ pytestmark = pytest.mark.torch
 from scipy.linalg import block_diag  # noqa: E402
 
 from satfuse import checkpoint  # noqa: E402
-from satfuse.models.bayesian import WIDE  # noqa: E402
 from satfuse.models.observation import degrade  # noqa: E402
+from satfuse.models.scene_frames import WIDE  # noqa: E402
 from satfuse.models.scene_observation import SEARCH, Fine, certainty, find_observation, trust  # noqa: E402
 from satfuse.models.scene_regression import _posterior, adapt  # noqa: E402
 from satfuse.models.scene_sums import BLOCK, Channel, Sums, shared_variance  # noqa: E402

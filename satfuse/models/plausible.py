@@ -1,0 +1,105 @@
+"""Do the two images show one scene, in the order of their bands? Nonsense is refused before anything is fitted to it.
+
+The library's map predicts every coarse band from the guide to a few percent before it has seen the scene.
+"""
+
+from itertools import combinations
+
+import numpy as np
+
+from satfuse.errors import RadiometryError
+from satfuse.models.scene_sums import Channel
+from satfuse.models.spectral_prior import DARK, MapPrior
+
+MOST_MISFIT = 0.5  # median error of a band over brightness
+# Two bands are in each other's place where that takes so much of the error, in standard deviations that the library
+# expects (of the two coarse bands, of the mean over all for two of the guide), and leaves no more than such a share.
+COARSE_GAIN, COARSE_LEFT = 2.0, 0.35
+GUIDE_GAIN, GUIDE_LEFT = 0.2, 0.6
+USUAL = 1.5  # at most the mean over all bands, when the two are in their places
+CALIBRATION, OFFSET = 0.04, 0.001  # expected besides: relative, reflectance
+CHECKED = 500  # pixels
+FEWEST_BANDS = 8  # coarse bands that tell the order of the guide's
+BLUE, RED, INFRARED = ("B02", "Oa04"), ("B04", "Oa08"), ("B11", "S5N")  # of the guide and of the coarse image
+BRIGHT, WHITE, DRY = 0.35, 0.92, 0.4  # cloud: blue, blue over red, infrared over red; snow is dark there, sand is red
+ALL_CLOUD = 0.9  # of the pixels
+
+
+def check_clouds(spectra, bands, role: str) -> None:
+    """Refuse an image that shows nothing but cloud.
+
+    Parameters
+    ----------
+    spectra : (b, n) reflectance; bands : their names. Images without blue, red and infrared bands pass.
+
+    Raises
+    ------
+    RadiometryError
+    """
+    found = [[i for i, b in enumerate(bands) if b in names] for names in (BLUE, RED, INFRARED)]
+    if not all(found) or spectra.shape[1] == 0:
+        return
+    blue, red, infrared = (spectra[i[0]] for i in found)
+    cloud = ((blue > BRIGHT) & (blue > WHITE * red) & (infrared > DRY * red)).mean()
+    if cloud > ALL_CLOUD:
+        raise RadiometryError(f"the {role} shows nothing but cloud ({cloud:.0%} of its pixels); take another date")
+
+
+def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.ndarray:
+    """(c,) median error of the prior's own prediction of a frame's bands, over the frame's rms; NaN without data.
+
+    Raises
+    ------
+    RadiometryError
+        Bands whose error is beyond what any surface explains, or that fit when two of them change places.
+    """
+    out = np.full(len(bands), np.nan)
+    if not channels:
+        return out
+    index = [c.band for c in channels]
+    some = slice(None, None, -(-len(channels[0].y) // CHECKED))
+    y, z = np.stack([c.y[some] for c in channels], 1), np.stack([c.z[some] for c in channels], 1)
+    prior = prior.of_bands(index)
+    apart = np.median(np.abs(y[:, :, None] - _predicted(z, prior.mean)[:, None]), 0)  # (seen, predicted)
+    out[index] = apart.diagonal() / (np.sqrt(np.square(y).mean()) + DARK)
+    if hint := _swapped(apart, y, z, prior, guide_bands, [bands[i] for i in index]):
+        raise RadiometryError(f"the coarse image is not what the guide shows: {hint}; check the order of the bands")
+    if (wrong := out > MOST_MISFIT).any():
+        names = ", ".join(f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad)
+        raise RadiometryError(
+            f"the coarse image is not what the guide shows: {names} off from what the guide's spectrum allows; check "
+            "the order and names of the bands of both images, their scale and offset, place and time, and mask clouds"
+        )
+    return out
+
+
+def likeness(channels: list[Channel], prior: MapPrior) -> float:
+    """Correlation of a frame's brightness with what the prior makes of the guide; NaN of fewer than 3 pixels."""
+    if not channels or len(channels[0].y) < 3:
+        return np.nan
+    seen, expected = (np.mean(v, 0) for v in zip(*((c.y, c.z @ prior.mean[c.band]) for c in channels), strict=True))
+    return float(np.corrcoef(seen, expected)[0, 1]) if min(np.ptp(seen), np.ptp(expected)) > 0 else np.nan
+
+
+def _predicted(z, mean):
+    return np.einsum("ncf,cf->nc", z, mean)
+
+
+def _swapped(apart, y, z, prior, guide_bands, bands) -> str:
+    """Which two bands fit best in each other's place; empty where none do."""
+    spread = np.median(np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True), 0)
+    expected = np.sqrt(spread + (CALIBRATION * np.median(_predicted(z, prior.mean), 0)) ** 2 + OFFSET**2)
+    apart = apart / expected
+    found, takes = apart.diagonal(), {}
+    for a, b in combinations(range(len(bands)), 2):
+        now, then = found[a] + found[b], apart[a, b] + apart[b, a]
+        left = (found.sum() - now + then) / len(found)
+        if now - then > COARSE_GAIN and then < COARSE_LEFT * now and left < USUAL:
+            takes[f"{bands[a]} and {bands[b]} look swapped"] = now - then
+    for a, b in combinations(range(len(guide_bands)) if len(bands) >= FEWEST_BANDS else (), 2):
+        order = np.arange(z.shape[2])
+        order[[a, b]] = b, a
+        then = np.median(np.abs(y - _predicted(z[:, :, order], prior.mean)), 0) / expected
+        if (found - then).mean() > GUIDE_GAIN and then.mean() < min(GUIDE_LEFT * found.mean(), USUAL):
+            takes[f"{guide_bands[a]} and {guide_bands[b]} of the guide look swapped"] = (found - then).sum()
+    return max(takes, key=takes.get, default="")

@@ -1,0 +1,103 @@
+"""Nonsense is refused by name; odd but true scenes pass."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the models need the models extra")
+pytestmark = pytest.mark.torch
+
+from satfuse import checkpoint  # noqa: E402
+from satfuse.errors import RadiometryError  # noqa: E402
+from satfuse.models.plausible import check_clouds, likeness, misfit  # noqa: E402
+from satfuse.models.scene_sums import Channel  # noqa: E402
+from satfuse.models.spectral_prior import features  # noqa: E402
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
+from satfuse.sensors.degradation import degrade  # noqa: E402
+from satfuse.simulate.factory import BIOME_NAMES, biome_scene  # noqa: E402
+from satfuse.simulate.protocol import Protocol, cloud_field  # noqa: E402
+
+REALISTIC = Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    folder = checkpoint.SHIPPED / "bayesian"
+    return checkpoint.load(folder, guide_bands=S2_NAMES, coarse_bands=S3_NAMES)[0].prior
+
+
+def channels_of(biome="crop", guide_order=None, coarse_order=None, seed=3, other=None):
+    """Channels of a realistic scene whose bands come in another order; `other` : seed of the coarse image's place."""
+    scene = biome_scene(biome, ratio=10, protocol=REALISTIC, seed=seed, fine_px=120)
+    coarse = (
+        scene if other is None else biome_scene(biome, ratio=10, protocol=REALISTIC, seed=other, fine_px=120)
+    ).coarse
+    guide = degrade(scene.guide, 10, 0.5).reshape(12, -1)
+    values = coarse[0].reshape(21, -1)
+    z = features((guide if guide_order is None else guide[guide_order]).T)
+    at = np.argwhere(np.ones((12, 12), bool))
+    values = values if coarse_order is None else values[coarse_order]
+    return [Channel(band=b, z=z, y=v, share=np.ones(144), at=at, psf_sigma=0.5) for b, v in enumerate(values)]
+
+
+def swapped(names, a, b):
+    order = np.arange(len(names))
+    i, k = names.index(a), names.index(b)
+    order[[i, k]] = k, i
+    return order
+
+
+@pytest.mark.parametrize("biome", BIOME_NAMES)
+def test_true_scenes_pass(prior, biome):
+    for seed in (3, 4):
+        found = misfit(channels_of(biome, seed=seed), prior, S2_NAMES, S3_NAMES)
+        assert found.shape == (21,) and found.max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("Oa03", "Oa04"), ("Oa05", "S1N"), ("Oa11", "Oa12"), ("S5N", "S6N"), ("Oa21", "S5N")]
+)
+def test_two_coarse_bands_in_each_others_place_are_named(prior, a, b):
+    with pytest.raises(RadiometryError, match=f"{a} and {b} look swapped"):
+        misfit(channels_of(coarse_order=swapped(S3_NAMES, a, b)), prior, S2_NAMES, S3_NAMES)
+
+
+@pytest.mark.parametrize(("a", "b"), [("B02", "B03"), ("B04", "B05"), ("B05", "B06"), ("B11", "B12")])
+def test_two_guide_bands_in_each_others_place_are_named(prior, a, b):
+    with pytest.raises(RadiometryError, match=f"{a} and {b} of the guide look swapped"):
+        misfit(channels_of(guide_order=swapped(S2_NAMES, a, b)), prior, S2_NAMES, S3_NAMES)
+
+
+def test_likeness_tells_one_place_from_another(prior):
+    assert likeness(channels_of(), prior) > 0.99
+    assert likeness(channels_of(other=9), prior) < 0.5
+    assert np.isnan(likeness([], prior))
+
+
+def test_without_data_there_is_no_misfit(prior):
+    assert np.isnan(misfit([], prior, S2_NAMES, S3_NAMES)).all()
+
+
+@pytest.mark.parametrize(("bands", "sensor"), [(S2_NAMES, "S2A"), (S3_NAMES, "S3A")])
+def test_nothing_but_cloud_is_refused(bands, sensor):
+    from satfuse.sensors.srf import srf_matrix
+    from satfuse.simulate.measured import WAVELENGTH_NM
+    from satfuse.simulate.protocol import cloud_band_values
+
+    cloud = cloud_band_values(srf_matrix(sensor, bands, WAVELENGTH_NM)[0])[:, None]
+    scene = biome_scene("crop", ratio=10, protocol=Protocol(), seed=3, fine_px=120)
+    ground = (scene.guide if sensor == "S2A" else scene.target).reshape(len(bands), -1)
+    opacity, _ = cloud_field(np.random.default_rng(0), (120, 120), 1.0, 30)
+    opacity = opacity.reshape(1, -1).clip(0.4)
+    with pytest.raises(
+        RadiometryError, match=r"guide shows nothing but cloud \(\d+ %|guide shows nothing but cloud \(\d+%"
+    ):
+        check_clouds(ground * (1 - opacity) + cloud * opacity, bands, "guide")
+    check_clouds(ground, bands, "guide")
+
+
+@pytest.mark.parametrize("biome", ["snow", "desert"])
+def test_bright_ground_is_no_cloud(biome):
+    scene = biome_scene(biome, ratio=10, protocol=Protocol(), seed=3, fine_px=120)
+    for top in (1.0, 1.6):
+        check_clouds(top * scene.guide.reshape(12, -1), S2_NAMES, "guide")
+    check_clouds(scene.guide[[1, 3]].reshape(2, -1), ("B02", "B04"), "guide")  # no infrared band to tell by
