@@ -39,6 +39,7 @@ class Bayesian(FusionModel):
     uses_coarse_frames = True
     any_bands = True
     estimates_observation = True
+    gives_uncertainty = True
 
     def __init__(self, *, guide_bands, coarse_bands, ratio, places: int = 900, pixels: int = 36, basis: int = 28):
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)

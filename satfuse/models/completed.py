@@ -34,6 +34,7 @@ class Completed(FusionModel):
         self.model = model
         self.name, self.any_ratio, self.options = model.name, model.any_ratio, model.options
         self.uses_coarse_frames, self.needs_weights = model.uses_coarse_frames, model.needs_weights
+        self.gives_uncertainty = model.gives_uncertainty
         missing = tuple(b for b in coarse_bands if b not in model.coarse_bands)
         bands = {"guide_bands": model.guide_bands, "ratio": ratio}
         self.regression = Regression(coarse_bands=missing, **bands) if missing else None

@@ -39,6 +39,7 @@ class FusionModel(torch.nn.Module):
     any_bands : True = weights serve any bands whose response is known.
     estimates_observation : True = `fit` finds shift, PSF width and gains itself and puts them into the state as
         `shift`, `shift_sigma`, `psf_sigma` and `gain`; the coarse image is not to be resampled before.
+    gives_uncertainty : True = `forward` gives `sigma`, finite in the bands whose `band_source` is the model's `name`.
     options : what `satfuse.models.create` was given beside bands and ratio.
     band_source : for each coarse band, the name of the model that makes it.
     """
@@ -49,6 +50,7 @@ class FusionModel(torch.nn.Module):
     needs_weights = True
     any_bands = False
     estimates_observation = False
+    gives_uncertainty = False
 
     def __init__(self, *, guide_bands, coarse_bands, ratio: int):
         super().__init__()

@@ -5,12 +5,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from satfuse import models  # noqa: E402
+from satfuse import checkpoint, models  # noqa: E402
 from satfuse.errors import BandError, ConfigError, GridError  # noqa: E402
 from satfuse.models.fusformer import attention  # noqa: E402
 from satfuse.models.observation import degrade, upsample  # noqa: E402
 from satfuse.models.summary import Summary  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
+from satfuse.simulate.factory import biome_scene  # noqa: E402
+from satfuse.simulate.protocol import Protocol  # noqa: E402
 
 FINITE = ["bicubic", "regression", "spectral"]
 
@@ -267,3 +269,21 @@ def test_completed_takes_missing_bands_from_the_regression():
     assert model.reach(10) == 6 and models.complete(small, S3_ENMAP_NAMES, 10) is small
     with pytest.raises(BandError, match="needs coarse bands Oa03"):
         models.complete(small, S3_NAMES[:2], 10)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_says_truly_whether_it_gives_an_uncertainty(name):
+    """Alone and completed: sigma is there, and finite in the model's own bands alone, exactly where it says so."""
+    observed = biome_scene("crop", ratio=10, protocol=Protocol(noise=0.002), seed=3, fine_px=60)
+    guide, coarse = (torch.from_numpy(image).float() for image in (observed.guide[None], observed.coarse))
+    if name == "bayesian":
+        small, _ = checkpoint.load(checkpoint.SHIPPED / name, coarse_bands=S3_ENMAP_NAMES)
+    else:
+        small = trained_like(name, coarse_bands=S3_ENMAP_NAMES).float()
+    for model, seen in ((small, coarse[:, 2:]), (models.complete(small, S3_NAMES, 10), coarse)):
+        with torch.inference_mode():
+            sigma = model(guide, seen, state=fitted(model, guide, seen)).sigma
+        assert (sigma is not None) == model.gives_uncertainty == (name == "bayesian")
+        if sigma is not None:
+            own = torch.tensor([source == model.name for source in model.band_source])
+            assert (sigma[:, own] > 0).all() and sigma[:, ~own].isnan().all() and own.sum() == 19
