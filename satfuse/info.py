@@ -54,6 +54,7 @@ def _item(parent, name, path):
             "time": facts["datetime"],
             "bbox": _box(item),
             "grid": f"{height} x {width} pixels of {facts['gsd']:g} m in {facts['proj:code']}",
+            "variables": list(facts["cube:variables"]),
             "bands": facts["cube:dimensions"]["band"]["values"],
             "share with a value": facts["satfuse:finite_share"],
             **_provenance({k.removeprefix("satfuse:"): v for k, v in facts.items()}),

@@ -59,6 +59,49 @@ def test_one_overpass_is_mosaicked_the_smaller_gap_wins(store):
     np.testing.assert_allclose(row[600:], 0.2, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """As `store`, but only the eastern product holds an uncertainty, and it has the larger gap."""
+    store = Store(tmp_path_factory.mktemp("mixed"))
+    publish_flat(store, "west", WEST, value=0.1, provenance={"gap_s": 50.0})
+    east = {"provenance": {"gap_s": -100.0}, "time": "2024-06-01T10:00:20+00:00"}
+    publish_flat(store, "east", EAST, value=0.2, uncertainty=0.004, **east)
+    publish_flat(store, "later", WEST, value=0.3, uncertainty=0.008, time="2024-06-08T10:00:00+00:00")
+    return store
+
+
+def test_uncertainty_is_opened_lazily_beside_reflectance(mixed):
+    data = open_fused((1.85, 30.69, 1.87, 30.70), "2024-06-08", store=mixed.url, bands=["S6N", "Oa02"])
+    assert data.uncertainty.dims == data.reflectance.dims and data.uncertainty.chunks == data.reflectance.chunks
+    assert data.uncertainty.dtype == "float32" and list(data.data_vars) == ["reflectance", "quality", "uncertainty"]
+    np.testing.assert_allclose(data.uncertainty.sel(band="Oa02"), 0.008, rtol=0.032)
+    assert data.uncertainty.sel(band="S6N").isnull().all()
+    assert data.reflectance.attrs["ancillary_variables"] == "quality uncertainty"
+    alone = open_fused((1.85, 30.69, 1.87, 30.70), "2024-06-01", store=mixed.url)
+    assert list(alone.data_vars) == ["reflectance", "quality"], "west holds none, and east lies elsewhere"
+    assert alone.reflectance.attrs["ancillary_variables"] == "quality"
+
+
+def test_in_a_mosaic_the_uncertainty_is_that_of_the_value(mixed):
+    """Where west wins there is none, even where east has one; dates beside each other are not touched by that."""
+    data = open_fused(lonlat_bbox(BOTH), "2024-06-01/2024-06-10", store=mixed.url)
+    assert data.uncertainty.chunks is not None
+    first, later = data.uncertainty[:, 5, 300].values
+    np.testing.assert_allclose(data.reflectance[0, 5, 300, [899, 900]], [0.1, 0.2], atol=1e-6)
+    assert np.isnan(first[:900]).all() and np.isnan(later[900:]).all()
+    np.testing.assert_allclose(first[900:], 0.004, rtol=0.032)
+    np.testing.assert_allclose(later[:900], 0.008, rtol=0.032)
+
+
+@pytest.mark.parametrize("options", [{"resolution": 100}, {"crs": "EPSG:32632"}])
+def test_uncertainty_is_resampled_with_reflectance(mixed, options):
+    data = open_fused(lonlat_bbox(EAST), "2024-06-01", store=mixed.url, bands=["Oa05"], **options).isel(band=0, time=0)
+    east, west = (np.isclose(data.reflectance, value) for value in (0.2, 0.1))
+    assert min(east.mean(), west.mean()) > 0.3
+    np.testing.assert_allclose(data.uncertainty.values[east], 0.004, rtol=0.032)
+    assert np.isnan(data.uncertainty.values[west]).all()
+
+
 def test_an_interval_stacks_dates(store):
     data = open_fused(lonlat_bbox(BOTH), "2024-06-01/2024-06-10", store=store.url, bands=["S5N", "Oa01"])
     assert data.sizes["time"] == 2 and list(data.band.values) == ["S5N", "Oa01"]

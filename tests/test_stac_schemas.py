@@ -51,7 +51,7 @@ def test_a_store_is_valid_from_catalogue_to_item(tmp_path, products):
     }
     publish.rebuild_index(store)
     for number in range(products):
-        publish_flat(store, f"p{number}", BOX, provenance=inputs)
+        publish_flat(store, f"p{number}", BOX, provenance=inputs, uncertainty=0.01 * number)
     written = [read(p) for p in sorted(tmp_path.rglob("*.json")) if "data" not in p.relative_to(tmp_path).parts]
     assert sorted(c["type"] for c in written) == ["Catalog", "Collection"] + ["Feature"] * products
     for content in written:
@@ -60,13 +60,18 @@ def test_a_store_is_valid_from_catalogue_to_item(tmp_path, products):
 
 def test_the_extensions_of_a_product_are_understood(tmp_path):
     """Their schemas are not shipped; pystac's own readers of datacube, projection and EO find what we wrote."""
-    item = pystac.Item.from_file(publish_flat(Store(tmp_path), "p", BOX))
+    item = pystac.Item.from_file(publish_flat(Store(tmp_path), "p", BOX, uncertainty=0.01))
     assert item.ext.proj.code == "EPSG:32631" and item.ext.proj.shape == list(BOX.shape)
     assert item.ext.proj.transform[:6] == list(BOX.affine)[:6] and item.ext.proj.bbox == list(BOX.boundingbox)
     dimensions = item.ext.cube.dimensions
     assert {name: d.dim_type for name, d in dimensions.items()} == {
         "time": "temporal", "band": "bands", "y": "spatial", "x": "spatial",
     }  # fmt: skip
+    variables = item.ext.cube.variables
+    assert {name: str(v.var_type) for name, v in variables.items()} == {
+        "reflectance": "data", "uncertainty": "auxiliary", "quality": "auxiliary",
+    }  # fmt: skip
+    assert variables["uncertainty"].dimensions == variables["reflectance"].dimensions == ["time", "band", "y", "x"]
     assert dimensions["x"].extent == [BOX.boundingbox.left, BOX.boundingbox.right]
     assert [b["name"] for b in item.assets["data"].extra_fields["bands"]] == dimensions["band"].values
     assert item.bbox == pytest.approx(lonlat_bbox(BOX))

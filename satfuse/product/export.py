@@ -7,16 +7,16 @@ import rasterio
 import rioxarray  # noqa: F401 the .rio accessor
 import xarray as xr
 
-from satfuse.errors import BandError, StoreError
+from satfuse.errors import BandError, ProductError, StoreError
 from satfuse.product.layout import FILL, SCALE
-from satfuse.product.write import encode
+from satfuse.product.write import encode, encode_uncertainty
 
 RGB_COARSE = ("Oa08", "Oa06", "Oa04")
 RGB_GUIDE = ("B04", "B03", "B02")
 QUICKLOOK_PX = 900
 
 
-def to_cog(product: xr.Dataset, path, bands=None) -> Path:
+def to_cog(product: xr.Dataset, path, bands=None, *, variable: str = "reflectance") -> Path:
     """Write one date of a product as a Cloud Optimized GeoTIFF, int16 with scale and nodata, band names inside.
 
     Parameters
@@ -24,21 +24,27 @@ def to_cog(product: xr.Dataset, path, bands=None) -> Path:
     product : Dataset as from `open_fused` or `fuse`; with several dates, select one first.
     path : of the new file.
     bands : names in the order wanted; all by default.
+    variable : "reflectance" or "uncertainty".
 
     Raises
     ------
     BandError
         A band that the product lacks, or several dates.
+    ProductError
+        A variable that the product does not hold.
     StoreError
         The file cannot be written.
     """
-    reflectance = _one_date(product).reflectance
-    bands = [str(b) for b in (reflectance.band.values if bands is None else bands)]
-    reflectance = _select(reflectance, bands)
-    number = reflectance.copy(data=encode(reflectance.values))
-    number.attrs = {"long_name": tuple(bands), "scale_factor": SCALE}
+    encoders = {"reflectance": encode, "uncertainty": encode_uncertainty}
+    if variable not in (held := [name for name in encoders if name in product]):
+        raise ProductError(f"no {variable!r} in the product, only {', '.join(held)}; not every model gives uncertainty")
+    values = _one_date(product)[variable]
+    bands = [str(b) for b in (values.band.values if bands is None else bands)]
+    values = _select(values, bands)
+    number = values.copy(data=encoders[variable](values.values))
+    number.attrs = {"long_name": tuple(bands), "scale_factor": SCALE[variable]}
     number.encoding = {}
-    number = number.rio.write_crs(reflectance.odc.crs).rio.write_nodata(FILL)
+    number = number.rio.write_crs(values.odc.crs).rio.write_nodata(FILL)
     try:
         number.rio.to_raster(path, driver="COG", compress="ZSTD", predictor=2, overview_resampling="average")
     except (OSError, rasterio.errors.RasterioError) as error:

@@ -16,14 +16,23 @@ from satfuse.product.store import Store
 from satfuse.sensors.bands import bands as band_table
 from satfuse.sensors.quality import flag_attrs
 
-SCALE = 1e-4
+SCALE = {"reflectance": 1e-4, "uncertainty": 2e-5}
 FILL = -32768
 SMALLEST_OVERVIEW_PX = 128
-REFLECTANCE_ATTRS = {
-    "standard_name": "surface_bidirectional_reflectance",
-    "long_name": "fused surface reflectance",
-    "units": "1",
-    "grid_mapping": "spatial_ref",
+ATTRS = {
+    "reflectance": {
+        "standard_name": "surface_bidirectional_reflectance",
+        "long_name": "fused surface reflectance",
+        "units": "1",
+        "grid_mapping": "spatial_ref",
+    },
+    "uncertainty": {
+        "standard_name": "surface_bidirectional_reflectance standard_error",
+        "long_name": "standard deviation of the error of reflectance",
+        "comment": "five significant bits, within 3 %; the largest number, 0.63488, stands for that or more",
+        "units": "1",
+        "grid_mapping": "spatial_ref",
+    },
 }
 
 _RAW = "https://raw.githubusercontent.com/zarr-conventions"
@@ -55,6 +64,7 @@ class Layout:
     height, width : of the raster in pixels.
     bands : names of the coarse bands.
     band_source : per band, which model made it.
+    uncertain_bands : those with an uncertainty; () = the product holds none.
     time : ISO time of the guide, UTC.
     shard_px, chunk_px : edges of shard and chunk; a shard is whole chunks.
     """
@@ -66,13 +76,14 @@ class Layout:
     bands: tuple[str, ...]
     band_source: tuple[str, ...]
     time: str
+    uncertain_bands: tuple[str, ...] = ()
     shard_px: int = SHARD_PX
     chunk_px: int = CHUNK_PX
 
     def __post_init__(self):
         object.__setattr__(self, "transform", tuple(float(v) for v in self.transform)[:6])
-        object.__setattr__(self, "bands", tuple(self.bands))
-        object.__setattr__(self, "band_source", tuple(self.band_source))
+        for name in ("bands", "band_source", "uncertain_bands"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.chunk_px < 1 or self.shard_px < 1 or self.shard_px % self.chunk_px:
             raise GridError(f"shard_px={self.shard_px} must be a multiple of chunk_px={self.chunk_px}")
 
@@ -85,6 +96,11 @@ class Layout:
         options["shard_px"] = min(options.get("shard_px") or SHARD_PX, whole)
         crs = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else geobox.crs.to_wkt()
         return cls(crs=crs, transform=tuple(geobox.affine)[:6], height=height, width=width, **options)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the arrays (time, band, y, x) at full resolution."""
+        return ("reflectance", "uncertainty") if self.uncertain_bands else ("reflectance",)
 
     @property
     def geobox(self) -> GeoBox:
@@ -121,11 +137,11 @@ def create(store: Store, path: str, layout: Layout, attrs: dict) -> None:
     with store.guard(f"create {path}"):
         group = _group(store, path)
         _put_attrs(group, {**_group_attrs(layout, layout.geobox), **_multiscales(layout), **attrs})
-        _create_level(group, layout, layout.geobox, layout.shard_px, with_quality=True)
+        _create_level(group, layout, layout.geobox, layout.shard_px, full=True)
         for factor in layout.overviews:
             level = _group(store, f"{path}/overview_{factor}")
             _put_attrs(level, _group_attrs(layout, layout.level(factor)))
-            _create_level(level, layout, layout.level(factor), layout.shard_px // factor, with_quality=False)
+            _create_level(level, layout, layout.level(factor), layout.shard_px // factor, full=False)
 
 
 def _group(store: Store, path: str):
@@ -150,30 +166,26 @@ def consolidate(store: Store, path: str, layout: Layout) -> None:
             zarr.consolidate_metadata(store.zarr(group, read_only=False))
 
 
-def _create_level(group, layout: Layout, geobox: GeoBox, shard: int, *, with_quality: bool) -> None:
+def _create_level(group, layout: Layout, geobox: GeoBox, shard: int, *, full: bool) -> None:
+    """Arrays of a group; an overview, which is not `full`, holds reflectance alone."""
     chunk = layout.chunk_px if shard % layout.chunk_px == 0 else shard
     count = len(layout.bands)
-    names = ("time", "band", "y", "x")
-    reflectance = {
-        **REFLECTANCE_ATTRS,
-        "scale_factor": SCALE,
-        "_FillValue": FILL,
-        "coordinates": "wavelength_nm fwhm_nm band_source spatial_ref",
-    }
     sizes = {"shape": (1, count, *geobox.shape), "chunks": (1, count, chunk, chunk), "shards": (1, count, shard, shard)}
-    if with_quality:
-        reflectance["ancillary_variables"] = "quality"
+    for name in layout.variables if full else ("reflectance",):
+        attrs = {
+            **ATTRS[name],
+            "scale_factor": SCALE[name],
+            "_FillValue": FILL,
+            "coordinates": "wavelength_nm fwhm_nm band_source spatial_ref",
+        }
+        if full and name == "reflectance":
+            attrs["ancillary_variables"] = " ".join(("quality", *layout.variables[1:]))
+        _array(group, name, "int16", ("time", "band", "y", "x"), attrs, fill_value=FILL, **sizes)
+    if full:
         attrs = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in flag_attrs().items()}
+        attrs |= {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
         flat = {key: (value[0], *value[2:]) for key, value in sizes.items()}
-        _array(
-            group,
-            "quality",
-            "uint16",
-            ("time", "y", "x"),
-            attrs | {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"},
-            **flat,
-        )
-    _array(group, "reflectance", "int16", names, reflectance, fill_value=FILL, **sizes)
+        _array(group, "quality", "uint16", ("time", "y", "x"), attrs, **flat)
     _coordinates(group, layout, geobox)
 
 

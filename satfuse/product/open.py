@@ -16,7 +16,7 @@ from odc.geo.xr import xr_coords
 
 from satfuse.errors import BandError, ConfigError, GridError, ProductError
 from satfuse.geometry.grids import parse_bbox
-from satfuse.product.layout import FILL, REFLECTANCE_ATTRS, SCALE
+from satfuse.product.layout import ATTRS, FILL, SCALE
 from satfuse.product.mosaic import merge_time, on_grid
 from satfuse.product.publish import read_items
 from satfuse.product.store import Store, default_store
@@ -45,6 +45,9 @@ def open_fused(bbox, date, *, store=None, bands=None, crs=None, resolution=None,
     Dataset with `reflectance (time, band, y, x)` float32, NaN where missing; `quality (time, y, x)` uint16, see
     `satfuse.sensors.quality`; coordinates `band`, `wavelength_nm`, `fwhm_nm`, `time`, `x`, `y`, `spatial_ref`.
     Products of one overpass share one time; where they overlap, the one with the smallest gap that has a value wins.
+    Where a product has it, `uncertainty (time, band, y, x)` float32, the standard deviation of the error of
+    reflectance; NaN where reflectance is missing or its product has none. Resampling takes the errors of neighbours
+    as equal, so it gives an upper bound.
     `attrs`: `items`, the products' names, and `provenance`, JSON text of where each comes from.
 
     Raises
@@ -71,6 +74,9 @@ def open_fused(bbox, date, *, store=None, bands=None, crs=None, resolution=None,
     products = [p for item in hits if (p := _open_item(store, item, box, bands)) is not None]
     if not products:
         raise _nothing_there(store, items, box, start, end)
+    if any("uncertainty" in p for p in products):
+        none = {"uncertainty": lambda p: xr.full_like(p.reflectance, FILL)}
+        products = [p if "uncertainty" in p else p.assign(none) for p in products]
     groups = _by_overpass(products)
     grid = _output_grid(groups, box, crs, resolution)
     parts = [merge_time([on_grid(product, grid) for product in group]) for group in groups]
@@ -130,7 +136,7 @@ def _time(item) -> datetime:
 def _open_item(store: Store, item: dict, box, bands) -> xr.Dataset | None:
     """The part of one product inside the box, still encoded; None where the box misses its pixels.
 
-    Coordinates come from the item, so only the metadata of two arrays are read.
+    Coordinates come from the item, so only the metadata of two or three arrays are read.
     """
     properties = item["properties"]
     names = properties["cube:dimensions"]["band"]["values"]
@@ -143,18 +149,15 @@ def _open_item(store: Store, item: dict, box, bands) -> xr.Dataset | None:
         return None
     chosen = [names.index(b) for b in bands or names]
     table = band_table([names[i] for i in chosen])
-    reflectance, quality = (_lazy(store, item, name) for name in ("reflectance", "quality"))
-    if bands:
-        reflectance = reflectance[:, chosen]
+    arrays = {}
+    for name in (n for n in ("reflectance", "quality", "uncertainty") if n in properties["cube:variables"]):
+        array = _lazy(store, item, name)[..., rows, columns]
+        if name == "quality":
+            arrays[name] = (("time", "y", "x"), array, flag_attrs() | {"grid_mapping": "spatial_ref"})
+        else:
+            arrays[name] = (("time", "band", "y", "x"), array[:, chosen] if bands else array, ATTRS[name])
     return xr.Dataset(
-        {
-            "reflectance": (("time", "band", "y", "x"), reflectance[..., rows, columns], REFLECTANCE_ATTRS),
-            "quality": (
-                ("time", "y", "x"),
-                quality[..., rows, columns],
-                flag_attrs() | {"grid_mapping": "spatial_ref"},
-            ),
-        },
+        arrays,
         coords={
             **xr_coords(grid[rows, columns]),
             "time": [np.datetime64(_time(item).replace(tzinfo=None), "ns")],
@@ -242,9 +245,12 @@ def _union_on_lattice(grids: list[GeoBox]) -> GeoBox | None:
 
 
 def _decode(data: xr.Dataset, items: list[dict]) -> xr.Dataset:
-    number = data.reflectance
-    reflectance = xr.where(number != FILL, number * np.float32(SCALE), np.float32(np.nan)).astype("float32")
-    data = data.assign(reflectance=reflectance.assign_attrs(REFLECTANCE_ATTRS))
+    beside = " ".join(name for name in data.data_vars if name != "reflectance")
+    for name in (n for n in data.data_vars if n != "quality"):
+        number = data[name]
+        value = xr.where(number != FILL, number * np.float32(SCALE[name]), np.float32(np.nan)).astype("float32")
+        data = data.assign({name: value.assign_attrs(ATTRS[name])})
+    data["reflectance"].attrs["ancillary_variables"] = beside
     data.attrs = {
         "Conventions": "CF-1.11",
         "items": [item["id"] for item in items],

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from satfuse.errors import ProductError, StoreError
 from satfuse.geometry.grids import lonlat_bbox
 from satfuse.geometry.tiling import Window
-from satfuse.product.layout import FILL, SCALE, Layout, consolidate
+from satfuse.product.layout import ATTRS, FILL, SCALE, Layout, consolidate
 from satfuse.product.store import Store
 from satfuse.product.write import missing_shards
 from satfuse.sensors.bands import bands as band_table
@@ -40,8 +40,8 @@ def publish(store: Store, product_id: str, run: str, layout: Layout, *, cores: l
     Parameters
     ----------
     cores : of all tiles.
-    counts : per tile a dict with `pixels`, `finite` (pixels with a value in every band) and `inconsistent` (pixels
-        whose value and quality contradict each other).
+    counts : per tile a dict with `pixels`, `finite` (pixels with a value) and `inconsistent` (pixels whose value,
+        quality and uncertainty contradict each other).
     provenance : see `satfuse.infer`; JSON values.
 
     Returns
@@ -65,12 +65,12 @@ def publish(store: Store, product_id: str, run: str, layout: Layout, *, cores: l
 
 
 def check(store: Store, path: str, layout: Layout, cores, counts) -> float:
-    """Share of pixels with a value, after checking that every shard is there and that quality agrees with values.
+    """Share of pixels with a value, after checking that every shard is there and agrees with the values.
 
     Raises
     ------
     ProductError
-        Missing shards, no value at all, or a quality flag that contradicts the value.
+        Missing shards, no value at all, or a quality flag or an uncertainty that contradicts the value.
     """
     if missing := missing_shards(store, path, layout, cores):
         shown = ", ".join(missing[:3])
@@ -78,7 +78,7 @@ def check(store: Store, path: str, layout: Layout, cores, counts) -> float:
     if len(counts) != len(cores):
         raise ProductError(f"{path}: {len(counts)} of {len(cores)} tiles are done; run the same command again")
     if inconsistent := sum(c["inconsistent"] for c in counts):
-        raise ProductError(f"{path}: value and quality contradict each other in {inconsistent} pixels")
+        raise ProductError(f"{path}: value, quality and uncertainty contradict each other in {inconsistent} pixels")
     finite = sum(c["finite"] for c in counts)
     if not finite:
         raise ProductError(f"{path} has no pixel with a value: the guide is missing or clouded everywhere")
@@ -137,7 +137,7 @@ def make_item(product_id: str, run: str, layout: Layout, finite_share: float, pr
             "data": {
                 "href": f"../{group_path(product_id, run)}",
                 "type": ZARR_TYPE,
-                "title": "Zarr group: reflectance, quality, overviews",
+                "title": f"Zarr group: {', '.join(layout.variables)}, quality, overviews",
                 "roles": ["data"],
                 "bands": [
                     {
@@ -165,13 +165,16 @@ def _datacube(layout: Layout, x: tuple, y: tuple) -> dict:
             "x": {**space, "axis": "x", "extent": list(x)},
         },
         "cube:variables": {
-            "reflectance": {
-                "type": "data",
-                "dimensions": ["time", "band", "y", "x"],
-                "unit": "1",
-                "nodata": FILL,
-                "data_type": "int16",
-                "description": f"surface reflectance, int16 times {SCALE}",
+            **{
+                name: {
+                    "type": "data" if name == "reflectance" else "auxiliary",
+                    "dimensions": ["time", "band", "y", "x"],
+                    "unit": "1",
+                    "nodata": FILL,
+                    "data_type": "int16",
+                    "description": f"{ATTRS[name]['long_name']}, int16 times {SCALE[name]}",
+                }
+                for name in layout.variables
             },
             "quality": {"type": "auxiliary", "dimensions": ["time", "y", "x"], "data_type": "uint16"},
         },

@@ -6,15 +6,30 @@ from satfuse.geometry.tiling import Window
 from satfuse.product.layout import FILL, SCALE, Layout
 from satfuse.product.store import Store
 
+SIGNIFICANT_BITS = 5  # of an uncertainty: within 3 %; more would be noise that takes half as many bytes again
+MOST = 31 << 10  # the largest number of so few bits in an int16
+
 
 def encode(reflectance: np.ndarray) -> np.ndarray:
     """Reflectance to int16 digital numbers of 1e-4; what is not finite becomes the fill value."""
     finite = np.isfinite(reflectance)
-    number = np.rint(np.where(finite, reflectance, 0) / SCALE).clip(FILL + 1, 32767)
+    number = np.rint(np.where(finite, reflectance, 0) / SCALE["reflectance"]).clip(FILL + 1, 32767)
     return np.where(finite, number, FILL).astype("int16")
 
 
-def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectance, quality) -> None:
+def encode_uncertainty(sigma: np.ndarray) -> np.ndarray:
+    """Standard deviation to int16 digital numbers of 2e-5, from 1 to 31744, rounded to five significant bits.
+
+    The smallest is less than what rounding adds to the error of reflectance; the largest, 0.63, means that or more.
+    What is not finite becomes the fill value.
+    """
+    finite = np.isfinite(sigma)
+    number = (np.where(finite, sigma, 1) / SCALE["uncertainty"]).clip(1, MOST)
+    step = np.ldexp(np.float32(1), (np.frexp(number)[1] - SIGNIFICANT_BITS).clip(0))
+    return np.where(finite, np.rint(number / step) * step, FILL).astype("int16")
+
+
+def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectance, quality, uncertainty=None) -> None:
     """Write one tile, its quality and its part of every overview.
 
     Parameters
@@ -23,6 +38,7 @@ def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectanc
     core : one shard of the layout.
     reflectance : (band, y, x) int16 from `encode`.
     quality : (y, x) uint16.
+    uncertainty : (band, y, x) int16 from `encode_uncertainty`, where the layout has it.
 
     Raises
     ------
@@ -38,6 +54,8 @@ def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectanc
         rows, columns = core.slices()
         group["reflectance"][0, :, rows, columns] = reflectance
         group["quality"][0, rows, columns] = quality
+        if uncertainty is not None:
+            group["uncertainty"][0, :, rows, columns] = uncertainty
         for factor in layout.overviews:
             small = block_mean(reflectance, factor)
             y, x = core.y0 // factor, core.x0 // factor
@@ -62,7 +80,8 @@ def block_mean(number: np.ndarray, factor: int) -> np.ndarray:
 def missing_shards(store: Store, path: str, layout: Layout, cores: list[Window]) -> list[str]:
     """Names of the shards that a complete product has and this one lacks."""
     shard, wanted = layout.shard_px, []
-    arrays = ["reflectance/c/0/0", "quality/c/0", *(f"overview_{f}/reflectance/c/0/0" for f in layout.overviews)]
+    arrays = [*(f"{name}/c/0/0" for name in layout.variables), "quality/c/0"]
+    arrays += [f"overview_{f}/reflectance/c/0/0" for f in layout.overviews]
     for array in arrays:
         columns = {row: set(store.names(f"{path}/{array}/{row}")) for row in {c.y0 // shard for c in cores}}
         for core in cores:

@@ -6,7 +6,7 @@ from PIL import Image
 from product_store import publish_flat
 
 from satfuse import open_fused
-from satfuse.errors import BandError, StoreError
+from satfuse.errors import BandError, ProductError, StoreError
 from satfuse.geometry.grids import lonlat_bbox, snap_geobox
 from satfuse.product.export import quicklook_png, stretched, to_cog
 from satfuse.product.store import Store
@@ -17,7 +17,7 @@ BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
 @pytest.fixture(scope="module")
 def product(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
-    publish_flat(store, "p", BOX, value=0.2)
+    publish_flat(store, "p", BOX, value=0.2, uncertainty=0.004)
     data = open_fused(lonlat_bbox(BOX), "2024-06-01", store=store.url).load()
     data.reflectance[0, :, :100, :200] = np.nan
     data.reflectance[0, 3, 300:, :] = 0.05
@@ -34,6 +34,16 @@ def test_a_cog_keeps_values_bands_and_place(product, tmp_path):
     assert values.mask[:, :100, :200].all() and values.mask.sum() == 2 * 100 * 200
     np.testing.assert_allclose(values[1, 300:], 0.05, atol=1e-6)
     np.testing.assert_allclose(values[0, 300:], 0.2, atol=1e-6)
+
+
+def test_a_cog_of_the_uncertainty(product, tmp_path):
+    with rasterio.open(to_cog(product, tmp_path / "u.tif", bands=["Oa17", "S6N"], variable="uncertainty")) as file:
+        assert file.descriptions == ("Oa17", "S6N") and file.nodata == -32768 and file.scales == (2e-5, 2e-5)
+        first, last = file.read(masked=True) * 2e-5
+    np.testing.assert_allclose(first, product.uncertainty.sel(band="Oa17").squeeze(), rtol=1e-5)
+    assert not first.mask.any() and last.mask.all()
+    with pytest.raises(ProductError, match="no 'uncertainty' in the product, only reflectance"):
+        to_cog(product.drop_vars("uncertainty"), tmp_path / "u.tif", variable="uncertainty")
 
 
 def test_exports_refuse_what_is_not_there(product, tmp_path):

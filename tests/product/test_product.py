@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -19,10 +20,11 @@ from product_store import publish_flat
 
 from satfuse.errors import ConfigError, GridError, ProductError, StoreError
 from satfuse.geometry.grids import snap_geobox
+from satfuse.info import describe
 from satfuse.product import publish
 from satfuse.product.layout import FILL, Layout, create
 from satfuse.product.store import Store, default_store
-from satfuse.product.write import block_mean, encode, missing_shards, write_tile
+from satfuse.product.write import block_mean, encode, encode_uncertainty, missing_shards, write_tile
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.sensors.quality import Quality
 
@@ -38,6 +40,16 @@ def test_encoding_rounds_and_keeps_what_is_missing():
     number = encode(np.array([0.12344, 0.12346, -0.01, np.nan, np.inf, 9.0]))
     assert number.dtype == "int16"
     np.testing.assert_array_equal(number, [1234, 1235, -100, FILL, FILL, 32767])
+
+
+def test_uncertainty_keeps_five_bits_is_never_zero_and_fits_its_range():
+    sigma = np.geomspace(3.2e-4, 0.63, 5000, dtype="float32")
+    number = encode_uncertainty(sigma)
+    assert number.dtype == "int16" and np.abs(number * 2e-5 / sigma - 1).max() < 1 / 32 + 1e-4
+    assert len(np.unique(number)) < 190, "as many values as five bits have between these limits"
+    np.testing.assert_array_equal(encode_uncertainty(number * np.float32(2e-5)), number)
+    edges = np.array([0, 1e-9, 2.9e-5, 3.1e-5, 0.6349, 0.65, 7, np.nan, np.inf])
+    np.testing.assert_array_equal(encode_uncertainty(edges), [1, 1, 1, 2, 31744, 31744, 31744, FILL, FILL])
 
 
 def test_overview_is_the_mean_of_valid_pixels():
@@ -70,11 +82,41 @@ def test_layout_and_metadata_are_what_other_tools_read(tmp_path):
     assert float(small.reflectance.min()) == pytest.approx(0.25)
 
 
+def test_uncertainty_lies_beside_reflectance_at_full_resolution(tmp_path):
+    store = Store(tmp_path)
+    uri = publish_flat(store, "p", BOX, value=0.25, uncertainty=0.004)
+    path = f"{tmp_path}/data/p/r1.zarr"
+    raw = zarr.open_group(path)
+    beside, main = raw["uncertainty"], raw["reflectance"]
+    assert (beside.shape, beside.chunks, beside.shards) == (main.shape, main.chunks, main.shards)
+    assert beside.metadata.codecs == main.metadata.codecs and beside.dtype == "int16"
+    assert "uncertainty" not in raw["overview_2"]
+    data = xr.open_zarr(path, consolidated=True)
+    assert data.uncertainty.dims == data.reflectance.dims and set(data.uncertainty.coords) == set(data.coords)
+    np.testing.assert_allclose(data.uncertainty[0, :-1], 0.004, rtol=0.032)
+    assert data.uncertainty[0, -1].isnull().all() and data.reflectance.attrs["units"] == data.uncertainty.attrs["units"]
+    assert data.uncertainty.attrs["standard_name"] == f"{data.reflectance.attrs['standard_name']} standard_error"
+    assert data.reflectance.attrs["ancillary_variables"] == "quality uncertainty"
+    told = json.loads(Path(uri).read_text())
+    variable = told["properties"]["cube:variables"]["uncertainty"]
+    assert variable["type"] == "auxiliary" and variable["nodata"] == FILL and "2e-05" in variable["description"]
+    assert "uncertainty" in told["assets"]["data"]["title"] and "uncertainty" in describe(uri)["variables"]
+    assert describe(path)["uncertainty"] == "int16 (1, 21, 720, 900)"
+
+
+def test_a_product_without_uncertainty_says_nothing_of_it(tmp_path):
+    uri = publish_flat(Store(tmp_path), "p", BOX)
+    assert "uncertainty" not in Path(uri).read_text() and describe(uri)["variables"] == ["quality", "reflectance"]
+    group = zarr.open_group(f"{tmp_path}/data/p/r1.zarr")
+    assert "uncertainty" not in group and group["reflectance"].attrs["ancillary_variables"] == "quality"
+
+
 def test_a_shard_is_whole_chunks_and_small_fields_get_small_shards():
     with pytest.raises(GridError, match="chunk_px"):
         Layout.of(BOX, bands=S3_NAMES, band_source=[""] * 21, time="2024-06-01", shard_px=700)
     assert Layout.of(BOX, bands=S3_NAMES, band_source=[""] * 21, time="2024-06-01").shard_px == 900
-    assert layout() == Layout(**json.loads(json.dumps(layout().to_dict())))
+    for made in (layout(), layout(uncertain_bands=["Oa03"])):
+        assert made == Layout(**json.loads(json.dumps(made.to_dict())))
 
 
 def test_item_and_catalogue_are_valid_stac(tmp_path):
@@ -175,6 +217,16 @@ def test_an_incomplete_or_contradictory_run_is_not_published(tmp_path):
         publish.check(store, path, layout(), cores, [counts[0] | {"inconsistent": 2}, *counts[1:]])
     with pytest.raises(ProductError, match="no pixel"):
         publish.check(store, path, layout(), cores, [counts[0] | {"finite": 0}] * 4)
+
+
+def test_a_lost_shard_of_uncertainty_is_missed(tmp_path):
+    store = Store(tmp_path)
+    publish_flat(store, "p", BOX, uncertainty=0.01)
+    path, whole = publish.group_path("p", "r1"), layout(uncertain_bands=S3_NAMES)
+    assert missing_shards(store, path, whole, flat_cores(BOX)) == []
+    (tmp_path / path / "uncertainty/c/0/0/1/0").unlink()
+    assert missing_shards(store, path, whole, flat_cores(BOX)) == ["uncertainty/c/0/0/1/0"]
+    assert missing_shards(store, path, layout(), flat_cores(BOX)) == []
 
 
 def test_an_empty_tile_is_told_from_one_that_was_never_done(tmp_path):
