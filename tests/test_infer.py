@@ -27,6 +27,7 @@ from satfuse.geometry.tiling import Window, mosaic_spans
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
 from satfuse.infer.source import as_source
+from satfuse.infer.tiles import tile_bytes
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
 from satfuse.models.summary import summarise
 from satfuse.product.publish import rebuild_index
@@ -352,10 +353,17 @@ def test_too_little_memory_is_refused_before_the_first_read(scene_path):
 
     source = as_source(scene_path, missing="raise")
     cut = Cut.of(network("regression"), source.geobox.shape, RATIO, block_px=900)
-    infer_run.check_memory(Workers(0), source, cut, FuseConfig())
-    infer_run.check_memory(Workers(4 * 2**30), source, cut, FuseConfig())
+    plain, uncertain = network("regression"), network("bayesian")
+    infer_run.check_memory(Workers(0), source, cut, plain, FuseConfig())
+    infer_run.check_memory(Workers(4 * 2**30), source, cut, plain, FuseConfig())
     with pytest.raises(ConfigError, match="may use 1024 MiB, but 4 tiles of 600 px"):
-        infer_run.check_memory(Workers(2**30), source, cut, FuseConfig())
+        infer_run.check_memory(Workers(2**30), source, cut, plain, FuseConfig())
+    shard = 4 * 600**2 * 21 * 2
+    enough = infer_run.PROCESS_BYTES + 4 * tile_bytes(600, cut.halo_px, cut.block_px, 12, 21, uncertainty=False)
+    infer_run.check_memory(Workers(enough), source, cut, plain, FuseConfig())
+    with pytest.raises(ConfigError, match="give it more memory"):
+        infer_run.check_memory(Workers(enough + shard - 1), source, cut, uncertain, FuseConfig())
+    infer_run.check_memory(Workers(enough + shard), source, cut, uncertain, FuseConfig())
 
 
 @pytest.mark.torch

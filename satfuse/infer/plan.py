@@ -188,11 +188,13 @@ def _context(store, path, content) -> Context:
 
 
 def _layout(source, model, absent, config) -> Layout:
-    sources = model.band_source
+    sources = ["none" if gone else name for name, gone in zip(model.band_source, absent, strict=True)]
+    own = [band for band, name in zip(source.coarse_bands, sources, strict=True) if name == model.name]
     return Layout.of(
         source.geobox,
         bands=source.coarse_bands,
-        band_source=["none" if gone else name for name, gone in zip(sources, absent, strict=True)],
+        band_source=sources,
+        uncertain_bands=own if model.gives_uncertainty else (),
         time=source.time,
         shard_px=config.shard_px,
         chunk_px=config.chunk_px,

@@ -81,7 +81,7 @@ def fuse_field(
     store.check_writable()
     with connect(scheduler, config) as client:
         cut = plan.cut if plan else Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px)
-        check_memory(client, source, cut, config)
+        check_memory(client, source, cut, network, config)
         started = datetime.now(UTC)
         if plan:
             log.info("%s: run %s continues", source.product_id, run)
@@ -143,7 +143,7 @@ def _check_address(scheduler):
         raise SchedulerError(f"{scheduler!r} is not the address of a Dask scheduler; write tcp://host:port")
 
 
-def check_memory(client, source, cut: Cut, config: FuseConfig) -> None:
+def check_memory(client, source, cut: Cut, network, config: FuseConfig) -> None:
     """Refuse before the first read what would not fit into a worker.
 
     Raises
@@ -152,7 +152,8 @@ def check_memory(client, source, cut: Cut, config: FuseConfig) -> None:
         The estimate and the limit, and what to change.
     """
     shard = min(config.shard_px or SHARD_PX, max(source.geobox.shape))
-    tile = tile_bytes(shard, cut.halo_px, cut.block_px, len(source.guide_bands), len(source.coarse_bands))
+    bands = len(source.guide_bands), len(source.coarse_bands)
+    tile = tile_bytes(shard, cut.halo_px, cut.block_px, *bands, uncertainty=network.gives_uncertainty)
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         need = PROCESS_BYTES + worker["nthreads"] * tile
         if 0 < (worker["memory_limit"] or 0) < need:
