@@ -25,7 +25,7 @@ from satfuse.infer.source import Source, provenance
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
 from satfuse.models.summary import summary_of_parts
-from satfuse.product.layout import Layout
+from satfuse.product.layout import FORMAT, Layout
 from satfuse.product.store import Store
 from satfuse.scene import average_guide, sample_guide
 from satfuse.sensors.quality import Quality
@@ -102,7 +102,7 @@ def plan_path(product_id: str, run: str) -> str:
 
 def run_key(source: Source, sha256: str, model: str, ratio: int, config: FuseConfig) -> str:
     """Name of a run: the same for the same scene, model and settings, whoever starts it."""
-    told = [source.fingerprint(), sha256 or model, ratio, config.shaping(), __version__]
+    told = [source.fingerprint(), sha256 or model, ratio, config.shaping(), __version__, FORMAT]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -16,6 +16,7 @@ from satfuse.product.store import Store
 from satfuse.sensors.bands import bands as band_table
 from satfuse.sensors.quality import flag_attrs
 
+FORMAT = 2  # of a product; products of an older one stay readable, and are made anew when asked for
 SCALE = {"reflectance": 1e-4, "uncertainty": 2e-5}
 FILL = -32768
 SMALLEST_OVERVIEW_PX = 128
