@@ -42,6 +42,8 @@ CAPTIONS = {
     "power": "Fourier spectra at 665 nm in a window of adjacent pixels. Above: log power in two dimensions; the square "
     "is the coarse Nyquist frequency, beyond which Sentinel-3 holds nothing. Below: what lies below the blue line at "
     "high frequency is missing detail; coherence tells whether the detail is that of Sentinel-2.",
+    "uncertainty": "Standard deviation of the errors as the product states it. Points, where the truth is known: the "
+    "errors in a window of adjacent pixels.",
     "vegetation": "The land-cover map, where NDVI of the product agrees with its vegetation, and the Jaccard index "
     "over the threshold; bars: 95 % interval, blocks resampled.",
     "classes": "Mean spectra of the classes of the land-cover map with one standard deviation (dotted). Sentinel-3: "
@@ -133,6 +135,18 @@ def class_table(classes: dict) -> Table:
     return Table(title="Spectra of the classes of the land-cover map", header=header, rows=rows)
 
 
+def uncertainty_table(scores: dict) -> Table:
+    """What the product says of its errors and, with the truth, how many keep to it."""
+    keys = {"mean": ("mean", "{:.5f}"), "rmse": ("RMSE", "{:.5f}")}
+    keys |= {f"within_{n}": (f"errors within {n} sigma", "{:.1%}") for n in (1, 2)}
+    keys = {key: told for key, told in keys.items() if key in scores["overall"]}
+    rows = [
+        [name, *(text(row.get(key), form) for key, (_, form) in keys.items())]
+        for name, row in {"all": scores["overall"], **scores["bands"]}.items()
+    ]
+    return Table(title="Uncertainty", header=["band", *(title for title, _ in keys.values())], rows=rows)
+
+
 def _interval(pair, form):
     return "-" if None in pair else f"{form.format(pair[0])} to {form.format(pair[1])}"
 
@@ -156,6 +170,7 @@ def _tables(result):
     tables = [summary_table(result)]
     tables += [vegetation_table(result["vegetation"])] if result["vegetation"] else []
     tables += [class_table(result["classes"])] if result["classes"] else []
+    tables += [uncertainty_table(result["uncertainty"])] if result["uncertainty"] else []
     return [
         *tables,
         Table(title="Further numbers", header=["number", "value"], rows=rows),

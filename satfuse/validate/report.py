@@ -13,6 +13,7 @@ from satfuse.validate.land_cover_figures import class_figure, vegetation_figure
 from satfuse.validate.look import look_of, save
 from satfuse.validate.markup import html, markdown
 from satfuse.validate.spectra import mean_spectra, spectra_agreement
+from satfuse.validate.uncertainty import Uncertainty, read_uncertainty, uncertainty_figure, uncertainty_scores
 from satfuse.validate.views import Views, make_views, single_time
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ def validate_product(
 
     Parameters
     ----------
-    fused : Dataset with `reflectance` (band, y, x), with or without a `time` of length 1; may be lazy.
+    fused : Dataset with `reflectance` (band, y, x) and, where it has one, `uncertainty`, with or without a `time` of
+        length 1; may be lazy.
     scene : the Dataset of `satfuse.scene.make_scene` on the same grid.
     out_dir : folder for metrics.json, metrics.md, *.png and index.html; made if absent.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
@@ -50,6 +52,7 @@ def validate_product(
         See `satfuse.validate.views.make_views`.
     """
     views = make_views(fused, scene)
+    sigma = read_uncertainty(fused, views)
     reflectance = single_time(fused)["reflectance"].transpose("band", "y", "x")
     result = {
         "title": title_of(fused),
@@ -60,10 +63,11 @@ def validate_product(
             "guide": checks.seam_statistic(scene["guide"].transpose("guide_band", "y", "x"), *tile_edges),
         },
         "truth": checks.truth_scores(views, truth) if truth is not None else {},
+        "uncertainty": uncertainty_scores(sigma, views, truth) if sigma else {},
     }
     result = finite(result)
     out_dir = Path(out_dir)
-    drawn = _draw(views, look_of(views, scene), result, land_cover, out_dir)
+    drawn = _draw(views, sigma, look_of(views, scene), result, land_cover, out_dir)
     write(result, page.READING, page.blocks(result, drawn), out_dir)
     return result
 
@@ -101,7 +105,7 @@ def write(result: dict, introduction: str, blocks: list, out_dir: Path) -> None:
     log.info("report in %s", out_dir)
 
 
-def _draw(views, look, result, land_cover, out_dir) -> dict[str, Path]:
+def _draw(views, sigma: Uncertainty | None, look, result, land_cover, out_dir) -> dict[str, Path]:
     drawn = {
         "quicklook": figures.quicklook(look),
         "composites": figures.composites(look),
@@ -112,6 +116,8 @@ def _draw(views, look, result, land_cover, out_dir) -> dict[str, Path]:
         drawn["ndvi"] = figures.ndvi(checks.ndvi_maps(views), result["ndvi"], look)
     if result["sharpness"]:
         drawn["power"] = figures.power(views)
+    if sigma:
+        drawn["uncertainty"] = uncertainty_figure(sigma, result["uncertainty"], look)
     if result["vegetation"]:
         fused = checks.ndvi_maps(views)["fused"]
         drawn["vegetation"] = vegetation_figure(fused, result["vegetation"], land_cover, look)
