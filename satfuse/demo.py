@@ -86,7 +86,8 @@ def compare(result: JobResult, truth: Path) -> dict:
 
     Returns
     -------
-    Row name -> scores of `satfuse.validate.checks.scores` over all 21 bands.
+    Row name -> scores of `satfuse.validate.checks.scores` over all 21 bands; of the product also those of
+    `satfuse.validate.uncertainty.coverage`.
     """
     import torch
 
@@ -95,12 +96,14 @@ def compare(result: JobResult, truth: Path) -> dict:
     from satfuse.fuse_arrays import fuse
     from satfuse.validate.checks import scores
     from satfuse.validate.product import open_run
+    from satfuse.validate.uncertainty import coverage
 
     fused, scene = open_run(result.products[0])
     ratio = scene.sizes["y"] // scene.sizes["y_coarse"]
     window, coarse_window = _window(scene, ratio)
     target = xr.open_zarr(truth, consolidated=False)["reflectance"].isel(window).values
     product = fused["reflectance"].isel(window).squeeze("time").values
+    kept = coverage(product - target, fused["uncertainty"].isel(window).squeeze("time").values)
     guide = scene["guide"].where(scene["guide_valid"]).isel(window).rename(guide_band="band")
     coarse = scene["coarse"].isel(coarse_window).rename(coarse_band="band", y_coarse="y", x_coarse="x")
     crs = {"crs": fused.spatial_ref.attrs["crs_wkt"], "shift_m": scene.attrs["shift_m"]}
@@ -110,7 +113,8 @@ def compare(result: JobResult, truth: Path) -> dict:
     untrained = models.create(
         card.model, guide_bands=card.guide_bands, coarse_bands=card.coarse_bands, ratio=ratio, **card.options
     )
-    images = {f"product ({result.model})": product}
+    first = f"product ({result.model})"
+    images = {first: product}
     for name, model in (
         ("regression", "regression"),
         (f"trained network ({card.model})", result.checkpoint),
@@ -119,7 +123,8 @@ def compare(result: JobResult, truth: Path) -> dict:
     ):
         images[name] = fuse(*inputs, model=model)["reflectance"].values
     valid = np.isfinite(product).all(0)
-    return {name: scores(image, target, ratio, valid) for name, image in images.items()}
+    rows = {name: scores(image, target, ratio, valid) for name, image in images.items()}
+    return rows | {first: kept | rows[first]}
 
 
 def _window(scene, ratio):
@@ -150,6 +155,8 @@ def _report(out, recipe, archive, result, scores, watch) -> None:
     dx, dy = json.loads(Path(result.products[0]).read_text())["properties"]["satfuse:shift_m"]
     facts.add_row("shift", f"({dx:+.0f}, {dy:+.0f}) m found; put in: {recipe.shift_m} m")
     facts.add_row("product", f"{result.products[0]}\n{size:.0f} MB, 21 bands at 10 m")
+    told = next(iter(scores.values()))
+    facts.add_row("uncertainty", "{within_1:.0%} of errors within one sigma, {within_2:.0%} within two".format(**told))
     facts.add_row("quicklook", f"{result.reports[0]}/quicklook.png")
     facts.add_row("report", f"{result.reports[0]}/index.html")
     facts.add_row("peak memory", f"{watch.memory.gib:.2f} GiB over all processes")
