@@ -92,9 +92,9 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
         quality[rows, columns] |= np.where(outside, np.uint16(Quality.OUT_OF_RANGE), np.uint16(0))
         image[:, ~valid[rows, columns]] = np.nan
         number[:, rows, columns] = encode(image)
-        if uncertainty is not None:
-            sigma[~np.isfinite(image)] = np.nan
-            uncertainty[:, rows, columns] = encode_uncertainty(sigma)
+        for band in range(len(sigma) if uncertainty is not None else 0):  # one at a time stays in the cache
+            known = number[band, rows, columns] != FILL
+            uncertainty[band, rows, columns] = np.where(known, encode_uncertainty(sigma[band]), FILL)
     return number, quality, uncertainty
 
 
