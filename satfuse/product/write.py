@@ -69,12 +69,16 @@ def block_mean(number: np.ndarray, factor: int) -> np.ndarray:
     out = []
     for band in number:
         band = np.pad(band, padding, constant_values=FILL)
-        blocks = band.reshape(band.shape[0] // factor, factor, band.shape[1] // factor, factor)
-        valid = blocks != FILL
-        count = valid.sum((1, 3))
-        total = np.where(valid, blocks, 0).sum((1, 3), dtype="int64")
+        valid = band != FILL
+        count, total = (_block_sum(part, factor) for part in (valid, np.where(valid, band, 0)))
         out.append(np.where(count > 0, np.rint(total / np.maximum(count, 1)), FILL).astype("int16"))
     return np.stack(out)
+
+
+def _block_sum(image, factor):
+    """Sums of (y, x) over blocks, of rows first: they lie together in memory."""
+    rows = image.reshape(-1, factor, image.shape[1]).sum(1, dtype="int32")
+    return sum(rows[:, k::factor] for k in range(factor))
 
 
 def missing_shards(store: Store, path: str, layout: Layout, cores: list[Window]) -> list[str]:

@@ -57,6 +57,13 @@ def test_overview_is_the_mean_of_valid_pixels():
     number[0, 0, 0], number[0, 1, 1] = 400, FILL
     number[0, 2:, 4] = FILL
     np.testing.assert_array_equal(block_mean(number, 2)[0], [[200, 100, 100], [100, 100, FILL]])
+    number = np.random.default_rng(0).integers(-300, 32767, (3, 30, 45)).astype("int16")
+    number[:, ::3, ::2], number[:, 8:16, 8:16] = FILL, FILL
+    values = np.where(number == FILL, np.nan, number)
+    for i, j in np.ndindex(4, 6):
+        block = values[:, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+        expected = [FILL] * 3 if (i, j) == (1, 1) else np.rint(np.nanmean(block, (1, 2)))
+        np.testing.assert_array_equal(block_mean(number, 8)[:, i, j], expected)
 
 
 def test_layout_and_metadata_are_what_other_tools_read(tmp_path):
