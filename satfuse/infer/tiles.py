@@ -53,7 +53,10 @@ def count(layout: Layout, number, quality, uncertainty) -> dict:
     wrong = finite == ((quality & np.uint16(GUIDE_INVALID)) != 0)
     if uncertainty is not None:
         for band, values, sigma in zip(layout.bands, number, uncertainty, strict=True):
-            wrong |= (sigma != FILL) != ((values != FILL) & (band in layout.uncertain_bands))
+            differs = sigma != FILL
+            if band in layout.uncertain_bands:
+                differs ^= values != FILL
+            wrong |= differs
     return {"pixels": finite.size, "finite": int(finite.sum()), "inconsistent": int(wrong.sum())}
 
 

@@ -23,10 +23,14 @@ def encode_uncertainty(sigma: np.ndarray) -> np.ndarray:
     The smallest is less than what rounding adds to the error of reflectance; the largest, 0.63, means that or more.
     What is not finite becomes the fill value.
     """
-    finite = np.isfinite(sigma)
-    number = (np.where(finite, sigma, 1) / SCALE["uncertainty"]).clip(1, MOST)
-    step = np.ldexp(np.float32(1), (np.frexp(number)[1] - SIGNIFICANT_BITS).clip(0))
-    return np.where(finite, np.rint(number / step) * step, FILL).astype("int16")
+    number = np.divide(sigma, SCALE["uncertainty"], dtype="float32")
+    np.clip(number, 1, MOST, out=number)  # in place: in a worker every new array is new pages
+    mantissa, dropped = number.view("int32"), 24 - SIGNIFICANT_BITS  # 24 bits: the leading one is not stored
+    mantissa += 1 << dropped - 1
+    mantissa &= -1 << dropped
+    np.rint(number, out=number)
+    np.copyto(number, FILL, where=~np.isfinite(sigma))
+    return number.astype("int16")
 
 
 def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectance, quality, uncertainty=None) -> None:
