@@ -95,9 +95,10 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
         quality[rows, columns] |= np.where(outside, np.uint16(Quality.OUT_OF_RANGE), np.uint16(0))
         image[:, ~valid[rows, columns]] = np.nan
         number[:, rows, columns] = encode(image)
-        for band in range(len(sigma) if uncertainty is not None else 0):  # one at a time stays in the cache
-            known = number[band, rows, columns] != FILL
-            uncertainty[band, rows, columns] = np.where(known, encode_uncertainty(sigma[band]), FILL)
+        if uncertainty is not None:
+            places = zip(uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True)
+            for out, values, band in places:  # one band at a time stays in the cache
+                out[...] = np.where(values != FILL, encode_uncertainty(band), FILL)
     return number, quality, uncertainty
 
 
