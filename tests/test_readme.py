@@ -17,6 +17,8 @@ import satfuse
 from satfuse import pipeline
 from satfuse.catalog.fields import catalogs_dir, load_field
 from satfuse.geometry.grids import lonlat_bbox
+from satfuse.infer import fuse_field
+from satfuse.pairing import read_pairs
 
 pytestmark = pytest.mark.torch
 
@@ -174,15 +176,16 @@ def test_what_the_commands_left(ran, world):
 
 
 def test_the_python_of_the_page(ran, world):
-    """`demo-out/store` is what `make demo` leaves; here the store of the commands above stands in for it."""
-    (world / "demo-out").mkdir()
-    (world / "demo-out/store").symlink_to(world / "fused")
+    """`demo-out/store` is what `make demo` leaves: a product of the default model; here of the pair found above."""
+    (pair,) = read_pairs("pairs.parquet")
+    fuse_field(pair, store="demo-out/store", scheduler=tomllib.loads(Path("settings.toml").read_text())["scheduler"])
     opened, fused = blocks("python")
     names = {}
     exec(compile(opened, "README.md", "exec"), names)
     assert names["fused"].reflectance.dims == ("time", "band", "y", "x") and names["fused"].sizes["band"] == 21
     shown = names["fused"].reflectance.sel(band="Oa12")
     assert shown.dims == ("time", "y", "x") and shown.chunks and float(shown.wavelength_nm) == 753.75
+    assert names["fused"].uncertainty.sel(band="Oa12").dims == shown.dims
     guide, coarse = arrays()
     names |= {"satfuse": satfuse, "guide": guide, "coarse": coarse}
     exec(compile(fused, "README.md", "exec"), names)
