@@ -74,10 +74,10 @@ def uncertainty_figure(sigma: Uncertainty, scores: dict, look: Look) -> Figure:
     if "rmse" in scores["overall"]:
         errors = np.array([row.get("rmse") for row in rows], float)
         right.plot(names, errors, "ko", label="RMSE against the truth")
-    right.set(title="by band", ylabel="reflectance")
+        right.legend(frameon=False)
+    right.set(title="mean of each band", ylabel="uncertainty, reflectance")
     right.tick_params(axis="x", rotation=90)
     right.grid(axis="y", alpha=0.3)
-    right.legend(frameon=False)
     return figure
 
 
