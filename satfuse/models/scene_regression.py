@@ -17,7 +17,7 @@ OWN = np.r_[1e-4, 10.0 ** np.arange(-3, 1.1, 0.5)]
 GAIN = (0.0003, 0.02)  # a sensor is exact, or off by what its validation reports
 SHARED = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 STARTS = ((2, 3, 0, 1), (2, 3, 1, 1))  # with and without errors of gain
-# Evidence that a step of one decade away from the start must bring, and an error of gain: errors are not quite Gaussian.
+# Evidence that a step of one decade away from the start must bring, or errors of gain: errors are not quite Gaussian.
 RELUCTANCE = 20.0
 ROUNDS, STEPS = 4, 4
 
