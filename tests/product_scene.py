@@ -8,6 +8,8 @@ from satfuse.geometry.grids import coarse_geobox, snap_geobox
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.sensors.quality import Quality
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol
 
 RATIO = 30
 
@@ -56,3 +58,13 @@ def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
     for name in ("guide", "guide_valid", "guide_quality"):
         scene[name].attrs["grid_mapping"] = "spatial_ref"
     return scene, target
+
+
+def make_crops():
+    """The same scene of 360 px with its holes, but of spectra that occur; Oa05 has no coarse data. And the truth."""
+    scene, _ = make_scene(3600, 3600)
+    seen = biome_scene("crop", ratio=RATIO, protocol=Protocol(noise=0.002), seed=3, fine_px=360)
+    for name, image in (("guide", seen.guide), ("coarse", seen.coarse[0])):
+        scene[name] = scene[name].copy(data=np.where(scene[f"{name}_valid"], image, np.nan))
+    scene.coarse[S3_NAMES.index("Oa05")] = np.nan
+    return scene, seen.target

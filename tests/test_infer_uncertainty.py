@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from product_scene import RATIO, make_scene
+from product_scene import RATIO, make_crops
 
 pytest.importorskip("torch")
 
@@ -25,8 +25,6 @@ from satfuse.models import bayesian
 from satfuse.product.layout import FILL, Layout
 from satfuse.product.store import Store
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
 
 pytestmark = pytest.mark.torch
 
@@ -36,14 +34,13 @@ TIME = f"{DAY}T10:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
-def scene():
-    """The scene of `product_scene`, holes included, with the spectra of crops; Oa05 has no coarse data."""
-    scene, _ = make_scene(3600, 3600)
-    seen = biome_scene("crop", ratio=RATIO, protocol=Protocol(noise=0.002), seed=3, fine_px=360)
-    for name, image in (("guide", seen.guide), ("coarse", seen.coarse[0])):
-        scene[name] = scene[name].copy(data=np.where(scene[f"{name}_valid"], image, np.nan))
-    scene.coarse[S3_NAMES.index("Oa05")] = np.nan
-    return scene
+def crops():
+    return make_crops()
+
+
+@pytest.fixture(scope="module")
+def scene(crops):
+    return crops[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +95,8 @@ def test_the_product_holds_what_the_model_gives(scene, store, scene_path):
     assert (sigma[here] == uncertainty[here] * np.float32(2e-5)).mean() > 0.99
 
 
-def test_errors_are_as_large_as_it_says(scene, store):
-    truth = biome_scene("crop", ratio=RATIO, protocol=Protocol(noise=0.002), seed=3, fine_px=360).target
+def test_errors_are_as_large_as_it_says(crops, store):
+    scene, truth = crops
     data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=store).isel(time=0)
     error = np.abs(data.reflectance.values - truth) / data.uncertainty.values
     error = error[np.isfinite(error)]

@@ -175,6 +175,7 @@ def open_context(store: Store, path: str) -> Context:
 def _context(store, path, content) -> Context:
     plan = Plan.from_json(content)
     torch.set_num_threads(plan.threads)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU would keep three digits
     model, card = checkpoint.resolve(
         plan.model, guide_bands=plan.guide_bands, coarse_bands=plan.coarse_bands, ratio=plan.cut.ratio
     )

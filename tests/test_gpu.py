@@ -1,0 +1,112 @@
+"""What must hold on a CUDA GPU: the image of the CPU, and training in mixed precision. Skipped where there is none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the models need the models extra")
+pytestmark = [pytest.mark.torch, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+
+from satfuse import checkpoint, models  # noqa: E402
+from satfuse.geometry.tiling import Window  # noqa: E402
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
+from satfuse.models.summary import summarise  # noqa: E402
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
+from satfuse.simulate.factory import biome_scene  # noqa: E402
+from satfuse.simulate.protocol import Protocol  # noqa: E402
+
+BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
+RATIO, PX = 10, 120
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """With clouds, holes, a shift and noise."""
+    protocol = Protocol(psf_sigma=0.5, shift=(0.25, -0.2), gain=0.02, noise=0.002, cloud=0.15)
+    made = biome_scene("crop", ratio=RATIO, protocol=protocol, seed=3, fine_px=PX)
+    guide = np.where(made.guide_valid, made.guide, np.float32(np.nan))
+    return guide, made.guide_valid, fill_holes(made.coarse[0], made.coarse_valid[0]), made.coarse_valid[0]
+
+
+def trained(name):
+    """The shipped weights, or some: what is compared is the arithmetic."""
+    if name == "bayesian":
+        return checkpoint.resolve(name, **BANDS, ratio=RATIO)[0]
+    torch.manual_seed(0)
+    model = models.create(name, **BANDS, ratio=RATIO)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def fused(model, state, scene, device):
+    guide, guide_valid, coarse, coarse_valid = scene
+    filled = np.where(guide_valid, guide, np.nanmedian(guide, (1, 2), keepdims=True)).astype(np.float32)
+    whole = Window(0, PX, 0, PX)
+    inputs = Inputs(window=whole, guide=filled, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
+    state = {k: v.to(device) for k, v in state.items()}
+    cut = Cut.of(model, (PX, PX), RATIO, block_px=PX, mosaic=(60, 60))
+    ((_, image, sigma),) = fuse_blocks(model.to(device), state, inputs, whole, cut, device)
+    return image, sigma
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_gpu_gives_the_image_of_the_cpu(name, scene):
+    model = trained(name)
+    guide, _, coarse, coarse_valid = scene
+    with torch.inference_mode():
+        state = model.fit(summarise(guide, coarse, coarse_valid, ratio=RATIO, registered=False))
+    (image, sigma), (again, again_sigma) = (fused(model, state, scene, device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(again, image, rtol=1e-4, atol=1e-4 if name == "fusformer" else 2e-5)
+    assert (sigma is None) == (again_sigma is None)
+    if sigma is not None:
+        np.testing.assert_allclose(again_sigma, sigma, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("spectral", 12), ("fusformer", 1), ("ssrnet", 2)])
+def test_training_in_mixed_precision_gives_a_checkpoint_for_any_machine(name, epochs, tmp_path):
+    pytest.importorskip("xbatcher", reason="training needs the train extra")
+    import cube_scenes
+
+    from satfuse import cube
+    from satfuse.train import TrainConfig, fit
+
+    scenes = {f"s{i}": cube_scenes.enmap_scene(i, 120, lon=6 + i) for i in range(3)}
+    built = cube.build(scenes, tmp_path / "c.zarr", split={"s0": "train", "s1": "val", "s2": "test"})
+    settings = {
+        "model": name, "epochs": epochs, "tensorboard": False, "device": "cuda", "mixed_precision": True,
+        "batches": {"patch": 40, "size": 4, "coverage": 2.0},
+    }  # fmt: skip
+    metrics = fit(built.path, TrainConfig.from_dict(settings), tmp_path / "out")
+    assert metrics["val_rmse"] < metrics["val_rmse_untrained"]
+    if name == "spectral":
+        assert metrics["test_rmse"] < 0.5 * metrics["test_rmse_bicubic"]
+    model, card = checkpoint.load(tmp_path / "out", coarse_bands=built.coarse_bands)
+    assert next(model.parameters()).device.type == "cpu" and card.metrics == metrics
+
+
+def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
+    import xarray as xr
+    from product_scene import make_crops
+
+    from satfuse.infer import FuseConfig, fuse_field, write_scene
+    from satfuse.validate.product import open_run
+
+    path = write_scene(make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00")
+    config = FuseConfig(shard_px=150, chunk_px=150, block_px=90, workers=1, memory_limit="0")
+    images = [
+        open_run(fuse_field(path, "bayesian", tmp_path / device, config=replace(config, device=device)))[0].load()
+        for device in ("cpu", "cuda")
+    ]
+    xr.testing.assert_equal(images[0].quality, images[1].quality)
+    assert abs(images[0].reflectance - images[1].reflectance).max() < 1.5e-4  # a digital number
+    np.testing.assert_allclose(images[0].uncertainty, images[1].uncertainty, rtol=0.07)  # a step of its coding
