@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from satfuse.errors import ConfigError
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
-from satfuse.models.native_blur import COARSE_PIXEL_M, detail_error
+from satfuse.models.native_blur import detail_error
 from satfuse.models.plausible import check_clouds, likeness, misfit
 from satfuse.models.scene_frames import adapt_frames, view_frames
 from satfuse.models.scene_guide import restore, study
 from satfuse.models.shared_error import add_field, margin, move
 from satfuse.models.spectral_prior import CONSTANT, MapPrior, map_prior
 from satfuse.models.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
+from satfuse.sensors.bands import COARSE_M
 
 
 class Bayesian(FusionModel):
@@ -106,7 +107,7 @@ class Bayesian(FusionModel):
         if not state:
             raise ConfigError("the bayesian model needs the state that its fit returned for this field")
         ratio = input_ratio(guide, first_frame(coarse))
-        pixel_m = COARSE_PIXEL_M / ratio
+        pixel_m = COARSE_M / ratio
         restored = restore(guide, guide_valid, self.guide_bands, pixel_m, state)
         image = F.conv2d(restored.image, state["weight"][..., None, None], state["bias"])
         if state["grid.field"].any():

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from satfuse.sensors.bands import S2_GSD_M
 
-COARSE_PIXEL_M = 300
 RIDGE = 1e-7  # reflectance squared
 ENOUGH, MOSTLY = 500, 0.9  # pixels without a masked one around that detail is learned from, else with so few of them
 SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred

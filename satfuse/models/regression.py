@@ -12,7 +12,7 @@ from satfuse.errors import GridError
 from satfuse.models.interface import Fused, FusionModel, input_ratio
 from satfuse.models.observation import upsample
 from satfuse.models.trend import coarse_parts, required, trend
-from satfuse.sensors.bands import S2_GSD_M
+from satfuse.sensors.bands import COARSE_M, S2_GSD_M
 from satfuse.sensors.degradation import psf_radius
 
 MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
@@ -20,7 +20,6 @@ MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
 # fitted on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without the second term
 # least squares trades bands of differing sharpness against each other, and every edge becomes an error.
 NOISE, BLUR_PER_OCTAVE = 0.001, 0.02
-COARSE_PIXEL_M = 300
 
 
 class Regression(FusionModel):
@@ -34,7 +33,7 @@ class Regression(FusionModel):
 
     def guide_sigma(self) -> torch.Tensor:
         """(c_guide,) what a guide band may be off by at fine scale; bands without a known name count as sharp."""
-        pixel_m = COARSE_PIXEL_M / self.ratio
+        pixel_m = COARSE_M / self.ratio
         octaves = [math.log2(max(S2_GSD_M.get(name, 0) / pixel_m, 1)) for name in self.guide_bands]
         return torch.tensor([NOISE + BLUR_PER_OCTAVE * o for o in octaves])
 

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from satfuse.models.mask_edge import edge_classes, filter_edges, fit_edges
-from satfuse.models.native_blur import COARSE_PIXEL_M, add_detail, detail_power, fit_detail
+from satfuse.models.native_blur import add_detail, detail_power, fit_detail
 from satfuse.models.scene_observation import Fine
 from satfuse.models.summary import Summary
+from satfuse.sensors.bands import COARSE_M
 
 LEAST_SPECTRA = 100  # pixels at full resolution that stand for the scene; with fewer its cells do
 LEAST_BANDS, NOISE_BANDS = 8, 3  # of so many bands, the smallest eigenvalues of differences that are taken for noise
@@ -39,8 +40,8 @@ class SceneGuide:
 
 def study(scene: Summary, guide_bands) -> SceneGuide:
     """All that the fit needs of the guide."""
-    parts = scene.patches.double(), scene.patches_valid, COARSE_PIXEL_M / scene.ratio
-    cells = scene.guide_cells.double()[None], scene.cells_valid[None, None], COARSE_PIXEL_M / scene.cells
+    parts = scene.patches.double(), scene.patches_valid, COARSE_M / scene.ratio
+    cells = scene.guide_cells.double()[None], scene.cells_valid[None, None], COARSE_M / scene.cells
     seen, valid, pixel_m = parts if parts[1].sum() > LEAST_SPECTRA else cells
     maps, errors = fit_detail(*parts[:2], guide_bands, parts[2])
     sharp = add_detail(seen, valid, guide_bands, pixel_m, maps)

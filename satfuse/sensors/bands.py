@@ -16,6 +16,8 @@ class Band:
     gsd_m: int
 
 
+COARSE_M = 300.0  # pixel of SYN: OLCI's own, SLSTR resampled to it
+
 # Centre and FWHM of the S2A responses (ESA SRF v4.0).
 S2_BANDS = (
     Band("B01", 442.70, 19.7, 60),

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from satfuse.errors import ConfigError
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra, worldstrat
 from satfuse.simulate.library import Library, draw_spectra, load_library, sky_light
-from satfuse.simulate.protocol import COARSE_M, SLSTR_WIDER, Observed, Protocol, cloud_band_values, observe
+from satfuse.simulate.protocol import SLSTR_WIDER, Observed, Protocol, cloud_band_values, observe
 from satfuse.simulate.structure import fractal_field, make_structure
 from satfuse.simulate.surface import Surface
 

@@ -11,13 +11,13 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import correlate1d, map_coordinates, uniform_filter1d
 
 from satfuse.errors import BandError, GridError
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES, bands
+from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES, bands
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TRUNCATE, degrade
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
 from satfuse.simulate.biomes import BIOMES
 from satfuse.simulate.noise import fractal
-from satfuse.simulate.protocol import COARSE_M, SHADE, block_mean
+from satfuse.simulate.protocol import SHADE, block_mean
 from satfuse.simulate.sky import Sky
 from satfuse.simulate.surface import Surface
 
