@@ -103,6 +103,16 @@ def test_the_truth_scores_perfectly_and_known_errors_as_they_are(scene):
     assert off["dark"]["sam_deg"] > off["land"]["sam_deg"] > 0
 
 
+def test_the_coarse_image_is_met_as_far_as_a_method_estimates_how_it_was_seen(scene):
+    right, down = scene.shift
+    true = {"shift_m": (300 * right, -300 * down), "psf_sigma": list(scene.psf_sigma), "gain": list(scene.gain)}
+    back = score(scene.target, None, scene, true)["back"]
+    assert back["rmse_estimated"] == back["rmse"]
+    worse = score(scene.target, None, scene, true | {"gain": list(1.02 * scene.gain)})["back"]
+    assert worse["rmse_estimated"] > 1.2 * worse["rmse"] == 1.2 * back["rmse"]
+    assert "rmse_estimated" not in score(scene.target, None, scene, {"shift_m": (0, 0)})["back"]
+
+
 def test_classes_partition_the_scene(scene):
     masks = class_map(scene)
     assert tuple(masks) == CLASSES
@@ -224,6 +234,18 @@ def test_the_verdict_needs_a_gain_beyond_the_spread(ours, said):
     rows += [row("bayesian", s, sam) for s, sam in enumerate(ours)]
     lines = tables.verdict(rows).splitlines()
     assert len(lines) == 4 and all(said in line and "| gsa |" in line for line in lines[2:])
+
+
+def test_the_verdict_on_the_coarse_image_compares_our_model_with_itself():
+    rows = [row("gsa", s, 0.1) for s in (0, 1)]  # does not enter
+    rows += [
+        row("bayesian", s, sam, withheld=w)
+        for w, sams in enumerate(((0.5, 0.6), (0.8, 0.95)))
+        for s, sam in enumerate(sams)
+    ]
+    lines = tables.verdict_withheld(rows).splitlines()
+    assert len(lines) == 4 and all("| without S3 |" in line and line.endswith("| better |") for line in lines[2:])
+    assert "| 0.325 ± 0.035 |" in lines[2]
 
 
 def test_the_verdict_says_when_there_is_one_seed_only():

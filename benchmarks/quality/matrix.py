@@ -90,4 +90,4 @@ def _row(name, withheld, scene: Scene, work, budget) -> dict:
         found = outcome.attrs["shift_m"]
         row["shift_found"] = [round(found[0] / 300, 4), round(-found[1] / 300, 4)]  # right, down, in coarse pixels
         row["shift_true"] = [round(float(s), 4) for s in scene.shift]
-    return row | {"scores": score(outcome.image, outcome.uncertainty, scene)}
+    return row | {"scores": score(outcome.image, outcome.uncertainty, scene, outcome.attrs)}

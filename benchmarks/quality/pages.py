@@ -17,6 +17,7 @@ def sections(results: dict) -> dict[str, str]:
     seen = where(biomes, protocol="realistic")
     return {
         "verdict": tables.verdict(rows),
+        "verdict-withheld": tables.verdict_withheld(rows),
         "protocols-potsdam": _both(real, "protocol", ALL),
         "protocols-biomes": _both(biomes, "protocol", ALL),
         "places": _both(seen, "place", BIOME_NAMES),
@@ -27,6 +28,7 @@ def sections(results: dict) -> dict[str, str]:
         + tables.listed(seen, tables.class_paths("rmse"), 5),
         "bands": tables.listed(seen, tables.band_paths("rmse"), 4),
         "withheld": tables.withheld_table(rows),
+        "back": tables.back_table(rows),
         "uncertainty": tables.coverage_table(rows),
         "cost": tables.cost_table(rows, results["memory_mb"]),
         "refused": tables.failures(rows),

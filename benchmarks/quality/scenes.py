@@ -17,12 +17,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from benchmarks.quality import potsdam
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.factory import BIOME_NAMES, biome_scene
 from satfuse.simulate.library import load_library, sample_folder
 from satfuse.simulate.measured import WAVELENGTH_NM
-from satfuse.simulate.protocol import COARSE_M, Protocol, cloud_band_values, observe
+from satfuse.simulate.protocol import Protocol, cloud_band_values, observe
 
 FINE_PX = 240
 RATIOS = (10, 15, 30)

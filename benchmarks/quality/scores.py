@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.quality.scenes import Scene
 from satfuse import metrics
-from satfuse.sensors.bands import S2_NAMES, wavelengths_nm
+from satfuse.sensors.bands import COARSE_M, S2_NAMES, wavelengths_nm
 from satfuse.sensors.degradation import degrade
 from satfuse.validate.checks import LAND_RMS
 
@@ -12,8 +12,8 @@ CLASSES = ("dark", "snow", "vegetation", "sparse", "bare or built", "without S3"
 DIGITS = 5
 
 
-def score(image, uncertainty, scene: Scene) -> dict:
-    """Scores of an image (band, y, x) of a scene; plain values of five digits.
+def score(image, uncertainty, scene: Scene, attrs=None) -> dict:
+    """Scores of an image (band, y, x) of a scene; plain values of five digits. `attrs` : of `satfuse.fuse`.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def score(image, uncertainty, scene: Scene) -> dict:
             "ssim": ssim,
             "uiqi": uiqi,
         },
-        "back": degrade_back(image, scene),
+        "back": degrade_back(image, scene, attrs or {}),
         "no_reference": no_reference(image, scene),
     }
     if uncertainty is not None:
@@ -76,23 +76,31 @@ def class_map(scene: Scene) -> dict[str, np.ndarray]:
     return dict(zip(CLASSES, (*masks, missing.repeat(ratio, 0).repeat(ratio, 1)), strict=True))
 
 
-def degrade_back(image, scene: Scene) -> dict:
-    """The image degraded as the coarse sensor truly saw it, against the coarse image where that is valid.
+def degrade_back(image, scene: Scene, attrs: dict) -> dict:
+    """The image degraded as the coarse sensor saw it, against the coarse image where that is valid.
 
     `rmse` under the true PSF, shift, gain and offset; `rmse_uncalibrated` under the true PSF and shift alone: the
-    distance of an image that follows the coarse image's calibration error. `noise` is what the truth itself scores in
-    `rmse`: the noise of the coarse image, and what clouds hide.
+    distance of an image that follows the coarse image's calibration error; `rmse_estimated` under PSF, shift and gain
+    as the method estimates them, where it does. `noise` is what the truth itself scores in `rmse`: the noise of the
+    coarse image, and what clouds hide.
     """
     seen = np.isfinite(scene.guide.values).all(0) & np.isfinite(image).all(0)
-    rows = {"rmse": _back(image, seen, scene), "noise": _back(scene.target, seen, scene)}
-    return rows | {"rmse_uncalibrated": _back(image, seen, scene, calibrated=False)}
+    true = {"psf_sigma": scene.psf_sigma, "shift": tuple(scene.shift)}
+    rows = {
+        "rmse": _back(image, seen, scene, **true, gain=scene.gain, offset=scene.offset),
+        "noise": _back(scene.target, seen, scene, **true, gain=scene.gain, offset=scene.offset),
+        "rmse_uncalibrated": _back(image, seen, scene, **true, gain=np.ones(len(image))),
+    }
+    if "gain" in attrs:
+        right, up = np.array(attrs["shift_m"]) / COARSE_M
+        found = {"psf_sigma": np.array(attrs["psf_sigma"]), "shift": (right, -up), "gain": np.array(attrs["gain"])}
+        rows["rmse_estimated"] = _back(image, seen, scene, **found)
+    return rows
 
 
-def _back(image, seen, scene, calibrated=True):
-    low = degrade(np.where(seen, image, 0), scene.case.ratio, scene.psf_sigma, shift=tuple(scene.shift), valid=seen)
-    if calibrated:
-        low = low * scene.gain[:, None, None] + scene.offset[:, None, None]
-    return metrics.rmse(low, scene.coarse.values)
+def _back(image, seen, scene, *, psf_sigma, shift, gain, offset=0.0):
+    low = degrade(np.where(seen, image, 0), scene.case.ratio, psf_sigma, shift=shift, valid=seen)
+    return metrics.rmse(low * gain[:, None, None] + np.reshape(offset, (-1, 1, 1)), scene.coarse.values)
 
 
 def no_reference(image, scene: Scene) -> dict:

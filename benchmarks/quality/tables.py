@@ -112,12 +112,21 @@ def withheld_table(rows: Rows) -> str:
 
 def verdict(rows: Rows) -> str:
     """Ours against the best baseline of each protocol, seed by seed: how much lower, and the spread of that."""
-    lines, rows = [], where(rows, withheld=False)
+    return _against(where(rows, withheld=False), "best baseline")
+
+
+def verdict_withheld(rows: Rows) -> str:
+    """Ours against itself without the coarse image, as `verdict`."""
+    return _against([r | {"method": "without S3"} if r["withheld"] else r for r in where(rows, method=OURS)], "rival")
+
+
+def _against(rows, title) -> str:
+    lines = []
     for group, places in (("Potsdam", (POTSDAM,)), ("biomes", BIOME_NAMES)):
         for protocol in (*PROTOCOLS, REGISTERED):
             part = shared(where(rows, protocol=protocol, place=places))
-            for title, path, digits in (("SAM land, deg", SAM, 3), ("RMSE", RMSE, 5)):
-                means = {m: mean_spread(where(part, method=m), path)[0] for m in METHODS if where(part, method=m)}
+            for score, path, digits in (("SAM land, deg", SAM, 3), ("RMSE", RMSE, 5)):
+                means = {m: mean_spread(where(part, method=m), path)[0] for m in {row["method"] for row in part}}
                 if OURS not in means or len(means) < 2:
                     continue
                 best = min((m for m in means if m != OURS), key=means.get)
@@ -127,8 +136,8 @@ def verdict(rows: Rows) -> str:
                 cells = [text(means[OURS], np.nan, digits), best, text(means[best], np.nan, digits)]
                 said = "better" if np.mean(gain) > np.nan_to_num(spread) else "not better"
                 said += ", one seed" if len(gain) == 1 else ""
-                lines.append([group, protocol, title, *cells, text(np.mean(gain), spread, digits), said])
-    titles = ["scenes", "protocol", "score", "ours", "best baseline", "its score", "lower by", ""]
+                lines.append([group, protocol, score, *cells, text(np.mean(gain), spread, digits), said])
+    titles = ["scenes", "protocol", "score", "ours", title, "its score", "lower by", ""]
     return markdown(titles, lines, left=3) if lines else ""
 
 
@@ -145,6 +154,17 @@ def coverage_table(rows: Rows) -> str:
             lines.append([method, place, *cells])
     kinds = ("clean", "realistic", "all protocols")
     return markdown(["method", "place", *(f"{k}, {s} sigma" for k in kinds for s in (1, 2))], lines, left=2)
+
+
+def back_table(rows: Rows) -> str:
+    """Our image degraded back against the coarse image, by place; see `scores.degrade_back`."""
+    rows, lines = where(rows, method=OURS, withheld=False), []
+    for place in (POTSDAM, *BIOME_NAMES):
+        clean, real = (where(rows, place=place, protocol=p) for p in ("clean", "realistic"))
+        columns = [(clean, "rmse"), (real, "noise"), (real, "rmse_estimated"), (real, "rmse")]
+        lines.append([place, *(text(*mean_spread(part, ("back", key)), 5) for part, key in columns)])
+    titles = ["clean", "realistic, the truth's", "realistic, ours as estimated", "realistic, ours as it truly was"]
+    return markdown(["scenes", *titles], lines)
 
 
 def cost_table(rows: Rows, memory_mb: dict) -> str:
