@@ -17,6 +17,7 @@ from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.plausible import LEAST_LIKENESS
 from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
@@ -25,7 +26,6 @@ from satfuse.sensors.quality import Quality, flag_attrs
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
 MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
-LEAST_LIKENESS = 0.5  # correlation of brightness with what the guide lets expect: of a flat scene too, in its noise
 SIGNIFICANT = 2.0  # a shift below this many standard deviations is not applied: resampling would only blur
 
 
@@ -221,16 +221,17 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
 
 def _estimated(state, box, given: _Shift) -> _Shift:
     """What the model found; beside a given shift it found only what that left, which stays in the model."""
-    if given.applied:
-        return given
     dx, dy = state["shift"][0].tolist()
-    sigma = float(state["shift_sigma"][0].max())
-    alike = float(state["likeness"])
-    trusted = sigma < MOST_SHIFT_SIGMA and not alike < LEAST_LIKENESS
-    if alike < LEAST_LIKENESS:
-        reason = f"the two images look little alike (correlation {alike:.2f}): check place, time and clouds"
-    else:
-        reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    sigma, alike = float(state["shift_sigma"][0].max()), float(state["likeness"])
+    unlike = alike < LEAST_LIKENESS
+    if given.applied and not unlike:
+        return given
+    trusted = not unlike and sigma < MOST_SHIFT_SIGMA
+    reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    if unlike:
+        reason = f"the two images look little alike (correlation {alike:.2f}): check place and time"
+    if given.applied:
+        return replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
     if box.crs.geographic:
         return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"), True)
     where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)

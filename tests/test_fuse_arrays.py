@@ -71,6 +71,15 @@ def test_recovers_the_truth_that_bicubic_does_not():
     assert (fused.uncertainty > 0).all() and len(fused.attrs["gain"]) == len(fused.attrs["psf_sigma"]) == 21
 
 
+@pytest.mark.parametrize("registered", [{}, {"shift_m": (0.0, 0.0)}])
+def test_another_place_is_flagged(registered):
+    guide, coarse, _ = arrays(coarse_bands=S3_NAMES)
+    other = coarse.copy(data=coarse.values[:, ::-1, ::-1]).assign_attrs(registered)
+    fused = satfuse.fuse(guide, other)
+    assert not fused.attrs["shift_trusted"] and "little alike" in fused.attrs["shift_reason"]
+    assert (fused.quality & int(Quality.SHIFT_UNTRUSTED) > 0).all()
+
+
 @pytest.mark.parametrize("shift_m", [(210.0, -150.0), (-90.0, 330.0)])
 def test_a_shift_is_found_and_applied_once(shift_m):
     guide, coarse, target = arrays(shift_m)

@@ -25,6 +25,7 @@ from satfuse.models import bayesian
 from satfuse.product.layout import FILL, Layout
 from satfuse.product.store import Store
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
+from satfuse.sensors.quality import Quality
 
 pytestmark = pytest.mark.torch
 
@@ -101,6 +102,15 @@ def test_errors_are_as_large_as_it_says(crops, store):
     error = np.abs(data.reflectance.values - truth) / data.uncertainty.values
     error = error[np.isfinite(error)]
     assert 0.4 < (error < 1).mean() < 0.95 and (error < 2).mean() > 0.75
+
+
+def test_images_of_two_places_are_flagged(scene, cluster, tmp_path):
+    other = scene.assign(coarse=scene.coarse.copy(data=scene.coarse.values[:, ::-1, ::-1]))
+    other["coarse_valid"] = scene.coarse_valid.copy(data=scene.coarse_valid.values[::-1, ::-1])
+    path = write_scene(other, tmp_path / "scene.zarr", field="crops", time=TIME)
+    fuse_field(path, "bayesian", tmp_path / "store", scheduler=cluster, config=CONFIG)
+    data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=tmp_path / "store")
+    assert (data.quality & int(Quality.SHIFT_UNTRUSTED) > 0).all()
 
 
 def test_a_lost_shard_is_made_again_with_the_same_bytes(scene_path, store, cluster, tmp_path):

@@ -16,7 +16,7 @@ from satfuse.errors import ConfigError
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
 from satfuse.models.native_blur import detail_error
 from satfuse.models.plausible import check_clouds, likeness, misfit
-from satfuse.models.scene_frames import adapt_frames, view_frames
+from satfuse.models.scene_frames import adapt_frames, lead, view_frames
 from satfuse.models.scene_guide import restore, study
 from satfuse.models.shared_error import add_field, margin, move
 from satfuse.models.spectral_prior import CONSTANT, MapPrior, map_prior
@@ -74,7 +74,7 @@ class Bayesian(FusionModel):
         `psf_sigma (c,)` : coarse pixels. `gain (t, c)` : coarse over what an exact sensor shows, 1 where unknown.
         `noise (t, c)` : standard deviation at the coarse scale.
         `terms (10, c)`, `beside (k, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
-        `misfit (c,)`, `likeness ()` : of frame 0, see `plausible`; NaN without data.
+        `misfit (c,)`, `likeness ()` : of the first frame with data, see `plausible`; else NaN.
         `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
         their grid lies, see `shared_error`.
         """
@@ -83,10 +83,10 @@ class Bayesian(FusionModel):
         check_clouds(guide.spectra, self.guide_bands, "guide")
         check_clouds(scene.coarse[:, scene.frames_valid[0]].numpy(), self.coarse_bands, "coarse image")
         frames = view_frames(scene, guide, prior, self.coarse_bands)
-        off = misfit(frames[0].channels, prior, self.guide_bands, self.coarse_bands)
+        first = lead(frames)
+        off = misfit(first.channels, prior, self.guide_bands, self.coarse_bands)
         found = adapt_frames(frames, guide, prior, self.coarse_bands, scene.coarse.shape[1:])
-        seen = [frame.seen for frame in frames]
-        whole_pixels = np.round(seen[0].shift)  # moved on the grid, so that `REACH` holds for any shift
+        whole_pixels = np.round(first.seen.shift)  # moved on the grid, so that `REACH` holds for any shift
         field = margin(move(found.field, -whole_pixels.astype(int)))
         weight = _denoised(found.map.weight, guide.spectra, guide.noise)
         lost = detail_error(weight[:, :-1], guide.maps, guide.errors, self.guide_bands)
@@ -95,12 +95,13 @@ class Bayesian(FusionModel):
             "weight": weight[:, :-1], "bias": CONSTANT * weight[:, -1], "whitener": matrix, "whitened": offset,
             "terms": scene_terms(found, prior, guide, lost),
             "beside": np.einsum("cg,kgh,ch->kc", weight[:, :-1], guide.edge_error, weight[:, :-1]),
-            "shift": np.stack([s.shift for s in seen]), "shift_sigma": np.stack([s.shift_sigma for s in seen]),
-            "psf_sigma": seen[0].psf_sigma, "gain": found.gain, "noise": np.sqrt(found.noise),
+            "shift": np.stack([f.seen.shift for f in frames]),
+            "shift_sigma": np.stack([f.seen.shift_sigma for f in frames]),
+            "psf_sigma": first.seen.psf_sigma, "gain": found.gain, "noise": np.sqrt(found.noise),
             "shared": np.array(found.map.shared), "misfit": off,
-            "likeness": np.array(likeness(frames[0].channels, prior)),
-            "grid.field": field, "field_shift": seen[0].shift - whole_pixels,
-        } | {name: linear.cpu().numpy() for name, linear in guide.maps.items()}  # fmt: skip
+            "likeness": np.array(likeness(first.channels, prior)),
+            "grid.field": field, "field_shift": first.seen.shift - whole_pixels,
+        } | {name: linear.numpy() for name, linear in guide.maps.items()}  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames) for name, v in state.items()}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):

@@ -15,7 +15,7 @@ from satfuse.models.scene_sums import Channel
 
 SKY = 0.05  # standard deviation of h and q to start from
 ROUNDS = 3
-LEAST_PIXELS = 4  # fewer do not tell how strong the sky is
+LEAST_PIXELS, ENOUGH = 4, 2000  # fewer do not tell how strong the sky is, more tell it no better
 CHUNK = 2000  # pixels that are worked on at once
 
 
@@ -79,22 +79,22 @@ def without_sky(channels: list[Channel], expected: Expected, *, gain, near, unsu
     if len(pixels) == 0:
         return channels
     expected = expected.of_bands([c.band for c in channels])
-    parts = np.array_split(pixels, -(-len(pixels) // CHUNK))
-    inputs = [
-        (np.stack([c.z[p] for c in channels], 1), np.stack([c.y[p] for c in channels], 1) / gain, unsure[p])
-        for p in parts
-    ]
-    spread = np.full(2, SKY)
+
+    def sky(some, spread):
+        z, y = (np.stack(v, 1) for v in zip(*((c.z[some], c.y[some]) for c in channels), strict=True))
+        return _sky(expected, spread, z, y / gain, unsure[some])
+
+    spread, some = np.full(2, SKY), pixels[:: -(-len(pixels) // ENOUGH)]
     for _ in range(ROUNDS if len(pixels) >= LEAST_PIXELS else 0):  # expectation maximisation
-        spread = spread * np.sqrt(sum(_sky(expected, spread, *part)[0] for part in inputs) / len(pixels))
+        spread = spread * np.sqrt(sky(some, spread)[0] / len(some))
     taken, left = np.zeros((2, len(near), len(channels)))
-    for part, values in zip(parts, inputs, strict=True):
-        _, taken[part], left[part] = _sky(expected, spread, *values)
+    for part in np.array_split(pixels, -(-len(pixels) // CHUNK)):
+        _, taken[part], left[part] = sky(part, spread)
     usual = np.median(left, 0)
-    certain = np.sqrt(np.minimum((expected.noise + usual) / (expected.noise + left), 1))
+    certain = np.sqrt(np.minimum((expected.noise + usual) / (expected.noise + left), 1)).mean(1)
     return [
-        replace(c, y=c.y - g * t, share=c.share * w, least=max(v, c.least))
-        for c, g, t, w, v in zip(channels, gain, taken.T, certain.T, usual, strict=True)
+        replace(c, y=c.y - g * t, share=c.share * certain, least=max(v, c.least))
+        for c, g, t, v in zip(channels, gain, taken.T, usual, strict=True)
     ]
 
 

@@ -73,6 +73,7 @@ class FusionModel(torch.nn.Module):
     def fit(self, scene: Summary) -> State:
         """What the model estimates once per field, at the coarse scale: a pure function; {} for models without.
 
+        The scene lies on the CPU, and so does the state.
         Tensors whose name starts with `grid.` are images (..., h + 2 m, w + 2 m) on the coarse grid with any margin m
         around it: `forward` gets them cut to its tile, margin included.
         """

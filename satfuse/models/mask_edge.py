@@ -40,7 +40,7 @@ class EdgeFilter:
 
 
 def edge_classes(valid, guide_bands, pixel_m: float) -> torch.Tensor:
-    """Of valid (n, 1, y, x) bool, True = usable: (n, y, x) int64, 0 = away from masks.
+    """Of valid (n, 1, y, x) bool, True = usable: (n, y, x) int64, 0 = away from masks, or masked.
 
     Else a number of three digits: how near the mask is, and how much of the native pixel of 20 m and of 60 m bands is
     under it, in classes of `THIN` and `UNDER`.
@@ -54,7 +54,7 @@ def edge_classes(valid, guide_bands, pixel_m: float) -> torch.Tensor:
         if (step := steps.get(native_m, 1)) > 1:
             share = lay(masked, None, step)[:, 0].contiguous()
             classes += torch.bucketize(share, torch.tensor(UNDER_FROM, device=valid.device))
-    return classes
+    return classes * valid[:, 0]
 
 
 def fit_edges(spectra, classes, guide_bands, maps) -> EdgeFilter:
@@ -69,7 +69,7 @@ def fit_edges(spectra, classes, guide_bands, maps) -> EdgeFilter:
     clear = spectra if clear.shape[1] < LEAST_CLEAR else clear
     mean, covariance = clear.mean(1), np.cov(clear) + RIDGE * np.eye(len(clear))
     blurred = {
-        level.native_m: np.array(level.blurred)[maps[f"detail{level.native_m}"].any(1).cpu().numpy()]
+        level.native_m: np.array(level.blurred)[maps[f"detail{level.native_m}"].any(1).numpy()]
         for level in levels(guide_bands)
         if f"detail{level.native_m}" in maps
     }

@@ -111,7 +111,7 @@ def detail_error(weight, maps, errors, guide_bands) -> np.ndarray:
     out, total = np.zeros((len(COARSER_M), len(weight))), weight.copy()
     for level in reversed(levels(guide_bands)):
         if level.native_m in errors:
-            linear, error = (m.cpu().numpy() for m in (maps[f"detail{level.native_m}"], errors[level.native_m]))
+            linear, error = (m.numpy() for m in (maps[f"detail{level.native_m}"], errors[level.native_m]))
             part = total[:, level.blurred]
             out[COARSER_M.index(level.native_m)] = np.einsum("cg,gh,ch->c", part, error, part)
             total[:, level.finer] += part @ linear  # errors of finer bands' detail reach this one's

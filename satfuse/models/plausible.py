@@ -11,18 +11,21 @@ from satfuse.errors import RadiometryError
 from satfuse.models.scene_sums import Channel
 from satfuse.models.spectral_prior import DARK, MapPrior
 
-MOST_MISFIT = 0.5  # median error of a band over brightness
+MOST_MISFIT, SURPRISE = 0.5, 4.0  # median error of a band over brightness, and over what the library expects
+LEAST_APART = 0.015  # reflectance: two bands less apart may be off by as much
 # Two bands are in each other's place where that takes so much of the error, in standard deviations that the library
 # expects (of the two coarse bands, of the mean over all for two of the guide), and leaves no more than such a share.
 COARSE_GAIN, COARSE_LEFT = 2.0, 0.35
 GUIDE_GAIN, GUIDE_LEFT = 0.2, 0.6
 USUAL = 1.5  # at most the mean over all bands, when the two are in their places
-CALIBRATION, OFFSET = 0.04, 0.001  # expected besides: relative, reflectance
-CHECKED = 500  # pixels
+CALIBRATION, OFFSET = 0.04, 0.003  # expected besides: relative, reflectance
+CHECKED, FEWEST_PIXELS = 500, 10  # pixels that are looked at, and that tell likeness
 FEWEST_BANDS = 8  # coarse bands that tell the order of the guide's
 BLUE, RED, INFRARED = ("B02", "Oa04"), ("B04", "Oa08"), ("B11", "S5N")  # of the guide and of the coarse image
-BRIGHT, WHITE, DRY = 0.35, 0.92, 0.4  # cloud: blue, blue over red, infrared over red; snow is dark there, sand is red
+BRIGHT, WHITE = 0.35, 0.97  # cloud: blue, and blue over red; sand is redder
+DARKER = (0.4, 0.95)  # infrared of cloud over red; snow is darker there, salt is not darker than in red
 ALL_CLOUD = 0.9  # of the pixels
+LEAST_LIKENESS = 0.5  # of two images of one place; of a flat scene, too, in its noise
 
 
 def check_clouds(spectra, bands, role: str) -> None:
@@ -40,7 +43,9 @@ def check_clouds(spectra, bands, role: str) -> None:
     if not all(found) or spectra.shape[1] == 0:
         return
     blue, red, infrared = (spectra[i[0]] for i in found)
-    cloud = ((blue > BRIGHT) & (blue > WHITE * red) & (infrared > DRY * red)).mean()
+    cloud = (
+        (blue > BRIGHT) & (blue > WHITE * red) & (infrared > DARKER[0] * red) & (infrared < DARKER[1] * red)
+    ).mean()
     if cloud > ALL_CLOUD:
         raise RadiometryError(f"the {role} shows nothing but cloud ({cloud:.0%} of its pixels); take another date")
 
@@ -57,14 +62,15 @@ def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.n
     if not channels:
         return out
     index = [c.band for c in channels]
-    some = slice(None, None, -(-len(channels[0].y) // CHECKED))
-    y, z = np.stack([c.y[some] for c in channels], 1), np.stack([c.z[some] for c in channels], 1)
-    prior = prior.of_bands(index)
+    y, z, prior = _some(channels, prior)
     apart = np.median(np.abs(y[:, :, None] - _predicted(z, prior.mean)[:, None]), 0)  # (seen, predicted)
-    out[index] = apart.diagonal() / (np.sqrt(np.square(y).mean()) + DARK)
-    if hint := _swapped(apart, y, z, prior, guide_bands, [bands[i] for i in index]):
+    expected, brightness = _expected(z, prior), np.sqrt(np.square(y).mean()) + DARK
+    out[index] = apart.diagonal() / brightness
+    if hint := _swapped(apart, expected, y, z, prior, guide_bands, [bands[i] for i in index]):
         raise RadiometryError(f"the coarse image is not what the guide shows: {hint}; check the order of the bands")
-    if (wrong := out > MOST_MISFIT).any():
+    wrong = out > MOST_MISFIT
+    wrong[index] &= apart.diagonal() > SURPRISE * expected
+    if wrong.any():
         names = ", ".join(f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad)
         raise RadiometryError(
             f"the coarse image is not what the guide shows: {names} off from what the guide's spectrum allows; check "
@@ -74,27 +80,44 @@ def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.n
 
 
 def likeness(channels: list[Channel], prior: MapPrior) -> float:
-    """Correlation of a frame's brightness with what the prior makes of the guide; NaN of fewer than 3 pixels."""
-    if not channels or len(channels[0].y) < 3:
+    """Correlation of a frame's brightness with what the prior makes of the guide; NaN where few pixels tell.
+
+    Bands weigh the more, the better the guide tells them.
+    """
+    if not channels or len(channels[0].y) < FEWEST_PIXELS:
         return np.nan
-    seen, expected = (np.mean(v, 0) for v in zip(*((c.y, c.z @ prior.mean[c.band]) for c in channels), strict=True))
-    return float(np.corrcoef(seen, expected)[0, 1]) if min(np.ptp(seen), np.ptp(expected)) > 0 else np.nan
+    y, z, prior = _some(channels, prior)
+    weight = 1 / _expected(z, prior) ** 2
+    seen, predicted = y @ weight, _predicted(z, prior.mean) @ weight
+    return float(np.corrcoef(seen, predicted)[0, 1]) if min(np.ptp(seen), np.ptp(predicted)) > 0 else np.nan
+
+
+def _some(channels, prior):
+    """Values (n, c) and features (n, c, f) of some pixels, and the prior of the channels' bands."""
+    some = slice(None, None, -(-len(channels[0].y) // CHECKED))
+    y, z = (np.stack(v, 1) for v in zip(*((c.y[some], c.z[some]) for c in channels), strict=True))
+    return y, z, prior.of_bands([c.band for c in channels])
 
 
 def _predicted(z, mean):
     return np.einsum("ncf,cf->nc", z, mean)
 
 
-def _swapped(apart, y, z, prior, guide_bands, bands) -> str:
+def _expected(z, prior):
+    """(c,) standard deviation of the errors that map and sensors may have."""
+    x, spread = _predicted(z, prior.mean), np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True)
+    return np.sqrt(np.median(spread, 0) + (CALIBRATION * np.median(x, 0)) ** 2 + OFFSET**2)
+
+
+def _swapped(apart, expected, y, z, prior, guide_bands, bands) -> str:
     """Which two bands fit best in each other's place; empty where none do."""
-    spread = np.median(np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True), 0)
-    expected = np.sqrt(spread + (CALIBRATION * np.median(_predicted(z, prior.mean), 0)) ** 2 + OFFSET**2)
-    apart = apart / expected
+    apart, middle = apart / expected, np.median(_predicted(z, prior.mean), 0)
     found, takes = apart.diagonal(), {}
     for a, b in combinations(range(len(bands)), 2):
         now, then = found[a] + found[b], apart[a, b] + apart[b, a]
         left = (found.sum() - now + then) / len(found)
-        if now - then > COARSE_GAIN and then < COARSE_LEFT * now and left < USUAL:
+        unlike = abs(middle[a] - middle[b]) > LEAST_APART
+        if unlike and now - then > COARSE_GAIN and then < COARSE_LEFT * now and left < USUAL:
             takes[f"{bands[a]} and {bands[b]} look swapped"] = now - then
     for a, b in combinations(range(len(guide_bands)) if len(bands) >= FEWEST_BANDS else (), 2):
         order = np.arange(z.shape[2])

@@ -71,6 +71,11 @@ def view_frames(scene: Summary, guide: SceneGuide, prior: MapPrior, coarse_bands
     return out
 
 
+def lead(frames: list[Frame]) -> Frame:
+    """The first frame that tells anything: the residual field lies on its grid."""
+    return next((f for f in frames if f.channels), frames[0])
+
+
 def adapt_frames(frames: list[Frame], guide: SceneGuide, prior: MapPrior, coarse_bands, shape) -> Findings:
     """What the frames say of a scene of `shape (h, w)` coarse pixels.
 
@@ -83,8 +88,8 @@ def adapt_frames(frames: list[Frame], guide: SceneGuide, prior: MapPrior, coarse
         channels = [_cleared(f, expected, g) if f.channels else [] for f, g in zip(frames, gain, strict=True)]
         found = adapt([c for of_frame in channels for c in of_frame], prior)
         gain, noise = _per_frame(channels, found, len(coarse_bands))
-        weight, scale, variance = found.weight, OF_SCENE, np.nanmean(noise) if channels[0] else variance
-    field = _field(channels, found, gain, noise, (len(coarse_bands), *shape), frames[0].seen.psf_sigma)
+        weight, scale, variance = found.weight, OF_SCENE, np.nanmean(noise) if any(channels) else variance
+    field = _field(channels, found, gain, noise, (len(coarse_bands), *shape), lead(frames).seen.psf_sigma)
     return Findings(map=found, gain=gain, noise=noise, field=field)
 
 
@@ -102,12 +107,13 @@ def _observation(fine, frame, valid, present, prior, wide, registered) -> Observ
 def _channels(fine, frame, valid, present, seen) -> list[Channel]:
     views = {width: fine.degrade(width, seen.shift) for width in np.unique(seen.psf_sigma[present])}
     usable = np.logical_and.reduce([valid, *(share > LEAST_SHARE for _, share in views.values())])
-    at, out = np.argwhere(usable), []
-    for band in present if len(at) else ():
-        z, share = views[seen.psf_sigma[band]]
-        values, share = {"z": usable_features(z, usable), "y": frame[band][usable]}, share[usable].clip(max=1)
-        out.append(Channel(band=band, share=share, at=at, psf_sigma=seen.psf_sigma[band], **values))
-    return out
+    at = np.argwhere(usable)
+    views = {width: (usable_features(z, usable), share[usable].clip(max=1)) for width, (z, share) in views.items()}
+    return [
+        Channel(band=band, z=views[width][0], y=frame[band][usable], share=views[width][1], at=at, psf_sigma=width)
+        for band, width in zip(present, seen.psf_sigma[present], strict=True)
+        if len(at)
+    ]
 
 
 def _cleared(frame, expected, gain) -> list[Channel]:
@@ -140,5 +146,5 @@ def _field(channels, found, gain, noise, shape, psf_sigma):
             precision[band, rows, columns] += c.share**2 / noise[t, band]
     known = precision > 0
     residual = total / np.where(known, precision, 1)
-    own = np.where(known, precision, np.nan) * np.nan_to_num(noise[0], nan=1.0)[:, None, None]
+    own = np.where(known, precision, np.nan) * np.nan_to_num(np.fmin.reduce(noise), nan=1.0)[:, None, None]
     return field_weights(residual, known.any(0), found.shared * np.nanmedian(own) if known.any() else 0.0, psf_sigma)

@@ -52,15 +52,16 @@ def study(scene: Summary, guide_bands) -> SceneGuide:
     sharp = filter_edges(sharp, classes, maps)
     image = restore(*cells[:2], guide_bands, cells[2], maps).image[0]
     fine = Fine(
-        image=(image * scene.cells_valid).cpu().numpy(),
-        valid=scene.cells_valid.double().cpu().numpy(),
+        image=(image * scene.cells_valid).numpy(),
+        valid=scene.cells_valid.double().numpy(),
         cells=scene.cells,
         ratio=scene.ratio,
     )
+    clear = valid & (classes == 0)[:, None]
     return SceneGuide(
         fine=fine,
         spectra=_pixels(sharp, valid),
-        noise=_noise(sharp, valid & (classes == 0)[:, None]),
+        noise=_noise(sharp, clear if clear.sum() > LEAST_SPECTRA else valid),
         maps=maps,
         power=power.numpy(),
         errors=errors,
@@ -104,4 +105,4 @@ def _noise(image, valid) -> float:
 
 def _pixels(image, valid) -> np.ndarray:
     """(c, k) of (n, c, y, x) where valid (n, 1, y, x)."""
-    return image.movedim(1, 0)[:, valid[:, 0]].cpu().numpy()
+    return image.movedim(1, 0)[:, valid[:, 0]].numpy()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from satfuse.models.scene_sums import Channel, Sums
+from satfuse.models.scene_sums import Channel, Sums, rotate
 from satfuse.models.spectral_prior import MapPrior
 
 COMMON = 10.0 ** np.arange(-2, 1.6, 0.5)
@@ -49,7 +49,7 @@ def adapt(channels: list[Channel], prior: MapPrior) -> Adapted:
     if not channels:
         nothing = {"gain": np.zeros(0), "noise": np.zeros(0), "shared": 0.0, "evidence": 0.0}
         return Adapted(weight=prior.mean, covariance=prior.of_each_band, **nothing)
-    sums, best, noise = {}, {}, None
+    parts, sums, best, noise = rotate(channels, prior.mean), {}, {}, None
     sizes = (len(COMMON), len(OWN), len(GAIN), len(SHARED))
 
     def at(place):
@@ -57,7 +57,7 @@ def adapt(channels: list[Channel], prior: MapPrior) -> Adapted:
         if place not in best:
             common, own, gain, shared = (t[i] for t, i in zip((COMMON, OWN, GAIN, SHARED), place, strict=True))
             if shared not in sums:
-                sums[shared] = Sums.of(channels, prior.mean, shared)
+                sums[shared] = Sums.of(parts, shared)
             best[place] = _posterior(sums[shared], prior, _root(prior, common, own), gain, noise, shared)
             noise = best[place].noise
         away = (place[0] - STARTS[0][0]) / 2, (place[1] - STARTS[0][1]) / 2  # decades

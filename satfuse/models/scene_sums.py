@@ -37,6 +37,50 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotated:
+    """Channels (k) whose errors neighbours share alike, along the eigenvectors of that, so that they are independent.
+
+    Parameters
+    ----------
+    index, band, least : (k,) place among all channels, coarse band, variance of the noise at least.
+    values : (n,) eigenvalues.
+    z : (n, f), r, x : (n, k) features, residuals y - x and predictions of the map, times the share.
+    log_share : sum of the logarithms of the shares.
+    """
+
+    index: np.ndarray
+    band: np.ndarray
+    least: np.ndarray
+    values: np.ndarray
+    z: np.ndarray
+    r: np.ndarray
+    x: np.ndarray
+    log_share: float
+
+
+def rotate(channels: list[Channel], mean: np.ndarray) -> list[Rotated]:
+    """The channels, those of one array of features and of equal shares together; `mean (c, f)` is the map."""
+    groups = {}
+    for j, c in enumerate(channels):
+        groups.setdefault((id(c.z), c.psf_sigma, c.share.tobytes()), []).append(j)
+    return [_rotated(np.array(index), [channels[j] for j in index], mean) for index in groups.values()]
+
+
+def _rotated(index, channels, mean) -> Rotated:
+    first, band = channels[0], np.array([c.band for c in channels])
+    x, y = first.z @ mean[band].T, np.stack([c.y for c in channels], 1)
+    columns = np.concatenate([first.z, y - x, x], 1) * first.share[:, None]
+    values = np.empty(len(columns))
+    for rows in _blocks(first.at):
+        at = first.at[rows] - first.at[rows].min(0)
+        values[rows], vectors = _eigen(at.tobytes(), first.share[rows].tobytes(), len(rows), first.psf_sigma)
+        columns[rows] = vectors.T @ columns[rows]
+    z, r, x = np.split(columns, [len(mean[0]), len(mean[0]) + len(band)], 1)
+    least, log_share = np.array([c.least for c in channels]), np.log(first.share).sum()
+    return Rotated(index=index, band=band, least=least, values=values, z=z, r=r, x=x, log_share=log_share)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sums:
     """Per channel (j): weighted sums over pixels of features z, residuals r = y - x and predictions x = z . mean."""
 
@@ -52,43 +96,28 @@ class Sums:
     log_weight: np.ndarray
 
     @classmethod
-    def of(cls, channels: list[Channel], mean: np.ndarray, shared: float) -> "Sums":
+    def of(cls, parts: list[Rotated], shared: float) -> "Sums":
         """Sums under errors whose covariance is the noise's variance times `shared * K + 1 / share^2`."""
-        parts = [_channel_sums(c, mean[c.band], shared) for c in channels]
-        values = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
-        return cls(
-            band=np.array([c.band for c in channels]),
-            count=np.array([len(c.y) for c in channels]),
-            least=np.array([c.least for c in channels]),
-            **values,
-        )
+        order = np.argsort(np.concatenate([p.index for p in parts]))
+        sums = [_sums(p, shared) for p in parts]
+        return cls(**{name: np.concatenate([s[name] for s in sums])[order] for name in sums[0]})
 
 
-def _channel_sums(channel, mean, shared):
-    z, r, x, log_weight = [], [], [], 0.0
-    prediction = channel.z @ mean
-    columns = np.column_stack([channel.z, channel.y - prediction, prediction]) * channel.share[:, None]
-    if shared == 0:
-        whitened, log_weight = columns, np.log(channel.share).sum()
-    else:
-        parts = []
-        for rows in _blocks(channel.at.tobytes(), len(channel.at)):
-            at = channel.at[rows] - channel.at[rows].min(0)
-            values, vectors = _eigen(at.tobytes(), channel.share[rows].tobytes(), len(rows), channel.psf_sigma)
-            scale = 1 / np.sqrt(shared * values + 1)
-            parts.append((vectors.T @ columns[rows]) * scale[:, None])
-            log_weight += np.log(scale).sum() + np.log(channel.share[rows]).sum()
-        whitened = np.concatenate(parts)
-    z, r, x = whitened[:, :-2], whitened[:, -2], whitened[:, -1]
-    return {"zz": z.T @ z, "zr": z.T @ r, "zx": z.T @ x, "rr": r @ r, "xr": x @ r, "xx": x @ x,
-            "log_weight": np.float64(log_weight)}  # fmt: skip
+def _sums(part: Rotated, shared) -> dict:
+    weight = 1 / (shared * part.values + 1)
+    z, r, x = (weight[:, None] * v for v in (part.z, part.r, part.x))
+    every = np.ones(len(part.band))
+    return {
+        "band": part.band, "count": len(weight) * every, "least": part.least,
+        "zz": every[:, None, None] * (z.T @ part.z), "zr": r.T @ part.z, "zx": x.T @ part.z,
+        "rr": (r * part.r).sum(0), "xr": (x * part.r).sum(0), "xx": (x * part.x).sum(0),
+        "log_weight": every * (0.5 * np.log(weight).sum() + part.log_share),
+    }  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def _blocks(at, count):
-    """Indices of the pixels of each block."""
-    places = np.frombuffer(at, np.int64).reshape(count, 2) // BLOCK
-    _, block = np.unique(places, axis=0, return_inverse=True)
+def _blocks(at):
+    """Indices of the pixels (n, 2) of each block."""
+    _, block = np.unique(at // BLOCK, axis=0, return_inverse=True)
     return [np.flatnonzero(block == b) for b in range(block.max() + 1)]
 
 

@@ -7,11 +7,12 @@ At a pixel of guide z it is, per band,
 
 with n_g and n_c the variance of the noise of guide and coarse image, k the part of the errors that neighbours share, w
 the map and V its covariance, S the second moment of the map's features over the scene, r the library's mean square of
-what no linear map explains at the scene's brightness. h is the leverage (z - m)' C^-1 (z - m) / g for the mean m and
-covariance C of the scene's g guide bands, 1 on average: the map errs most where the spectrum is rare. d is the power of
-the detail that `native_blur` predicted for the bands of 20 and of 60 m, D its mean over the scene, e what the errors of
-that detail do to the band, relative to its power. a is the share of masked pixels around, y^2 the scene's mean square:
-shadow that a mask leaves. v is what `mask_edge` leaves unknown. The factors s are found on simulated scenes.
+what no linear map explains at the scene's brightness. h is the leverage (1 + (z - m)' C^-1 (z - m)) / (1 + g) for the
+mean m and covariance C of the scene's g guide bands, 1 on average: the map errs most where the spectrum is rare. d is
+the power of the detail that `native_blur` predicted for the bands of 20 and of 60 m, D its mean over the scene, e what
+the errors of that detail do to the band, relative to its power. a is the share of masked pixels around, y^2 the scene's
+mean square: shadow that a mask leaves. v is what `mask_edge` leaves unknown. The factors s are found on simulated
+scenes.
 """
 
 import numpy as np
@@ -59,7 +60,7 @@ def scene_terms(found, prior, guide, lost) -> np.ndarray:
 
 
 def whitener(spectra) -> tuple[np.ndarray, np.ndarray]:
-    """(g, g) and (g,): the leverage of z is the mean square of `matrix @ z - offset`; spectra (g, n)."""
+    """(g, g) and (g,): the squares of `matrix @ z - offset` add up to g in the mean over the spectra (g, n)."""
     values, vectors = np.linalg.eigh(np.cov(spectra) + RIDGE * np.eye(len(spectra)))
     matrix = vectors.T / np.sqrt(values)[:, None]
     return matrix, matrix @ spectra.mean(1)
@@ -72,7 +73,8 @@ def pixel_features(seen, restored, matrix, offset, valid, guide_bands, pixel_m) 
     ----------
     seen, valid, guide_bands, pixel_m, restored : what `scene_guide.restore` takes, and what it gives.
     """
-    leverage = F.conv2d(restored.image, matrix[..., None, None], -offset).square_().mean(1, keepdim=True)
+    leverage = F.conv2d(restored.image, matrix[..., None, None], -offset).square_().sum(1, keepdim=True)
+    leverage.add_(1).div_(1 + len(matrix))
     found = [leverage, detail_power(seen, restored.detailed, guide_bands)]
     if restored.classes is not None:
         found.append(_around((~valid).to(leverage), max(round(AROUND_M / pixel_m), 1)).square_())

@@ -256,6 +256,19 @@ def test_misfit_is_small_where_all_is_well(model):
         assert misfit.shape == (21,) and misfit.max() < 0.2
 
 
+def test_frames_without_data_do_no_harm(model):
+    """An empty frame before two good ones: they tell as much as they do alone."""
+    shifts = ((0.0, 0.0), (0.4, -0.3), (0.4, -0.3))
+    scenes = [scene_of(protocol=replace(REALISTIC, shift=shift), fine_px=180) for shift in shifts]
+    coarse, valid = (np.concatenate([getattr(s, name) for s in scenes]) for name in ("coarse", "coarse_valid"))
+    valid[0] = False
+    (_, image, sigma), (_, alone, _) = (
+        fuse(model, replace(scenes[0], coarse=coarse[of], coarse_valid=valid[of])) for of in (slice(0, 3), slice(1, 3))
+    )
+    assert rmse(image, scenes[0]) < 1.05 * rmse(alone, scenes[0])
+    assert (np.abs(image - scenes[0].target) < sigma).mean() > 0.6
+
+
 def test_forward_needs_the_state(model):
     with pytest.raises(ConfigError, match="needs the state"):
         model(torch.zeros(1, 12, 60, 60), torch.zeros(1, 21, 6, 6))

@@ -64,6 +64,7 @@ def test_classes_tell_how_near_the_mask_is_and_what_lies_under_it():
     assert of_20[row, 39] > 0 and not of_20[row, :39].any()
     assert (of_60[row, 33:40] > 0).all() and of_60[row, 39] == 2 and not of_60[row, :33].any()
     assert classes.max() < CLASSES and not classes[:33, :33].any()
+    assert not classes[~valid_with_hole(hole=slice(40, 72))].any()
 
 
 @pytest.mark.parametrize("pixel_m", [10, 20, 30, 60, 100])
@@ -73,10 +74,15 @@ def test_without_masks_there_is_no_class(pixel_m):
 
 def test_classes_know_only_what_is_near():
     """Of a part of the image with a margin of one coarse pixel they are those of the whole."""
-    valid = np.random.default_rng(1).random((120, 120)) > 0.001
-    np.testing.assert_array_equal(classes_of(valid)[30:90, 30:90], classes_of(valid[:, :])[30:90, 30:90])
-    np.testing.assert_array_equal(classes_of(valid)[30:90, 30:90], classes_of(valid[0:120, 0:120])[30:90, 30:90])
-    np.testing.assert_array_equal(classes_of(valid)[60:90, 60:90], classes_of(valid[30:120, 30:120])[30:60, 30:60])
+    valid = np.random.default_rng(1).random((150, 150)) > 0.001
+    whole = classes_of(valid)
+    assert len(np.unique(whole[60:90])) > 3
+    for part, inside, place in (
+        (np.s_[30:120, :], np.s_[30:60, :], np.s_[60:90, :]),
+        (np.s_[:, 30:120], np.s_[:, 30:60], np.s_[:, 60:90]),
+        (np.s_[60:150, 60:150], np.s_[30:60, 30:60], np.s_[90:120, 90:120]),
+    ):
+        np.testing.assert_array_equal(classes_of(valid[part])[inside], whole[place])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,5 +1,7 @@
 """Shift, PSF, map, gains, noise and residual field of a scene against known truth and dense algebra."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from satfuse.models.observation import degrade  # noqa: E402
 from satfuse.models.scene_frames import WIDE  # noqa: E402
 from satfuse.models.scene_observation import SEARCH, Fine, certainty, find_observation, trust  # noqa: E402
 from satfuse.models.scene_regression import _posterior, adapt  # noqa: E402
-from satfuse.models.scene_sums import BLOCK, Channel, Sums, shared_variance  # noqa: E402
+from satfuse.models.scene_sums import BLOCK, LEAST_VARIANCE, Channel, Sums, rotate, shared_variance  # noqa: E402
 from satfuse.models.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
 from satfuse.models.spectral_prior import MapPrior, features  # noqa: E402
 from satfuse.sensors import degradation  # noqa: E402
@@ -63,9 +65,10 @@ def covariance_of(channel, shared):
 
 @pytest.mark.parametrize("shared", [0.0, 0.3, 30.0])
 def test_sums_are_those_of_generalised_least_squares(shared):
-    channels = channels_of(MEAN, [2, 0], shape=(30, 5), partial=True)  # two blocks
-    sums = Sums.of(channels, MEAN, shared)
-    assert sums.band.tolist() == [2, 0]
+    channels = channels_of(MEAN, [2, 0, 1], shape=(30, 5), partial=True)  # two blocks
+    channels[1] = replace(channels[1], share=channels[1].share[::-1].copy(), least=1e-4)  # the others go together
+    sums = Sums.of(rotate(channels, MEAN), shared)
+    assert sums.band.tolist() == [2, 0, 1] and sums.least.tolist() == [LEAST_VARIANCE, 1e-4, LEAST_VARIANCE]
     for j, c in enumerate(channels):
         inverse = np.linalg.inv(covariance_of(c, shared))
         x = c.z @ MEAN[c.band]
@@ -82,7 +85,7 @@ def test_posterior_is_that_of_dense_algebra():
     prior, shared, gain = prior_of(MEAN), 1.0, 0.02
     channels = channels_of(MEAN + 0.05, [0, 1, 2, 1], shape=(6, 6), gain=[1.02, 1, 0.98, 1.01], partial=True)
     root = np.linalg.cholesky(prior.together)
-    found = _posterior(Sums.of(channels, prior.mean, shared), prior, root, gain, None, shared)
+    found = _posterior(Sums.of(rotate(channels, prior.mean), shared), prior, root, gain, None, shared)
     f, rows, noise = 4, [], []
     for j, (c, variance) in enumerate(zip(channels, found.noise, strict=True)):
         row = np.zeros((len(c.y), 3 * f + len(channels)))
