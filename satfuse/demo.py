@@ -113,18 +113,17 @@ def compare(result: JobResult, truth: Path) -> dict:
     untrained = models.create(
         card.model, guide_bands=card.guide_bands, coarse_bands=card.coarse_bands, ratio=ratio, **card.options
     )
-    first = f"product ({result.model})"
-    images = {first: product}
+    valid = np.isfinite(product).all(0)
+    rows = {f"product ({result.model})": kept | scores(product, target, ratio, valid)}
     for name, model in (
         ("regression", "regression"),
         (f"trained network ({card.model})", result.checkpoint),
         ("untrained network", models.complete(untrained, tuple(coarse.band.values), ratio)),
         ("bicubic S3", "bicubic"),
     ):
-        images[name] = fuse(*inputs, model=model)["reflectance"].values
-    valid = np.isfinite(product).all(0)
-    rows = {name: scores(image, target, ratio, valid) for name, image in images.items()}
-    return rows | {first: kept | rows[first]}
+        image = fuse(*inputs, model=model)["reflectance"].values
+        rows[name] = scores(image, target, ratio, valid)
+    return rows
 
 
 def _window(scene, ratio):
