@@ -100,7 +100,7 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     start = np.array([0.0, 0.0, np.log(PSF_SIGMA)])
     seen = weights(start)
     if (seen > 0).sum() < FEWEST or seen.sum() < LEAST_SEEN:
-        return unknown(len(coarse))
+        return unknown(len(coarse), shift_spread)
     least = max(LEAST_SEEN, seen.sum() / 2)  # or places would win that see little
     if not registered:
         steps = np.arange(-2, 2.01, 0.5)
@@ -118,10 +118,10 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     return Observation(shift=place[:2], shift_sigma=shift_sigma, psf_sigma=psf_sigma)
 
 
-def unknown(bands: int) -> Observation:
+def unknown(bands: int, shift_spread: float = UNKNOWN_SHIFT) -> Observation:
     """Of a frame that says nothing of it."""
     nothing = np.zeros(2)
-    return Observation(shift=nothing, shift_sigma=nothing + SEARCH, psf_sigma=np.full(bands, DEFAULT_PSF_SIGMA))
+    return Observation(shift=nothing, shift_sigma=nothing + shift_spread, psf_sigma=np.full(bands, DEFAULT_PSF_SIGMA))
 
 
 def certainty(share):
