@@ -77,9 +77,9 @@ class Outcome:
     attrs: dict
 
 
-def prepare(names, work: Path, budget: Budget, *, jobs: int = 1) -> None:
+def prepare(names, work: Path, budget: Budget, *, band_sets=tuple(BAND_SETS), jobs: int = 1) -> None:
     """Train what is not yet in the work folder, in processes of one thread each."""
-    todo = [(n, b) for b in BAND_SETS for n in names if (out := weights_of(n, b, work, budget)) and not out.is_dir()]
+    todo = [(n, b) for b in band_sets for n in names if (out := weights_of(n, b, work, budget)) and not out.is_dir()]
     if todo:
         with multiprocessing.get_context("spawn").Pool(jobs, one_thread) as pool:
             pool.starmap(partial(_train, work=work, budget=budget), todo, chunksize=1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -81,12 +82,14 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_
         path.unlink()
     log = (tmp_path / "worker.log").open("w")
     command = ["prefect", "worker", "start", "--pool", "satfuse", "--type", "process", "--limit", "1"]
-    worker = subprocess.Popen(command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    worker = subprocess.Popen(
+        command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
         state = wait_for_a_finished_run(deployed)
     finally:
-        worker.terminate()
-        worker.wait(60)
+        os.killpg(worker.pid, signal.SIGTERM)  # the next run too, which may have begun
+        worker.wait(120)
         log.close()
     assert state["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()[-4000:]
     assert list((tmp_path / "store" / "items").glob("small_*.json"))
