@@ -17,7 +17,7 @@ from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.plausible import LEAST_LIKENESS
+from satfuse.models.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
@@ -220,18 +220,15 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
 
 
 def _estimated(state, box, given: _Shift) -> _Shift:
-    """What the model found; beside a given shift it found only what that left, which stays in the model."""
+    """What the model found; a given shift stays, and is not trusted where the two images look little alike."""
     dx, dy = state["shift"][0].tolist()
     sigma, alike = float(state["shift_sigma"][0].max()), float(state["likeness"])
-    unlike = alike < LEAST_LIKENESS
-    if given.applied and not unlike:
-        return given
-    trusted = not unlike and sigma < MOST_SHIFT_SIGMA
+    trusted = sigma < MOST_SHIFT_SIGMA or given.applied
     reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
-    if unlike:
-        reason = f"the two images look little alike (correlation {alike:.2f}): check place and time"
+    if alike < LEAST_LIKENESS:
+        trusted, reason = False, f"{UNLIKE} (correlation {alike:.2f})"
     if given.applied:
-        return replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
+        return given if trusted else replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
     if box.crs.geographic:
         return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"), True)
     where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)

@@ -8,8 +8,9 @@ pytest.importorskip("xbatcher", reason="benchmarks.quality trains")
 pytestmark = pytest.mark.torch
 
 from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
 
-from benchmarks.quality import matrix, scenes, tables, training  # noqa: E402
+from benchmarks.quality import longer, matrix, scenes, tables, training  # noqa: E402
 from benchmarks.quality.methods import LEARNED, METHODS, Budget, Tiled, run, weights_of  # noqa: E402
 from benchmarks.quality.scenes import POTSDAM, RATIOS, Case, make_scene  # noqa: E402
 from benchmarks.quality.scores import CLASSES, band_quality, class_map, coverage, score  # noqa: E402
@@ -262,3 +263,16 @@ def test_results_are_kept_and_replaced_by_case_and_method(tmp_path):
         ("cnmf", 0, False, 4.0), ("gsa", 0, False, 1.0), ("gsa", 1, False, 3.0), ("gsa", 1, True, 5.0),
     ]  # fmt: skip
     assert matrix.read(tmp_path / "none.json")["rows"] == []
+
+
+def test_longer_training_is_compared_with_our_model(tmp_path, monkeypatch):
+    for name, value in {
+        "NETWORKS": ("spectral",), "SECONDS": (0.5, 1), "CASES": [case("clean"), case("realistic")], "JOBS": 1,
+        "Budget": partial(Budget, scenes=1, side_px=60),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(longer, name, value)
+    lines = longer.table(tmp_path).splitlines()
+    assert [line.split("|")[1:3] for line in lines[2:]] == [
+        [" spectral ", " 0.5 s "], [" spectral ", " 1 s "], [" bayesian ", " weights of the package "],
+    ]  # fmt: skip
+    assert float(lines[-1].split("|")[3]) < float(lines[2].split("|")[3])

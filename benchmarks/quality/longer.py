@@ -19,6 +19,7 @@ from satfuse.sensors.bands import S3_NAMES
 from satfuse.simulate.factory import BIOME_NAMES
 
 NETWORKS, SECONDS, PROTOCOLS = ("spectral", "fusformer"), (120, 1200), ("clean", "realistic")
+JOBS = 2
 CASES = [Case(place=place, ratio=10, protocol=p, seed=0) for place in BIOME_NAMES for p in PROTOCOLS]
 
 
@@ -27,10 +28,12 @@ def table(work: Path) -> str:
     lines = []
     for names, seconds in (*((NETWORKS, s) for s in SECONDS), ((OURS,), 0)):
         budget = Budget(seconds=seconds)
-        prepare(names, work, budget, band_sets=(S3_NAMES,), jobs=2)
-        rows = [row for rows in matrix.run_matrix(CASES, names, work, budget, jobs=2) for row in rows]
+        prepare(names, work, budget, band_sets=(S3_NAMES,), jobs=JOBS)
+        rows = [
+            row for rows in matrix.run_matrix(CASES, names, work, budget, withheld=False, jobs=JOBS) for row in rows
+        ]
         for name in names:
-            parts = [where(rows, method=name, withheld=False, protocol=p) for p in PROTOCOLS]
+            parts = [where(rows, method=name, protocol=p) for p in PROTOCOLS]
             cells = [text(*mean_spread(part, path), d) for part in parts for path, d in ((SAM, 3), (RMSE, 5))]
             lines.append([name, f"{seconds} s" if seconds else "weights of the package", *cells])
     titles = [f"{p}, {score}" for p in PROTOCOLS for score in ("SAM land, deg", "RMSE")]

@@ -15,6 +15,7 @@ from benchmarks.quality.methods import LEARNED, METHODS, Budget, one_thread, run
 from benchmarks.quality.scenes import POTSDAM, Case, Scene, make_scene
 from benchmarks.quality.scores import score
 from satfuse.errors import SatfuseError
+from satfuse.sensors.bands import COARSE_M
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ Rows = list[dict]
 KEY = ("place", "ratio", "protocol", "seed", "method", "withheld")
 
 
-def run_matrix(cases, names, work: Path, budget: Budget, *, full=False, jobs=2) -> Iterator[Rows]:
+def run_matrix(cases, names, work: Path, budget: Budget, *, full=False, withheld=True, jobs=2) -> Iterator[Rows]:
     """Rows of one case after the other; a row is a method on a case, with its `scores` or how it `failed`."""
-    job = partial(_of_case, names=tuple(names), work=work, budget=budget, full=full)
+    job = partial(_of_case, names=tuple(names), work=work, budget=budget, full=full, withheld=withheld)
     if jobs == 1:
         yield from map(job, cases)
         return
@@ -35,7 +36,7 @@ def run_matrix(cases, names, work: Path, budget: Budget, *, full=False, jobs=2) 
         pool.join()
 
 
-def planned(names, case: Case, full: bool) -> list[tuple[str, bool]]:
+def planned(names, case: Case, full: bool, withheld: bool = True) -> list[tuple[str, bool]]:
     """Which methods run on a case, and whether with the coarse image withheld.
 
     With `full` all do, and every learned one also withheld. By default the slow ones leave out biomes that are neither
@@ -47,7 +48,7 @@ def planned(names, case: Case, full: bool) -> list[tuple[str, bool]]:
         if full or method.tile_px is None or case.place == POTSDAM or case.protocol in ("clean", "realistic"):
             runs.append((name, False))
         always = method.weights in ("shipped", "library") or (case.protocol == "realistic" and case.seed == 0)
-        if name in LEARNED and (full or always):
+        if withheld and name in LEARNED and (full or always):
             runs.append((name, True))
     return runs
 
@@ -72,9 +73,9 @@ def write(path: Path, results: dict) -> None:
     part.replace(path)
 
 
-def _of_case(case: Case, names, work, budget, full) -> Rows:
+def _of_case(case: Case, names, work, budget, full, withheld) -> Rows:
     scene = make_scene(case)
-    return [_row(name, withheld, scene, work, budget) for name, withheld in planned(names, case, full)]
+    return [_row(name, blind, scene, work, budget) for name, blind in planned(names, case, full, withheld)]
 
 
 def _row(name, withheld, scene: Scene, work, budget) -> dict:
@@ -88,6 +89,9 @@ def _row(name, withheld, scene: Scene, work, budget) -> dict:
     row["seconds"] = round(outcome.seconds, 4)
     if "shift_m" in outcome.attrs:
         found = outcome.attrs["shift_m"]
-        row["shift_found"] = [round(found[0] / 300, 4), round(-found[1] / 300, 4)]  # right, down, in coarse pixels
+        row["shift_found"] = [
+            round(found[0] / COARSE_M, 4),
+            round(-found[1] / COARSE_M, 4),
+        ]  # right, down, in coarse pixels
         row["shift_true"] = [round(float(s), 4) for s in scene.shift]
     return row | {"scores": score(outcome.image, outcome.uncertainty, scene, outcome.attrs)}

@@ -24,7 +24,7 @@ from satfuse.infer.config import FuseConfig
 from satfuse.infer.source import Source, provenance
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
-from satfuse.models.plausible import LEAST_LIKENESS
+from satfuse.models.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.summary import summary_of_parts
 from satfuse.product.layout import FORMAT, Layout
 from satfuse.product.store import Store
@@ -143,7 +143,7 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         found = {name: state[name].tolist() for name in ("shift", "shift_sigma", "psf_sigma", "gain")}
         where_from["observation"] = found | {"units": "coarse pixels, x to the right and y down; gain 1 is exact"}
         if state["likeness"] < LEAST_LIKENESS:
-            log.warning("%s: the two images look little alike: check place, time, clouds", source.product_id)
+            log.warning("%s: %s", source.product_id, UNLIKE)
             quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
     plan = Plan(
         product_id=source.product_id,

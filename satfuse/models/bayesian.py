@@ -81,7 +81,8 @@ class Bayesian(FusionModel):
         prior = self.prior
         guide = study(scene, self.guide_bands)
         check_clouds(guide.spectra, self.guide_bands, "guide")
-        check_clouds(scene.coarse[:, scene.frames_valid[0]].numpy(), self.coarse_bands, "coarse image")
+        for frame, valid in zip(scene.frames, scene.frames_valid, strict=True):
+            check_clouds(frame[:, valid].numpy(), self.coarse_bands, "coarse image")
         frames = view_frames(scene, guide, prior, self.coarse_bands)
         first = lead(frames)
         off = misfit(first.channels, prior, self.guide_bands, self.coarse_bands)

@@ -25,7 +25,8 @@ BLUE, RED, INFRARED = ("B02", "Oa04"), ("B04", "Oa08"), ("B11", "S5N")  # of the
 BRIGHT, WHITE = 0.35, 0.97  # cloud: blue, and blue over red; sand is redder
 DARKER = (0.4, 0.95)  # infrared of cloud over red; snow is darker there, salt is not darker than in red
 ALL_CLOUD = 0.9  # of the pixels
-LEAST_LIKENESS = 0.5  # of two images of one place; of a flat scene, too, in its noise
+LEAST_LIKENESS = 0.5  # correlation; images below it are flagged, scenes without contrast among them
+UNLIKE = "the two images look little alike: another place or time, or a scene without contrast"
 
 
 def check_clouds(spectra, bands, role: str) -> None:

@@ -16,6 +16,7 @@ from satfuse.sensors.bands import S3_BANDS
 
 WIDE = {b.name for b in S3_BANDS if b.gsd_m > 300}
 MISPLACED = 0.5  # of the scene's variance, where the shift is unknown by a coarse pixel
+BESIDE_MASKS = 0.2  # coarse pixels: error of a shift that is found beside masks alone
 # Scale of the prior's covariance for the error of its own map and of the scene's, and the noise before it is known.
 OF_PRIOR, OF_SCENE, FIRST_NOISE = 0.3, 0.05, 0.002
 
@@ -67,6 +68,9 @@ def view_frames(scene: Summary, guide: SceneGuide, prior: MapPrior, coarse_bands
         seen = _observation(guide.fine, frame, valid, present, prior, wide, registered)
         channels = _channels(guide.fine, frame, valid, present, seen)
         near = beside_masks(valid, guide.fine.valid > 0)[tuple(channels[0].at.T)] if channels else np.zeros(0, bool)
+        if channels:
+            beside = BESIDE_MASKS * near.mean() / np.sqrt(1 + (~near).sum())
+            seen = replace(seen, shift_sigma=np.hypot(seen.shift_sigma, beside))
         out.append(Frame(seen=seen, channels=channels, near=near))
     return out
 
@@ -96,7 +100,7 @@ def adapt_frames(frames: list[Frame], guide: SceneGuide, prior: MapPrior, coarse
 def _observation(fine, frame, valid, present, prior, wide, registered) -> Observation:
     """Of one frame, from the bands that it has."""
     if len(present) == 0:
-        return unknown(len(frame))
+        return unknown(len(frame), registered)
     chosen = prior.of_bands(present)
     seen = find_observation(fine, frame[present], valid, chosen, wide=wide[present], registered=registered)
     widths = np.full(len(frame), seen.psf_sigma[0])

@@ -19,7 +19,7 @@ LEAST_SHARE = 0.35  # of the PSF on usable guide
 FEWEST, LEAST_SEEN = 6, 2.0  # coarse pixels that shift and width are judged on, and the sum of their `certainty`
 PSF_SIGMA, PSF_SPREAD = 0.5, 0.25  # prior of the width: median in coarse pixels, standard deviation of its logarithm
 WIDTHS = (0.25, 1.2)
-UNKNOWN_SHIFT, KNOWN_SHIFT = 0.7, 0.1  # prior of the shift in coarse pixels: unregistered, registered
+SPREAD = {False: 0.7, True: 0.1}  # prior of the shift in coarse pixels: unregistered, registered
 SEARCH, LEFT = 2.5, 0.25  # coarse pixels: how far an unregistered, a registered image is looked for
 MAP_SCALE, GAIN_SCALE = 0.3, 0.02  # strengths of the prior while searching
 ROUNDS = 4
@@ -76,7 +76,7 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     part, y, usable = fine.window(rows, columns), coarse[:, rows, columns], valid[rows, columns]
     root = np.linalg.cholesky(prior.of_each_band + 1e-12 * np.eye(prior.mean.shape[1]))
     main = ~wide if (~wide).any() else wide
-    shift_spread, search = (KNOWN_SHIFT, LEFT) if registered else (UNKNOWN_SHIFT, SEARCH)
+    shift_spread, search = SPREAD[registered], LEFT if registered else SEARCH
 
     def weights(place):
         _, share = part.degrade(np.exp(place[2]), place[:2])
@@ -100,7 +100,7 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     start = np.array([0.0, 0.0, np.log(PSF_SIGMA)])
     seen = weights(start)
     if (seen > 0).sum() < FEWEST or seen.sum() < LEAST_SEEN:
-        return unknown(len(coarse), shift_spread)
+        return unknown(len(coarse), registered)
     least = max(LEAST_SEEN, seen.sum() / 2)  # or places would win that see little
     if not registered:
         steps = np.arange(-2, 2.01, 0.5)
@@ -114,14 +114,14 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
     if wide.any() and not wide.all():
         widths = np.log(np.linspace(*WIDTHS, 39))
         psf_sigma[wide] = np.exp(min(widths, key=lambda w: cost([*place[:2], w], weight, wide)))
-    shift_sigma = _uncertainty(lambda p: cost(p, weight), place)
+    shift_sigma = _uncertainty(lambda p: cost(p, weight), place, shift_spread)
     return Observation(shift=place[:2], shift_sigma=shift_sigma, psf_sigma=psf_sigma)
 
 
-def unknown(bands: int, shift_spread: float = UNKNOWN_SHIFT) -> Observation:
+def unknown(bands: int, registered: bool) -> Observation:
     """Of a frame that says nothing of it."""
-    nothing = np.zeros(2)
-    return Observation(shift=nothing, shift_sigma=nothing + shift_spread, psf_sigma=np.full(bands, DEFAULT_PSF_SIGMA))
+    nothing, psf_sigma = np.zeros(2), np.full(bands, DEFAULT_PSF_SIGMA)
+    return Observation(shift=nothing, shift_sigma=nothing + SPREAD[registered], psf_sigma=psf_sigma)
 
 
 def certainty(share):
@@ -147,13 +147,13 @@ def _descend(cost, start, step):
         return minimize(cost, start, method="Nelder-Mead", options=options).x
 
 
-def _uncertainty(cost, place, step=0.03):
-    """Standard deviation of the shift per axis from the curvature of the cost."""
+def _uncertainty(cost, place, most, step=0.03):
+    """Standard deviation of the shift per axis from the curvature of the cost, `most` where that says nothing."""
     out = []
     for axis in (0, 1):
         move = np.eye(3)[axis] * step
         curvature = (cost(place + move) + cost(place - move) - 2 * cost(place)) / step**2
-        out.append(min(1 / np.sqrt(curvature), SEARCH) if 0 < curvature < np.inf else SEARCH)
+        out.append(min(1 / np.sqrt(curvature), most) if 0 < curvature < np.inf else most)
     return np.array(out)
 
 

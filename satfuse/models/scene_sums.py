@@ -38,13 +38,13 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True)
 class Rotated:
-    """Channels (k) whose errors neighbours share alike, along the eigenvectors of that, so that they are independent.
+    """Channels (k) of the same pixels, PSF and shares, in the basis in which their shared errors are independent.
 
     Parameters
     ----------
     index, band, least : (k,) place among all channels, coarse band, variance of the noise at least.
-    values : (n,) eigenvalues.
-    z : (n, f), r, x : (n, k) features, residuals y - x and predictions of the map, times the share.
+    values : (n,) variance of the shared errors along the basis, over `shared` times the noise's.
+    z : (n, f), r, x : (n, k) features, residuals y - x and predictions of the map, times the share, in that basis.
     log_share : sum of the logarithms of the shares.
     """
 
@@ -62,7 +62,7 @@ def rotate(channels: list[Channel], mean: np.ndarray) -> list[Rotated]:
     """The channels, those of one array of features and of equal shares together; `mean (c, f)` is the map."""
     groups = {}
     for j, c in enumerate(channels):
-        groups.setdefault((id(c.z), c.psf_sigma, c.share.tobytes()), []).append(j)
+        groups.setdefault((id(c.z), id(c.at), c.psf_sigma, c.share.tobytes()), []).append(j)
     return [_rotated(np.array(index), [channels[j] for j in index], mean) for index in groups.values()]
 
 
@@ -82,7 +82,10 @@ def _rotated(index, channels, mean) -> Rotated:
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """Per channel (j): weighted sums over pixels of features z, residuals r = y - x and predictions x = z . mean."""
+    """Per channel (j): weighted sums over pixels of features z, residuals r = y - x and predictions x = z . mean.
+
+    `log_weight` is half the logarithm of the weights' determinant.
+    """
 
     band: np.ndarray
     count: np.ndarray
@@ -106,7 +109,7 @@ class Sums:
 def _sums(part: Rotated, shared) -> dict:
     weight = 1 / (shared * part.values + 1)
     z, r, x = (weight[:, None] * v for v in (part.z, part.r, part.x))
-    every = np.ones(len(part.band))
+    every = np.ones(len(part.band), int)
     return {
         "band": part.band, "count": len(weight) * every, "least": part.least,
         "zz": every[:, None, None] * (z.T @ part.z), "zr": r.T @ part.z, "zx": x.T @ part.z,

@@ -14,7 +14,7 @@ from satfuse.geometry.tiling import Window  # noqa: E402
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
 from satfuse.models.spectral_prior import features  # noqa: E402
 from satfuse.models.summary import summarise  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm  # noqa: E402
 from satfuse.sensors.degradation import degrade  # noqa: E402
 from satfuse.simulate.factory import biome_scene  # noqa: E402
 from satfuse.simulate.protocol import Protocol  # noqa: E402
@@ -267,6 +267,30 @@ def test_frames_without_data_do_no_harm(model):
     )
     assert rmse(image, scenes[0]) < 1.05 * rmse(alone, scenes[0])
     assert (np.abs(image - scenes[0].target) < sigma).mean() > 0.6
+
+
+def test_registration_stands_where_the_scene_says_nothing(model):
+    scene = scene_of()
+    blind = replace(scene, coarse_valid=np.zeros_like(scene.coarse_valid))
+    sigma = fitted(model, blind, registered=True)[0]["shift_sigma"]
+    assert (sigma < fitted(model, blind)[0]["shift_sigma"] / 5).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_shift_that_clouds_may_have_moved_is_not_said_to_be_sure(model, seed):
+    scene = scene_of("coast", 15, Protocol(cloud=0.4), seed=seed, fine_px=240)
+    state = fitted(model, scene)[0]
+    assert (np.abs(state["shift"][0].numpy()) < 4 * state["shift_sigma"][0].numpy()).all()
+
+
+@pytest.mark.parametrize("frame", [0, 1])
+def test_a_frame_of_nothing_but_cloud_is_refused(model, frame):
+    scene = scene_of(protocol=replace(REALISTIC, shift=(0.0, 0.0)))
+    cloud = np.interp(wavelengths_nm(S3_NAMES), [400, 900, 2200], [0.8, 0.8, 0.4])[:, None, None]
+    coarse, valid = np.repeat(scene.coarse, 2, 0), np.repeat(scene.coarse_valid, 2, 0)
+    coarse[frame] = 0.2 * coarse[frame] + 0.8 * cloud
+    with pytest.raises(RadiometryError, match="coarse image shows nothing but cloud"):
+        fuse(model, replace(scene, coarse=coarse, coarse_valid=valid))
 
 
 def test_forward_needs_the_state(model):

@@ -13,7 +13,7 @@ from scipy.linalg import block_diag  # noqa: E402
 from satfuse import checkpoint  # noqa: E402
 from satfuse.models.observation import degrade  # noqa: E402
 from satfuse.models.scene_frames import WIDE  # noqa: E402
-from satfuse.models.scene_observation import KNOWN_SHIFT, SEARCH, Fine, certainty, find_observation, trust  # noqa: E402
+from satfuse.models.scene_observation import SEARCH, SPREAD, Fine, certainty, find_observation, trust  # noqa: E402
 from satfuse.models.scene_regression import _posterior, adapt  # noqa: E402
 from satfuse.models.scene_sums import BLOCK, LEAST_VARIANCE, Channel, Sums, rotate, shared_variance  # noqa: E402
 from satfuse.models.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
@@ -269,7 +269,7 @@ def test_what_cannot_be_known_is_said_to_be_unknown(prior):
 def test_what_little_cannot_move_stays_where_registration_put_it(prior):
     scene = biome_scene("crop", ratio=10, protocol=Protocol(noise=0.002), seed=1, fine_px=120)
     seen, _, _ = observed(prior, scene, coarse_valid=np.zeros((12, 12), bool), registered=True)
-    np.testing.assert_array_equal([seen.shift, seen.shift_sigma], [[0, 0], [KNOWN_SHIFT, KNOWN_SHIFT]])
+    np.testing.assert_array_equal([seen.shift, seen.shift_sigma], [[0, 0], [SPREAD[True], SPREAD[True]]])
 
 
 def test_certainty_falls_with_the_share_that_is_seen():
