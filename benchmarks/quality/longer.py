@@ -6,6 +6,7 @@ python -m benchmarks.quality.longer --write      25 minutes on two cores
 import argparse
 import logging
 import os
+from itertools import chain
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: processes share the cores
@@ -29,9 +30,7 @@ def table(work: Path) -> str:
     for names, seconds in (*((NETWORKS, s) for s in SECONDS), ((OURS,), 0)):
         budget = Budget(seconds=seconds)
         prepare(names, work, budget, band_sets=(S3_NAMES,), jobs=JOBS)
-        rows = [
-            row for rows in matrix.run_matrix(CASES, names, work, budget, withheld=False, jobs=JOBS) for row in rows
-        ]
+        rows = [*chain(*matrix.run_matrix(CASES, names, work, budget, withheld=False, jobs=JOBS))]
         for name in names:
             parts = [where(rows, method=name, protocol=p) for p in PROTOCOLS]
             cells = [text(*mean_spread(part, path), d) for part in parts for path, d in ((SAM, 3), (RMSE, 5))]

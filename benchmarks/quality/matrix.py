@@ -88,10 +88,7 @@ def _row(name, withheld, scene: Scene, work, budget) -> dict:
         return row | {"failed": f"{type(error).__name__}: {error}"}
     row["seconds"] = round(outcome.seconds, 4)
     if "shift_m" in outcome.attrs:
-        found = outcome.attrs["shift_m"]
-        row["shift_found"] = [
-            round(found[0] / COARSE_M, 4),
-            round(-found[1] / COARSE_M, 4),
-        ]  # right, down, in coarse pixels
+        east, north = outcome.attrs["shift_m"]
+        row["shift_found"] = [round(v / COARSE_M, 4) for v in (east, -north)]  # right, down, in coarse pixels
         row["shift_true"] = [round(float(s), 4) for s in scene.shift]
     return row | {"scores": score(outcome.image, outcome.uncertainty, scene, outcome.attrs)}

@@ -163,12 +163,7 @@ def back_table(rows: Rows) -> str:
         clean, real = (where(rows, place=place, protocol=p) for p in ("clean", "realistic"))
         columns = [(clean, "rmse"), (real, "noise"), (real, "rmse_estimated"), (real, "rmse")]
         lines.append([place, *(text(*mean_spread(part, ("back", key)), 5) for part, key in columns)])
-    titles = [
-        "clean",
-        "realistic, the truth's",
-        "realistic, ours under the estimated observation",
-        "realistic, ours under the true one",
-    ]
+    titles = ["clean", *(f"realistic, {who}" for who in ("the truth", "ours as estimated", "ours as it truly was"))]
     return markdown(["scenes", *titles], lines)
 
 

@@ -83,7 +83,7 @@ def report(samples, tmp_path_factory):
     config = FuseConfig(shard_px=60, chunk_px=60, block_px=60)
     with LocalCluster(processes=False, **options) as cluster:
         item = fuse_field(
-            path, "regression", folder / "store", ratio=RATIO, scheduler=cluster.scheduler_address, config=config
+            path, "bayesian", folder / "store", ratio=RATIO, scheduler=cluster.scheduler_address, config=config
         )
     out = validate_item(item, folder, land_cover=folder / "labels.tif", legend=str(folder / "legend.toml"))
     return out, json.loads((out / "metrics.json").read_text())
