@@ -19,7 +19,7 @@ from benchmarks.quality.tables import RMSE, SAM, mean_spread, text, where
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.simulate.factory import BIOME_NAMES
 
-NETWORKS, SECONDS, PROTOCOLS = ("spectral", "fusformer"), (120, 1200), ("clean", "realistic")
+NETWORKS, SECONDS, PROTOCOLS = ("spectral", "fusformer"), (120, 1200), ("clean", "realistic", "cloud 20 %")
 JOBS = 2
 CASES = [Case(place=place, ratio=10, protocol=p, seed=0) for place in BIOME_NAMES for p in PROTOCOLS]
 
