@@ -2,11 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -82,14 +82,14 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_
         path.unlink()
     log = (tmp_path / "worker.log").open("w")
     command = ["prefect", "worker", "start", "--pool", "satfuse", "--type", "process", "--limit", "1"]
-    worker = subprocess.Popen(
-        command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    worker = subprocess.Popen(command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
         state = wait_for_a_finished_run(deployed)
     finally:
-        os.killpg(worker.pid, signal.SIGTERM)  # the next run too, which may have begun
-        worker.wait(120)
+        # asked to end, a worker waits for its next run, which has begun by now
+        for process in (*psutil.Process(worker.pid).children(recursive=True), worker):
+            process.kill()
+        worker.wait()
         log.close()
     assert state["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()[-4000:]
     assert list((tmp_path / "store" / "items").glob("small_*.json"))
