@@ -1,6 +1,6 @@
 """Do networks catch up with ten times the training? Per-pixel `spectral` and Fusformer, 120 s and 1200 s on one core.
 
-python -m benchmarks.quality.longer --write      25 minutes on two cores
+python -m benchmarks.quality.longer --write      half an hour on two cores
 """
 
 import argparse

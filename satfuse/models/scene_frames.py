@@ -67,8 +67,9 @@ def view_frames(scene: Summary, guide: SceneGuide, prior: MapPrior, coarse_bands
         registered = scene.registered and t == 0
         seen = _observation(guide.fine, frame, valid, present, prior, wide, registered)
         channels = _channels(guide.fine, frame, valid, present, seen)
-        near = beside_masks(valid, guide.fine.valid > 0)[tuple(channels[0].at.T)] if channels else np.zeros(0, bool)
+        near = np.zeros(0, bool)
         if channels:
+            near = beside_masks(valid, guide.fine.valid > 0)[tuple(channels[0].at.T)]
             beside = BESIDE_MASKS * near.mean() / np.sqrt(1 + (~near).sum())
             seen = replace(seen, shift_sigma=np.hypot(seen.shift_sigma, beside))
         out.append(Frame(seen=seen, channels=channels, near=near))
