@@ -51,6 +51,15 @@ def samples() -> Path:
     return SAMPLES
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    """Address of a Dask cluster of threads in this process, so that a test can break what they run."""
+    from distributed import LocalCluster
+
+    with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c:
+        yield c.scheduler_address
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
     """Gives a named folder that all workers of this run see; inside the context no other worker is."""

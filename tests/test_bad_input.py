@@ -51,15 +51,6 @@ class Place:
         return ["fuse", *given, *text.split()]
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    """Address of a Dask cluster of threads in this process."""
-    from distributed import LocalCluster
-
-    with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c:
-        yield c.scheduler_address
-
-
 @pytest.fixture
 def place(small_recipe, small_archive, tmp_path, monkeypatch, scheduler):
     """An empty folder, and a service of a copy of the small archive that may be damaged."""

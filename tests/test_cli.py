@@ -38,15 +38,6 @@ def own_folder(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    """Address of a Dask cluster of threads in this process."""
-    from distributed import LocalCluster
-
-    with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c:
-        yield c.scheduler_address
-
-
 @pytest.fixture
 def job(small_recipe, small_catalog):
     """Options of a search over the small archive."""

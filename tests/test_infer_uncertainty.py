@@ -11,7 +11,6 @@ from product_scene import RATIO, make_crops
 pytest.importorskip("torch")
 
 import zarr
-from distributed import LocalCluster
 
 import satfuse
 from satfuse import checkpoint, models
@@ -50,17 +49,9 @@ def scene_path(scene, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Workers are threads of this process, so that a test can break their model."""
-    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None, "memory_limit": 0}
-    with LocalCluster(processes=False, **options) as cluster:
-        yield cluster.scheduler_address
-
-
-@pytest.fixture(scope="module")
-def store(scene_path, cluster, tmp_path_factory):
+def store(scene_path, scheduler, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
-    fuse_field(scene_path, "bayesian", store, scheduler=cluster, config=CONFIG)
+    fuse_field(scene_path, "bayesian", store, scheduler=scheduler, config=CONFIG)
     return store
 
 
@@ -104,28 +95,28 @@ def test_errors_are_as_large_as_it_says(crops, store):
     assert 0.4 < (error < 1).mean() < 0.95 and (error < 2).mean() > 0.75
 
 
-def test_images_of_two_places_are_flagged(scene, cluster, tmp_path):
+def test_images_of_two_places_are_flagged(scene, scheduler, tmp_path):
     other = scene.assign(coarse=scene.coarse.copy(data=scene.coarse.values[:, ::-1, ::-1]))
     other["coarse_valid"] = scene.coarse_valid.copy(data=scene.coarse_valid.values[::-1, ::-1])
     path = write_scene(other, tmp_path / "scene.zarr", field="crops", time=TIME)
-    fuse_field(path, "bayesian", tmp_path / "store", scheduler=cluster, config=CONFIG)
+    fuse_field(path, "bayesian", tmp_path / "store", scheduler=scheduler, config=CONFIG)
     data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=tmp_path / "store")
     assert (data.quality & int(Quality.SHIFT_UNTRUSTED) > 0).all()
 
 
-def test_a_lost_shard_is_made_again_with_the_same_bytes(scene_path, store, cluster, tmp_path):
+def test_a_lost_shard_is_made_again_with_the_same_bytes(scene_path, store, scheduler, tmp_path):
     before = chunk_bytes(store)
     assert sum(name.startswith("uncertainty/") for name in before) == 9
-    uri = Path(fuse_field(scene_path, "bayesian", tmp_path, scheduler=cluster, config=CONFIG))
+    uri = Path(fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG))
     uri.unlink()
     (group(tmp_path) / "uncertainty/c/0/0/1/2").unlink()
     seen = []
-    fuse_field(scene_path, "bayesian", tmp_path, scheduler=cluster, config=CONFIG, progress=lambda *n: seen.append(n))
+    fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG, progress=lambda *n: seen.append(n))
     assert seen == [(8, 9), (9, 9)] and chunk_bytes(tmp_path) == before
 
 
-def test_a_model_that_gives_none_makes_a_product_without(scene_path, cluster, tmp_path):
-    uri = fuse_field(scene_path, "regression", tmp_path, scheduler=cluster, config=CONFIG)
+def test_a_model_that_gives_none_makes_a_product_without(scene_path, scheduler, tmp_path):
+    uri = fuse_field(scene_path, "regression", tmp_path, scheduler=scheduler, config=CONFIG)
     assert set(json.loads(Path(uri).read_text())["properties"]["cube:variables"]) == {"reflectance", "quality"}
     assert "uncertainty" not in zarr.open_group(group(tmp_path))
     assert "uncertainty" not in satfuse.open_fused((1.8, 30.6, 2, 31), DAY, store=tmp_path)
@@ -163,7 +154,7 @@ def test_contradictions_are_counted_once_a_pixel():
     assert count(layout, number, quality, None)["inconsistent"] == 2
 
 
-def test_a_hole_in_the_uncertainty_is_not_published(scene_path, cluster, tmp_path, monkeypatch):
+def test_a_hole_in_the_uncertainty_is_not_published(scene_path, scheduler, tmp_path, monkeypatch):
     right = bayesian.standard_deviation
 
     def holed(*arguments):
@@ -173,5 +164,5 @@ def test_a_hole_in_the_uncertainty_is_not_published(scene_path, cluster, tmp_pat
 
     monkeypatch.setattr(bayesian, "standard_deviation", holed)
     with pytest.raises(ProductError, match="value, quality and uncertainty contradict each other in"):
-        fuse_field(scene_path, "bayesian", tmp_path, scheduler=cluster, config=CONFIG)
+        fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG)
     assert not list(tmp_path.glob("items/*"))

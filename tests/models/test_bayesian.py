@@ -337,16 +337,12 @@ def scores(place, ratio, protocol, seed):
     """SAM over land in degrees, RMSE over all pixels, share of errors within one and two sigma."""
     import satfuse
     from benchmarks.quality.scenes import Case, make_scene
-    from satfuse import metrics
+    from benchmarks.quality.scores import score
 
     scene = make_scene(Case(place=place, ratio=ratio, protocol=protocol, seed=seed))
     fused = satfuse.fuse(scene.guide, scene.coarse)
-    image, sigma = fused["reflectance"].values, fused["uncertainty"].values
-    seen = np.isfinite(image).all(0)
-    land = seen & (np.sqrt(np.square(scene.target).mean(0)) >= 0.03)
-    error = np.abs(image - scene.target)[:, seen]
-    sam, rmse = metrics.sam_deg(image, scene.target, land), np.sqrt(np.square(error).mean())
-    return sam, rmse, *((error < n * sigma[:, seen]).mean() for n in (1, 2))
+    row = score(fused["reflectance"].values, fused["uncertainty"].values, scene)
+    return row["land"]["sam_deg"], row["all"]["rmse"], row["coverage"]["within_1"], row["coverage"]["within_2"]
 
 
 @pytest.mark.samples

@@ -8,20 +8,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint  # noqa: E402
 from satfuse.models import coarse_edge  # noqa: E402
 from satfuse.models.coarse_edge import Expected, beside_masks, without_sky  # noqa: E402
 from satfuse.models.scene_sums import LEAST_VARIANCE, Channel  # noqa: E402
 from satfuse.models.spectral_prior import features  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
+from satfuse.sensors.bands import S3_NAMES  # noqa: E402
 
 NOISE = 0.001
-
-
-@pytest.fixture(scope="module")
-def prior():
-    folder = checkpoint.SHIPPED / "bayesian"
-    return checkpoint.load(folder, guide_bands=S2_NAMES, coarse_bands=S3_NAMES)[0].prior
 
 
 def scene(prior, *, haze=0.03, shade=0.08, hidden=0.0, count=60, seed=0):

@@ -10,7 +10,6 @@ pytestmark = pytest.mark.torch
 
 from scipy.linalg import block_diag  # noqa: E402
 
-from satfuse import checkpoint  # noqa: E402
 from satfuse.models.observation import degrade  # noqa: E402
 from satfuse.models.scene_frames import WIDE  # noqa: E402
 from satfuse.models.scene_observation import SEARCH, SPREAD, Fine, certainty, find_observation, trust  # noqa: E402
@@ -176,11 +175,6 @@ def test_one_pixel_moves_little():
 
 
 # --- shift and PSF
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return checkpoint.load(checkpoint.SHIPPED / "bayesian")[0].prior
 
 
 def observed(prior, scene, crop=None, guide_valid=None, coarse_valid=None, registered=False):

@@ -8,8 +8,6 @@ from product_scene import make_scene
 
 pytest.importorskip("torch")
 
-from distributed import LocalCluster
-
 from satfuse.errors import ConfigError, GridError
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.validate.comparison import compare_items
@@ -20,14 +18,7 @@ TIME = "2024-06-01T10:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
-    with LocalCluster(processes=False, **options) as cluster:
-        yield cluster.scheduler_address
-
-
-@pytest.fixture(scope="module")
-def products(cluster, tmp_path_factory):
+def products(scheduler, tmp_path_factory):
     """Items of one field by regression and by bicubic, of the first one at 30 m, and of another field."""
     folder = tmp_path_factory.mktemp("products")
     config = FuseConfig(shard_px=150, chunk_px=150, block_px=150)
@@ -37,8 +28,8 @@ def products(cluster, tmp_path_factory):
         path = write_scene(scene, folder / f"{name}.zarr", field=name, time=TIME)
         for model in ("regression", "bicubic"):
             store = folder / f"{name}-{model}"
-            items[name, model] = fuse_field(path, model, store, scheduler=cluster, config=config)
-    items["larger"] = fuse_larger(items["here", "regression"], 30, folder / "30m", scheduler=cluster)
+            items[name, model] = fuse_field(path, model, store, scheduler=scheduler, config=config)
+    items["larger"] = fuse_larger(items["here", "regression"], 30, folder / "30m", scheduler=scheduler)
     return items
 
 
@@ -91,7 +82,7 @@ def test_the_order_of_sizes_does_not_matter(report, products, tmp_path):
     assert pair["bands"] == report[1]["pairs"][1]["bands"]
 
 
-def test_a_larger_product_is_made_once(products, cluster, tmp_path):
+def test_a_larger_product_is_made_once(products, scheduler, tmp_path):
     item = products["larger"]
     folder = item.split("/store/")[0]
     assert fuse_larger(products["here", "regression"], 30, folder, scheduler="tcp://127.0.0.1:1") == item

@@ -10,7 +10,6 @@ from rasterio.merge import merge
 
 pytest.importorskip("torch")
 
-from distributed import LocalCluster
 
 from satfuse.catalog.specs import local_catalog
 from satfuse.infer import FuseConfig, fuse_field, write_scene
@@ -70,7 +69,7 @@ def potsdam_east(samples):
 
 
 @pytest.fixture(scope="module")
-def report(samples, tmp_path_factory):
+def report(samples, scheduler, tmp_path_factory):
     folder = tmp_path_factory.mktemp("potsdam")
     labels, transform = merge(sorted((samples / "enmap_potsdam_block_s/labels").glob("*.tif")))
     profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "crs": "EPSG:32633", "transform": transform}
@@ -79,12 +78,8 @@ def report(samples, tmp_path_factory):
     (folder / "legend.toml").write_text(LEGEND)
     time = "2022-07-24T10:45:26+00:00"
     path = write_scene(potsdam_east(samples), folder / "scene.zarr", field="potsdam-east", time=time)
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
     config = FuseConfig(shard_px=60, chunk_px=60, block_px=60)
-    with LocalCluster(processes=False, **options) as cluster:
-        item = fuse_field(
-            path, "bayesian", folder / "store", ratio=RATIO, scheduler=cluster.scheduler_address, config=config
-        )
+    item = fuse_field(path, "bayesian", folder / "store", ratio=RATIO, scheduler=scheduler, config=config)
     out = validate_item(item, folder, land_cover=folder / "labels.tif", legend=str(folder / "legend.toml"))
     return out, json.loads((out / "metrics.json").read_text())
 
