@@ -14,7 +14,7 @@ from satfuse.sensors.bands import S2_GSD_M
 
 RIDGE = 1e-7  # reflectance squared
 ENOUGH, MOSTLY = 500, 0.9  # pixels without a masked one around that detail is learned from, else with so few of them
-SHARP = 0.5  # of the predicted detail: a band that shows more of it is not blurred
+SHARP = 0.15  # of the predicted detail, above which a band is sharp: sharp ones show at least 0.2, blurred ones none
 COARSER_M = tuple(sorted({g for g in S2_GSD_M.values() if g > min(S2_GSD_M.values())}))  # 20 and 60
 
 

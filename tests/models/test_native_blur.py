@@ -8,7 +8,8 @@ pytestmark = pytest.mark.torch
 
 from satfuse.models.native_blur import add_detail, detail_error, detail_power, fit_detail, lay, levels  # noqa: E402
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
-from satfuse.simulate.protocol import native_blur  # noqa: E402
+from satfuse.simulate.factory import biome_scene  # noqa: E402
+from satfuse.simulate.protocol import Protocol, native_blur  # noqa: E402
 
 FINE = [b.gsd_m == 10 for b in S2_BANDS]
 
@@ -58,6 +59,18 @@ def test_sharp_bands_are_left_alone(pixel_m):
     found, maps = run(truth, pixel_m)
     np.testing.assert_array_equal(found, truth.astype(float))
     assert not any(m.any() for m in maps.values())
+
+
+@pytest.mark.parametrize("sharp", [True, False])
+@pytest.mark.parametrize("seed", [0, 2])
+def test_noise_and_clouds_do_not_hide_which_bands_are_sharp(seed, sharp):
+    """Snow is dark where 20 m bands are, and little of it is left between the clouds."""
+    protocol = Protocol(noise=0.003, cloud=0.4, equal_blur=sharp)
+    scene = biome_scene("snow", ratio=30, protocol=protocol, seed=seed, fine_px=120)
+    image, valid = torch.from_numpy(scene.guide)[None].double(), torch.from_numpy(scene.guide_valid)[None, None]
+    maps, _ = fit_detail(image * valid, valid, S2_NAMES, 10)
+    for name, linear in maps.items():
+        assert (linear.any(1) != sharp).all(), name
 
 
 def test_some_bands_sharp_and_some_blurred():
