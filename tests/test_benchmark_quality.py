@@ -41,7 +41,10 @@ def test_default_cases_are_what_the_document_says():
     for protocol in scenes.PROTOCOLS:
         biomes = [c for c in cases if c.protocol == protocol and c.place != POTSDAM]
         assert len({c.place for c in biomes}) >= 3 and {c.ratio for c in biomes} == set(RATIOS)
-        assert {c.seed for c in biomes} == {0, 1, 2}
+        cloudy = "cloud" in protocol
+        assert {c.seed for c in biomes} == set(range(5 if cloudy else 3))
+        potsdam = [c.seed for c in cases if c.protocol == protocol and c.place == POTSDAM]
+        assert len(potsdam) == {scenes.UNSEEN: 0, "realistic": 3}.get(protocol, 5 if cloudy else 1)
     assert {c.ratio for c in cases if c.place == POTSDAM} == {10}
     assert set(cases) < set(scenes.all_cases(3))
 

@@ -25,6 +25,7 @@ from satfuse.simulate.measured import WAVELENGTH_NM
 from satfuse.simulate.protocol import Protocol, cloud_band_values, observe
 
 FINE_PX = 240
+SPARE_SKIES = 2  # more seeds of cloudy scenes: under some skies no pixel of the two images is shared
 RATIOS = (10, 15, 30)
 POTSDAM = "potsdam"
 PLACES = (POTSDAM, *BIOME_NAMES)
@@ -137,12 +138,18 @@ def make_scene(case: Case, fine_px: int = FINE_PX) -> Scene:
 
 
 def _with_seeds(chosen, seeds):
-    """Potsdam's truth is one: where nothing is random, more seeds would give the same scene again."""
     return [
         Case(place=place, ratio=ratio, protocol=protocol, seed=seed)
         for place, ratio, protocol in chosen
-        for seed in range(seeds if place != POTSDAM or protocol in _RANDOM else 1)
+        for seed in range(_count(place, protocol, seeds))
     ]
+
+
+def _count(place, protocol, seeds):
+    """Potsdam's truth is one: where nothing is random, more seeds would give the same scene again."""
+    if (PROTOCOLS | _GIVEN)[protocol].cloud:
+        return seeds + SPARE_SKIES
+    return seeds if place != POTSDAM or protocol in _RANDOM else 1
 
 
 def _potsdam(protocol, seed):

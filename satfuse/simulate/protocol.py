@@ -14,6 +14,7 @@ from satfuse.simulate.structure import fractal_field
 
 SLSTR = np.array([name.startswith("S") for name in S3_NAMES])
 SLSTR_WIDER = 500 / 300  # native pixel of SLSTR against that of OLCI
+SHADOW_REACH_M = 1500  # how far clouds throw their shadows along either axis
 SHADE = 0.6  # share of the light that a cloud's shadow takes
 _GUIDE_OPACITY, _GUIDE_SHADOW = 0.1, 0.3  # above: the guide's mask says cloud or shadow
 _COARSE_SHARE = 0.1  # the same for the share of a coarse pixel's PSF
@@ -141,12 +142,19 @@ def cloud_band_values(weights) -> np.ndarray:
 
 
 def cloud_field(rng, shape, cover, pixel_m):
-    """Opacity 0 to 1 and shadow depth 0 to 1, (y, x) float32 each; clouds cover about `cover` of the picture."""
-    field = fractal_field(rng, shape, 1.7, longest=6000 / pixel_m)
-    edge = np.quantile(field, 1 - cover)
+    """Opacity 0 to 1 and shadow depth 0 to 1, (y, x) float32 each; clouds cover about `cover` of the picture.
+
+    Clouds beyond the picture throw shadows into it.
+    """
+    beyond = round(SHADOW_REACH_M / pixel_m)
+    picture = tuple(slice(beyond, beyond + size) for size in shape)
+    field = fractal_field(rng, [size + 2 * beyond for size in shape], 1.7, longest=6000 / pixel_m)
+    field /= field[picture].std()
+    edge = np.quantile(field[picture], 1 - cover)
     opacity = np.clip((field - edge) / 0.35, 0, 1) * rng.uniform(0.5, 1)
-    away = rng.uniform(-1500, 1500, 2) / pixel_m
-    shadow = np.clip(move(gaussian_filter(opacity, 40 / pixel_m), away, order=1, mode="nearest"), 0, 1)
+    away = rng.uniform(-SHADOW_REACH_M, SHADOW_REACH_M, 2) / pixel_m
+    shadow = np.clip(move(gaussian_filter(opacity, 40 / pixel_m), away, order=1)[picture], 0, 1)
+    opacity = opacity[picture]
     return opacity.astype(np.float32), (shadow * (1 - opacity)).astype(np.float32)
 
 

@@ -13,7 +13,7 @@ from satfuse.sensors.degradation import degrade
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.factory import BIOME_NAMES, FactoryConfig, biome_scene, make_training_scene
 from satfuse.simulate.library import load_library
-from satfuse.simulate.protocol import SLSTR, SLSTR_WIDER, Protocol, native_blur, noise_sigma, observe
+from satfuse.simulate.protocol import SLSTR, SLSTR_WIDER, Protocol, cloud_field, native_blur, noise_sigma, observe
 
 CLOUDS = np.full(12, 0.7, np.float32), np.full(21, 0.7, np.float32)
 
@@ -120,6 +120,15 @@ def test_guide_bands_are_blurred_to_their_native_pixels_and_not_moved(pixel_m, b
             np.testing.assert_allclose(slope[inner], ramp[0][inner], atol=1e-3)
         else:
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shadows_are_of_clouds_not_of_the_pictures_edge(seed):
+    opacity, shadow = cloud_field(np.random.default_rng(seed), (120, 150), 0.4, 30)
+    assert 0.3 < (opacity > 0).mean() < 0.5 and shadow.max() > 0.2
+    for axis in (0, 1):  # an edge drawn out into the picture would make rows or columns alike
+        alike = (np.diff(shadow, axis=axis) == 0) & (abs(np.delete(shadow, 0, axis) - 0.2) < 0.19)
+        assert alike.mean() < 0.02
 
 
 def test_clouds_cover_what_is_asked_and_both_masks_say_so(library):
