@@ -16,8 +16,8 @@ from satfuse.errors import BandError, GridError, ProductError, RadiometryError
 from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
+from satfuse.models.bayesian.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table

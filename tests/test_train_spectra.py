@@ -9,8 +9,8 @@ pytestmark = pytest.mark.torch
 from satfuse import checkpoint, pipeline  # noqa: E402
 from satfuse.errors import ConfigError  # noqa: E402
 from satfuse.job import train_config  # noqa: E402
-from satfuse.models import uncertainty  # noqa: E402
-from satfuse.models.scene_guide import Restored  # noqa: E402
+from satfuse.models.bayesian import uncertainty  # noqa: E402
+from satfuse.models.bayesian.scene_guide import Restored  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
 from satfuse.train.uncertainty import SHARES, _fitted  # noqa: E402
 

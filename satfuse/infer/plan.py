@@ -22,9 +22,9 @@ from satfuse.errors import CheckpointError, ProductError
 from satfuse.geometry.tiling import Tile, plan_tiles
 from satfuse.infer.config import FuseConfig
 from satfuse.infer.source import Source, provenance
+from satfuse.models.bayesian.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
-from satfuse.models.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.summary import summary_of_parts
 from satfuse.product.layout import FORMAT, Layout
 from satfuse.product.store import Store

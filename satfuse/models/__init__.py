@@ -10,7 +10,7 @@ except ImportError as error:
     raise MissingExtraError("torch", "models") from error
 
 from satfuse.models.atprk import ATPRK
-from satfuse.models.bayesian import Bayesian
+from satfuse.models.bayesian.model import Bayesian
 from satfuse.models.bicubic import Bicubic
 from satfuse.models.cnmf import CNMF
 from satfuse.models.completed import complete

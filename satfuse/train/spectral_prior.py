@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from satfuse.models.bayesian import Bayesian
-from satfuse.models.spectral_prior import DARK
+from satfuse.models.bayesian.model import Bayesian
+from satfuse.models.bayesian.spectral_prior import DARK
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
 

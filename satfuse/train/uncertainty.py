@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from satfuse.models.bayesian import Bayesian
+from satfuse.models.bayesian.model import Bayesian
+from satfuse.models.bayesian.uncertainty import LEAST, TERMS
 from satfuse.models.summary import summarise
-from satfuse.models.uncertainty import LEAST, TERMS
 
 log = logging.getLogger(__name__)
 

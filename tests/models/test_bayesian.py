@@ -11,8 +11,8 @@ pytestmark = pytest.mark.torch
 from satfuse import checkpoint  # noqa: E402
 from satfuse.errors import ConfigError, RadiometryError  # noqa: E402
 from satfuse.geometry.tiling import Window  # noqa: E402
+from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
-from satfuse.models.spectral_prior import features  # noqa: E402
 from satfuse.models.summary import summarise  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm  # noqa: E402
 from satfuse.sensors.degradation import degrade  # noqa: E402

@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models import coarse_edge  # noqa: E402
-from satfuse.models.coarse_edge import Expected, beside_masks, without_sky  # noqa: E402
-from satfuse.models.scene_sums import LEAST_VARIANCE, Channel  # noqa: E402
-from satfuse.models.spectral_prior import features  # noqa: E402
+from satfuse.models.bayesian import coarse_edge  # noqa: E402
+from satfuse.models.bayesian.coarse_edge import Expected, beside_masks, without_sky  # noqa: E402
+from satfuse.models.bayesian.scene_sums import LEAST_VARIANCE, Channel  # noqa: E402
+from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
 from satfuse.sensors.bands import S3_NAMES  # noqa: E402
 
 NOISE = 0.001

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.mask_edge import CLOUDS, THIN, UNDER, cloud_spectra, edge_classes, filter_edges, fit_edges  # noqa: E402
+from satfuse.models.bayesian.mask_edge import CLOUDS, THIN, UNDER, cloud_spectra, edge_classes, filter_edges, fit_edges  # noqa: E402
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
 
 CLASSES = len(THIN) * len(UNDER) ** 2

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.native_blur import add_detail, detail_error, detail_power, fit_detail, lay, levels  # noqa: E402
+from satfuse.models.bayesian.native_blur import add_detail, detail_error, detail_power, fit_detail, lay, levels  # noqa: E402
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
 from satfuse.simulate.factory import biome_scene  # noqa: E402
 from satfuse.simulate.protocol import Protocol, native_blur  # noqa: E402

@@ -10,9 +10,9 @@ pytestmark = pytest.mark.torch
 
 from satfuse import checkpoint  # noqa: E402
 from satfuse.errors import RadiometryError  # noqa: E402
-from satfuse.models.plausible import check_clouds, likeness, misfit  # noqa: E402
-from satfuse.models.scene_sums import Channel  # noqa: E402
-from satfuse.models.spectral_prior import features  # noqa: E402
+from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit  # noqa: E402
+from satfuse.models.bayesian.scene_sums import Channel  # noqa: E402
+from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
 from satfuse.sensors.degradation import degrade  # noqa: E402
 from satfuse.simulate.factory import BIOME_NAMES, biome_scene  # noqa: E402

@@ -10,13 +10,13 @@ pytestmark = pytest.mark.torch
 
 from scipy.linalg import block_diag  # noqa: E402
 
+from satfuse.models.bayesian.scene_frames import WIDE  # noqa: E402
+from satfuse.models.bayesian.scene_observation import SEARCH, SPREAD, Fine, certainty, find_observation, trust  # noqa: E402
+from satfuse.models.bayesian.scene_regression import _posterior, adapt  # noqa: E402
+from satfuse.models.bayesian.scene_sums import BLOCK, LEAST_VARIANCE, Channel, Sums, rotate, shared_variance  # noqa: E402
+from satfuse.models.bayesian.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
+from satfuse.models.bayesian.spectral_prior import MapPrior, features  # noqa: E402
 from satfuse.models.observation import degrade  # noqa: E402
-from satfuse.models.scene_frames import WIDE  # noqa: E402
-from satfuse.models.scene_observation import SEARCH, SPREAD, Fine, certainty, find_observation, trust  # noqa: E402
-from satfuse.models.scene_regression import _posterior, adapt  # noqa: E402
-from satfuse.models.scene_sums import BLOCK, LEAST_VARIANCE, Channel, Sums, rotate, shared_variance  # noqa: E402
-from satfuse.models.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
-from satfuse.models.spectral_prior import MapPrior, features  # noqa: E402
 from satfuse.sensors import degradation  # noqa: E402
 from satfuse.sensors.bands import S3_NAMES  # noqa: E402
 from satfuse.simulate.factory import biome_scene  # noqa: E402

@@ -7,7 +7,7 @@ pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
 from satfuse.errors import BandError  # noqa: E402
-from satfuse.models.spectral_prior import CONSTANT, _of_band_values, features, map_prior  # noqa: E402
+from satfuse.models.bayesian.spectral_prior import CONSTANT, _of_band_values, features, map_prior  # noqa: E402
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
 from satfuse.sensors.srf import srf_matrix  # noqa: E402
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from satfuse.models.spectral_prior import features
+from satfuse.models.bayesian.spectral_prior import features
 
 LEAST_VARIANCE = 1e-9  # of the noise
 BLOCK = 16  # coarse pixels: errors are shared inside blocks of this side

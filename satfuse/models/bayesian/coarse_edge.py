@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from satfuse.models.mask_edge import cloud_spectra
-from satfuse.models.scene_sums import Channel
+from satfuse.models.bayesian.mask_edge import cloud_spectra
+from satfuse.models.bayesian.scene_sums import Channel
 
 SKY = 0.05  # standard deviation of h and q to start from
 ROUNDS = 3

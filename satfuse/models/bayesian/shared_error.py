@@ -8,7 +8,7 @@ support.)
 import numpy as np
 import torch
 
-from satfuse.models.scene_sums import LENGTH, shared_variance
+from satfuse.models.bayesian.scene_sums import LENGTH, shared_variance
 
 ITERATIONS = 40
 REACH = 3  # coarse pixels

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from satfuse.models.scene_sums import Channel, Sums, rotate
-from satfuse.models.spectral_prior import MapPrior
+from satfuse.models.bayesian.scene_sums import Channel, Sums, rotate
+from satfuse.models.bayesian.spectral_prior import MapPrior
 
 COMMON = 10.0 ** np.arange(-2, 1.6, 0.5)
 OWN = np.r_[1e-4, 10.0 ** np.arange(-3, 1.1, 0.5)]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from satfuse.models.native_blur import COARSER_M, block, lay, levels
+from satfuse.models.bayesian.native_blur import COARSER_M, block, lay, levels
 from satfuse.sensors.bands import wavelengths_nm
 
 # Reflectance of opaque cloud at nm: with droplets that absorb in the short-wave infrared, and with hardly any.

@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from satfuse.errors import RadiometryError
-from satfuse.models.scene_sums import Channel
-from satfuse.models.spectral_prior import DARK, MapPrior
+from satfuse.models.bayesian.scene_sums import Channel
+from satfuse.models.bayesian.spectral_prior import DARK, MapPrior
 
 MOST_MISFIT, SURPRISE = 0.5, 4.0  # median error of a band over brightness, and over what the library expects
 LEAST_APART = 0.015  # reflectance: two bands less apart may be off by as much

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from satfuse.geometry.cells import cell_psf_sigma
-from satfuse.models.scene_sums import usable_features
-from satfuse.models.spectral_prior import MapPrior
+from satfuse.models.bayesian.scene_sums import usable_features
+from satfuse.models.bayesian.spectral_prior import MapPrior
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, axis_matrix, psf_kernel
 
 WINDOW = 24  # coarse pixels: more do not make shift and PSF surer than the model is right

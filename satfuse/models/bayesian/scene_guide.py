@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from satfuse.models.mask_edge import edge_classes, filter_edges, fit_edges
-from satfuse.models.native_blur import add_detail, detail_power, fit_detail
-from satfuse.models.scene_observation import Fine
+from satfuse.models.bayesian.mask_edge import edge_classes, filter_edges, fit_edges
+from satfuse.models.bayesian.native_blur import add_detail, detail_power, fit_detail
+from satfuse.models.bayesian.scene_observation import Fine
 from satfuse.models.summary import Summary
 from satfuse.sensors.bands import COARSE_M
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from satfuse.models.native_blur import detail_power
-from satfuse.models.spectral_prior import DARK, features
+from satfuse.models.bayesian.native_blur import detail_power
+from satfuse.models.bayesian.spectral_prior import DARK, features
 
 TERMS = (
     "guide noise", "shared error", "map", "coarse noise", "remainder", "detail of 20 m bands", "detail of 60 m bands",

@@ -13,14 +13,14 @@ from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from satfuse.errors import ConfigError
+from satfuse.models.bayesian.native_blur import detail_error
+from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit
+from satfuse.models.bayesian.scene_frames import adapt_frames, lead, view_frames
+from satfuse.models.bayesian.scene_guide import restore, study
+from satfuse.models.bayesian.shared_error import add_field, margin, move
+from satfuse.models.bayesian.spectral_prior import CONSTANT, MapPrior, map_prior
+from satfuse.models.bayesian.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
-from satfuse.models.native_blur import detail_error
-from satfuse.models.plausible import check_clouds, likeness, misfit
-from satfuse.models.scene_frames import adapt_frames, lead, view_frames
-from satfuse.models.scene_guide import restore, study
-from satfuse.models.shared_error import add_field, margin, move
-from satfuse.models.spectral_prior import CONSTANT, MapPrior, map_prior
-from satfuse.models.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
 from satfuse.sensors.bands import COARSE_M
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from satfuse.models.coarse_edge import Expected, beside_masks, without_sky
-from satfuse.models.scene_guide import SceneGuide
-from satfuse.models.scene_observation import LEAST_SHARE, Observation, find_observation, trust, unknown
-from satfuse.models.scene_regression import Adapted, adapt
-from satfuse.models.scene_sums import Channel, usable_features
-from satfuse.models.shared_error import field_weights
-from satfuse.models.spectral_prior import MapPrior, features
+from satfuse.models.bayesian.coarse_edge import Expected, beside_masks, without_sky
+from satfuse.models.bayesian.scene_guide import SceneGuide
+from satfuse.models.bayesian.scene_observation import LEAST_SHARE, Observation, find_observation, trust, unknown
+from satfuse.models.bayesian.scene_regression import Adapted, adapt
+from satfuse.models.bayesian.scene_sums import Channel, usable_features
+from satfuse.models.bayesian.shared_error import field_weights
+from satfuse.models.bayesian.spectral_prior import MapPrior, features
 from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S3_BANDS
 
