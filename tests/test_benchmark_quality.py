@@ -257,6 +257,14 @@ def test_the_verdict_says_when_there_is_one_seed_only():
     assert all(line.endswith("| better, one seed |") for line in lines[2:])
 
 
+def test_scenes_that_ours_wins_are_counted():
+    rows = [row("bayesian", 0, 0.5), row("gsa", 0, 0.6), row("cnmf", 0, 0.7), row("bayesian", 0, 0.4, withheld=True)]
+    rows += [row("bayesian", 1, 0.5), row("gsa", 1, 0.6), row("cnmf", 1, 0.4), row("gsa", 1, 0.1, withheld=True)]
+    rows += [failed("bayesian", 2), row("gsa", 2, 0.1)]
+    lines = tables.wins(rows).splitlines()
+    assert len(lines) == 3 and lines[2] == "| clean | 1 of 2 | 0 of 1 | 1 of 2 | 0 of 1 |"
+
+
 def test_results_are_kept_and_replaced_by_case_and_method(tmp_path):
     old = [row("gsa", 0, 1.0), row("gsa", 1, 2.0), row("gsa", 1, 5.0, withheld=True)]
     rows = matrix.merged(old, [row("gsa", 1, 3.0), row("cnmf", 0, 4.0)])

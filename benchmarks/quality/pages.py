@@ -18,6 +18,7 @@ def sections(results: dict) -> dict[str, str]:
     return {
         "verdict": tables.verdict(rows),
         "verdict-withheld": tables.verdict_withheld(rows),
+        "wins": tables.wins(rows),
         "protocols-potsdam": _both(real, "protocol", ALL),
         "protocols-biomes": _both(biomes, "protocol", ALL),
         "places": _both(seen, "place", BIOME_NAMES),

@@ -120,6 +120,29 @@ def verdict_withheld(rows: Rows) -> str:
     return _against([r | {"method": "without S3"} if r["withheld"] else r for r in where(rows, method=OURS)], "rival")
 
 
+def wins(rows: Rows) -> str:
+    """Scene by scene: where ours is better than every other method, and than itself without the coarse image."""
+    scenes, lines = {}, []
+    for row in rows:
+        if "scores" in row:
+            scenes.setdefault(_case(row), {})[row["method"], row["withheld"]] = row
+    for protocol in (*PROTOCOLS, REGISTERED):
+        cells = []
+        for path in (SAM, RMSE):
+            for blind in (False, True):
+                better = []
+                for scene in scenes.values():
+                    ours = scene.get((OURS, False))
+                    rivals = [r for (m, w), r in scene.items() if w == blind and (m == OURS) == blind]
+                    if ours and rivals and ours["protocol"] == protocol and np.isfinite(value(ours, path)):
+                        better.append(value(ours, path) < min(value(r, path) for r in rivals))
+                cells.append(f"{sum(better)} of {len(better)}")
+        if any(not c.endswith(" 0") for c in cells):
+            lines.append([protocol, *cells])
+    titles = [f"{score} {than}" for score in ("SAM", "RMSE") for than in ("below all baselines", "below without S3")]
+    return markdown(["protocol", *titles], lines, left=1)
+
+
 def _against(rows, title) -> str:
     lines = []
     for group, places in (("Potsdam", (POTSDAM,)), ("biomes", BIOME_NAMES)):
