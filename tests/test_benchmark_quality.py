@@ -227,7 +227,8 @@ def test_a_column_counts_only_scenes_that_all_have():
     rows = [row("gsa", 0, 1.0), row("gsa", 1, 9.0), row("cnmf", 0, 2.0), failed("cnmf", 1)]
     text = tables.pivot(rows, "place", BIOME_NAMES, tables.SAM, 2)
     assert "| gsa | **1.00** |" in text and "| cnmf | 2.00 |" in text and "9" not in text
-    assert tables.failures(rows) == "- cnmf: 1 scenes: GridError: no"
+    assert tables.failures(rows) == "- coast, ratio 10, clean, seed 1, by cnmf: GridError: no"
+    assert tables.failures([failed("cnmf", 1), failed("gsa", 1)]).endswith("by every method: GridError: no")
 
 
 @pytest.mark.parametrize(

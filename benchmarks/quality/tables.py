@@ -202,12 +202,17 @@ def cost_table(rows: Rows, memory_mb: dict) -> str:
 
 
 def failures(rows: Rows) -> str:
-    """Which runs were refused, and why; empty where none."""
+    """Which scenes were refused, by whom and why; empty where none."""
     found = {}
     for row in rows:
         if "failed" in row:
-            found.setdefault((row["method"], row["failed"][:120]), []).append(row)
-    return "\n".join(f"- {m}: {len(these)} scenes: {why}" for (m, why), these in sorted(found.items()))
+            found.setdefault((_case(row), row["failed"][:160]), []).append(row["method"])
+    lines = []
+    for ((place, ratio, protocol, seed), why), methods in sorted(found.items()):
+        tried = where(rows, place=place, ratio=ratio, protocol=protocol, seed=seed, withheld=False)
+        by = "every method" if len(methods) == len(tried) else ", ".join(methods)
+        lines.append(f"- {place}, ratio {ratio}, {protocol}, seed {seed}, by {by}: {why}")
+    return "\n".join(lines)
 
 
 def class_paths(score: str) -> dict:
