@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
     add("--budget", type=float, default=120, help="seconds of training per network")
     add("--device", default="cpu", help="of the training; fusing is timed on the CPU")
     add("--jobs", type=int, default=os.cpu_count(), help="processes")
-    add("--seeds", type=int, default=3)
+    add("--seeds", type=int, default=3, help="of every scene; cloudy ones get two more")
     for name, known in (("methods", METHODS), ("protocols", [*PROTOCOLS, REGISTERED]), ("places", PLACES)):
         listed = ", ".join(known).replace("%", "%%")
         add(f"--{name}", type=_some(tuple(known)), default=tuple(known), help=f"of {listed}")

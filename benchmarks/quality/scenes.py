@@ -48,7 +48,7 @@ PROTOCOLS = {
 }
 REGISTERED = "registered"  # realistic, but the true shift is known: only with --full
 _GIVEN = {REGISTERED: Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)}
-_RANDOM = ("realistic", "cloud 20 %", "cloud 40 %", REGISTERED)  # where a seed changes what is seen of one truth
+_RANDOM = ("realistic", REGISTERED)  # where a seed changes noise and gains of one truth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def _with_seeds(chosen, seeds):
 
 
 def _count(place, protocol, seeds):
-    """Potsdam's truth is one: where nothing is random, more seeds would give the same scene again."""
+    """Of seeds. Potsdam's truth is one: where nothing is random, more seeds would give the same scene again."""
     if (PROTOCOLS | _GIVEN)[protocol].cloud:
         return seeds + SPARE_SKIES
     return seeds if place != POTSDAM or protocol in _RANDOM else 1

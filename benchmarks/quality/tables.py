@@ -1,4 +1,4 @@
-"""Markdown tables from result rows. A cell is the mean over scenes, and the spread of that mean over seeds.
+"""Markdown tables from result rows. A cell is the mean over seeds of the mean over a seed's scenes, and its spread.
 
 A column counts only the scenes that every method with a number in it has fused, so that all of them speak of the same.
 """
@@ -121,26 +121,27 @@ def verdict_withheld(rows: Rows) -> str:
 
 
 def wins(rows: Rows) -> str:
-    """Scene by scene: where ours is better than every other method, and than itself without the coarse image."""
-    scenes, lines = {}, []
+    """Scene by scene: where ours is lower than every baseline, and than itself without the coarse image."""
+    scenes = {}
     for row in rows:
         if "scores" in row:
-            scenes.setdefault(_case(row), {})[row["method"], row["withheld"]] = row
-    for protocol in (*PROTOCOLS, REGISTERED):
-        cells = []
-        for path in (SAM, RMSE):
-            for blind in (False, True):
-                better = []
-                for scene in scenes.values():
-                    ours = scene.get((OURS, False))
-                    rivals = [r for (m, w), r in scene.items() if w == blind and (m == OURS) == blind]
-                    if ours and rivals and ours["protocol"] == protocol and np.isfinite(value(ours, path)):
-                        better.append(value(ours, path) < min(value(r, path) for r in rivals))
-                cells.append(f"{sum(better)} of {len(better)}")
-        if any(not c.endswith(" 0") for c in cells):
-            lines.append([protocol, *cells])
+            of_protocol = scenes.setdefault(row["protocol"], {})
+            of_protocol.setdefault(_case(row), {})[row["method"], row["withheld"]] = row
+    kinds = [(path, withheld) for path in (SAM, RMSE) for withheld in (False, True)]
+    lines = [[p, *(_won(scenes[p].values(), *kind) for kind in kinds)] for p in (*PROTOCOLS, REGISTERED) if p in scenes]
     titles = [f"{score} {than}" for score in ("SAM", "RMSE") for than in ("below all baselines", "below without S3")]
     return markdown(["protocol", *titles], lines, left=1)
+
+
+def _won(scenes, path, withheld) -> str:
+    """How many of the scenes, whose rows lie by method and `withheld`."""
+    better = []
+    for scene in scenes:
+        ours = value(scene[OURS, False], path) if (OURS, False) in scene else np.nan
+        rivals = [value(r, path) for (m, w), r in scene.items() if w == withheld and (m == OURS) == withheld]
+        if np.isfinite(ours) and np.isfinite(rivals).any():
+            better.append(ours < np.nanmin(rivals))
+    return f"{sum(better)} of {len(better)}"
 
 
 def _against(rows, title) -> str:
@@ -202,14 +203,14 @@ def cost_table(rows: Rows, memory_mb: dict) -> str:
 
 
 def failures(rows: Rows) -> str:
-    """Which scenes were refused, by whom and why; empty where none."""
-    found = {}
+    """Which scenes were refused, by whom and why; empty where none. Runs without the coarse image do not count."""
+    rows, found = where(rows, withheld=False), {}
     for row in rows:
         if "failed" in row:
             found.setdefault((_case(row), row["failed"][:160]), []).append(row["method"])
     lines = []
     for ((place, ratio, protocol, seed), why), methods in sorted(found.items()):
-        tried = where(rows, place=place, ratio=ratio, protocol=protocol, seed=seed, withheld=False)
+        tried = where(rows, place=place, ratio=ratio, protocol=protocol, seed=seed)
         by = "every method" if len(methods) == len(tried) else ", ".join(methods)
         lines.append(f"- {place}, ratio {ratio}, {protocol}, seed {seed}, by {by}: {why}")
     return "\n".join(lines)

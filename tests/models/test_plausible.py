@@ -94,6 +94,7 @@ def test_without_data_there_is_no_misfit(prior):
 
 @pytest.mark.parametrize(("bands", "sensor"), [(S2_NAMES, "S2A"), (S3_NAMES, "S3A")])
 def test_nothing_but_cloud_is_refused(bands, sensor):
+    """Opaque, or nearly so; a veil passes."""
     from satfuse.sensors.srf import srf_matrix
     from satfuse.simulate.measured import WAVELENGTH_NM
     from satfuse.simulate.protocol import cloud_band_values
