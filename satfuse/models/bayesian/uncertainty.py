@@ -7,7 +7,7 @@ At a pixel of guide z it is, per band,
 
 with n_g and n_c the variance of the noise of guide and coarse image, k the part of the errors that neighbours share, w
 the map and V its covariance, S the second moment of the map's features over the scene, r the library's mean square of
-what no linear map explains at the scene's brightness. h is the leverage (1 + (z - m)' C^-1 (z - m)) / (1 + g) for the
+what no linear map explains, relative to brightness. h is the leverage (1 + (z - m)' C^-1 (z - m)) / (1 + g) for the
 mean m and covariance C of the scene's g guide bands, 1 on average: the map errs most where the spectrum is rare. d is
 the power of the detail that `native_blur` predicted for the bands of 20 and of 60 m, D its mean over the scene, e what
 the errors of that detail do to the band, relative to its power. a is the share of masked pixels around, y^2 the scene's
@@ -52,7 +52,7 @@ def scene_terms(found, prior, guide, lost) -> np.ndarray:
         found.map.shared * coarse,
         np.einsum("cfg,fg->c", found.map.covariance, moment),
         coarse,
-        coarse**0.75 * remainder**0.25,
+        coarse**0.75 * prior.remainder**0.25,
         *lost,
         *lost * guide.power[:, None],
         np.einsum("cf,fg,cg->c", weight, moment, weight),
