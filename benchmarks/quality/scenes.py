@@ -47,8 +47,7 @@ PROTOCOLS = {
     UNSEEN: Protocol(),
 }
 REGISTERED = "registered"  # realistic, but the true shift is known: only with --full
-_GIVEN = {REGISTERED: Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)}
-_RANDOM = ("realistic", REGISTERED)  # where a seed changes noise and gains of one truth
+_ALL = PROTOCOLS | {REGISTERED: Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +111,7 @@ def all_cases(seeds: int = 3) -> list[Case]:
 
 def make_scene(case: Case, fine_px: int = FINE_PX) -> Scene:
     """The scene of a case; the same for the same case. `fine_px` is the side of a biome."""
-    protocol = (PROTOCOLS | _GIVEN)[case.protocol]
+    protocol = _ALL[case.protocol]
     if case.place == POTSDAM:
         observed, target = _potsdam(protocol, case.seed)
         bands = S3_NAMES[2:]
@@ -147,9 +146,10 @@ def _with_seeds(chosen, seeds):
 
 def _count(place, protocol, seeds):
     """Of seeds. Potsdam's truth is one: where nothing is random, more seeds would give the same scene again."""
-    if (PROTOCOLS | _GIVEN)[protocol].cloud:
-        return seeds + SPARE_SKIES
-    return seeds if place != POTSDAM or protocol in _RANDOM else 1
+    seen = _ALL[protocol]
+    if place == POTSDAM and not (seen.noise or seen.gain or seen.cloud):
+        return 1
+    return seeds + SPARE_SKIES if seen.cloud else seeds
 
 
 def _potsdam(protocol, seed):

@@ -117,30 +117,32 @@ def verdict(rows: Rows) -> str:
 
 def verdict_withheld(rows: Rows) -> str:
     """Ours against itself without the coarse image, as `verdict`."""
-    return _against([r | {"method": "without S3"} if r["withheld"] else r for r in where(rows, method=OURS)], "rival")
+    return _against(_with_and_without(rows), "rival")
 
 
 def wins(rows: Rows) -> str:
     """Scene by scene: where ours is lower than every baseline, and than itself without the coarse image."""
-    scenes = {}
-    for row in rows:
-        if "scores" in row:
-            of_protocol = scenes.setdefault(row["protocol"], {})
-            of_protocol.setdefault(_case(row), {})[row["method"], row["withheld"]] = row
-    kinds = [(path, withheld) for path in (SAM, RMSE) for withheld in (False, True)]
-    lines = [[p, *(_won(scenes[p].values(), *kind) for kind in kinds)] for p in (*PROTOCOLS, REGISTERED) if p in scenes]
+    sides = where(rows, withheld=False), _with_and_without(rows)
+    lines = []
+    for protocol in (*PROTOCOLS, REGISTERED):
+        if where(rows, protocol=protocol):
+            lines.append([protocol, *(_won(where(s, protocol=protocol), path) for path in (SAM, RMSE) for s in sides)])
     titles = [f"{score} {than}" for score in ("SAM", "RMSE") for than in ("below all baselines", "below without S3")]
     return markdown(["protocol", *titles], lines, left=1)
 
 
-def _won(scenes, path, withheld) -> str:
-    """How many of the scenes, whose rows lie by method and `withheld`."""
-    better = []
-    for scene in scenes:
-        ours = value(scene[OURS, False], path) if (OURS, False) in scene else np.nan
-        rivals = [value(r, path) for (m, w), r in scene.items() if w == withheld and (m == OURS) == withheld]
-        if np.isfinite(ours) and np.isfinite(rivals).any():
-            better.append(ours < np.nanmin(rivals))
+def _with_and_without(rows) -> Rows:
+    """Ours, and ours without the coarse image as a method of its own."""
+    return [row | {"method": "without S3"} if row["withheld"] else row for row in where(rows, method=OURS)]
+
+
+def _won(rows, path) -> str:
+    """In how many scenes ours is lower than every other method of the rows."""
+    scenes = {}
+    for row in rows:
+        if "scores" in row and np.isfinite(found := value(row, path)):
+            scenes.setdefault(_case(row), {})[row["method"]] = found
+    better = [s[OURS] < min(v for m, v in s.items() if m != OURS) for s in scenes.values() if OURS in s and len(s) > 1]
     return f"{sum(better)} of {len(better)}"
 
 
