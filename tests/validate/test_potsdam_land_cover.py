@@ -10,7 +10,6 @@ from rasterio.merge import merge
 
 pytest.importorskip("torch")
 
-
 from satfuse.catalog.specs import local_catalog
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.readers.enmap import enmap_item, open_enmap
