@@ -34,10 +34,21 @@ def run(out: Path) -> list[tuple[str, float, float]]:
         job = job_for(out, url, recipe)
         work = Path(job.work)
         pairs = timed(
-            "search and pair", pipeline.discover, job.field, job.start, job.end, job.catalog, work / "pairs.parquet"
+            "search and pair",
+            pipeline.discover,
+            job.field,
+            job.start,
+            job.end,
+            job.catalog,
+            work / "pairs.parquet",
         )
         cube = timed(
-            "build the cube", pipeline.build_cube, job.train_start, job.train_end, job.train_on, work / "cube.zarr"
+            "build the cube",
+            pipeline.build_cube,
+            job.train_start,
+            job.train_end,
+            job.train_on,
+            work / "cube.zarr",
         )
         checkpoint = timed("train", pipeline.train, cube, work / "checkpoint", job.train)
         products = timed("co-register, fuse, publish", pipeline.fuse, pairs, job.model, job.store)
@@ -57,8 +68,12 @@ def table(rows) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/performance.md"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         text = table(run(Path(folder)))

@@ -21,10 +21,14 @@ def put(text: str, document: str, name: str) -> None:
 def markdown(titles, lines, left=1) -> str:
     """A table whose first `left` columns are words."""
     rule = "|" + "---|" * left + "---:|" * (len(titles) - left)
-    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join(
+        [f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]
+    )
 
 
 def machine() -> str:
     """One line of conditions for below a table."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "zarr", "dask", "odc-stac"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "zarr", "dask", "odc-stac")
+    )
     return f"*{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {packages}.*"

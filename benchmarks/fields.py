@@ -62,9 +62,23 @@ def time_models() -> str:
     for size, tiles in ((PAPER[0], PAPER_TILES), (SMALL, (SIZE // SMALL) ** 2)):
         with PeakMemory() as memory:
             seconds = _time_fusformer(inputs, size) * tiles
-        rows.append(("fusformer", seconds, memory.gib, f"{TIMED_TILES} of {tiles} tiles of {size} px, scaled"))
+        rows.append(
+            (
+                "fusformer",
+                seconds,
+                memory.gib,
+                f"{TIMED_TILES} of {tiles} tiles of {size} px, scaled",
+            )
+        )
     table = [
-        (name, f"{seconds:.2f}", f"{SIZE**2 / seconds / 1e6:.4f}", f"{seconds / ours:.1f}", f"{gib:.2f}", how)
+        (
+            name,
+            f"{seconds:.2f}",
+            f"{SIZE**2 / seconds / 1e6:.4f}",
+            f"{seconds / ours:.1f}",
+            f"{gib:.2f}",
+            how,
+        )
         for name, seconds, gib, how in rows
     ]
     head = ("model", "s", "Mpx/s", "times bayesian", "peak GiB", "conditions")
@@ -74,10 +88,16 @@ def time_models() -> str:
 
 def _time_field(name, inputs) -> float:
     bands = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES, "ratio": RATIO}
-    model = checkpoint.resolve(name, **bands)[0] if name == "bayesian" else models.create(name, **bands).eval()
+    model = (
+        checkpoint.resolve(name, **bands)[0]
+        if name == "bayesian"
+        else models.create(name, **bands).eval()
+    )
     start = time.perf_counter()
     with torch.inference_mode():
-        summary = summarise(inputs.guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO, registered=False)
+        summary = summarise(
+            inputs.guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO, registered=False
+        )
         state = model.fit(summary)
     cut = Cut.of(model, inputs.guide_valid.shape, RATIO, block_px=900)
     out = [np.empty((len(S3_NAMES), SIZE, SIZE), "float32") for _ in range(2)]  # image, uncertainty
@@ -90,7 +110,9 @@ def _time_field(name, inputs) -> float:
 
 def _time_fusformer(inputs, size) -> float:
     """Seconds per tile of `size` px, of `TIMED_TILES` one by one."""
-    model = models.create("fusformer", guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO).eval()
+    model = models.create(
+        "fusformer", guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO
+    ).eval()
     coarse = torch.from_numpy(inputs.coarse[None, :, : size // RATIO, : size // RATIO].copy())
     seconds = 0.0
     with torch.inference_mode():
@@ -104,18 +126,23 @@ def _time_fusformer(inputs, size) -> float:
 
 def time_algeria(folder: Path) -> str:
     """Markdown table of one whole Algeria-5 run of `fuse_field`."""
-    scene = write_scene(_synthetic_scene(), folder / "scene.zarr", field="algeria-5", time="2024-06-01T10:42:00Z")
+    scene = write_scene(
+        _synthetic_scene(), folder / "scene.zarr", field="algeria-5", time="2024-06-01T10:42:00Z"
+    )
     with PeakMemory() as memory:
         start = time.perf_counter()
         item = fuse_field(scene, "bayesian", folder / "store", config=FuseConfig(workers=2))
         seconds, gib = time.perf_counter() - start, memory.gib
     size = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file()) / 2**30
     assert Path(item).is_file()
-    line = ["fuse_field, bayesian, 2 workers of 1 thread", f"{seconds:.0f}", f"{gib:.2f}", f"{size:.2f}"]
+    line = [
+        "fuse_field, bayesian, 2 workers of 1 thread",
+        f"{seconds:.0f}",
+        f"{gib:.2f}",
+        f"{size:.2f}",
+    ]
     table = markdown(["run", "s", "peak GiB, all processes", "product on disk, GiB"], [line])
-    conditions = (
-        "*7,530 x 7,530 px, 21 bands, from a Zarr scene on local disk to the published product, overviews included.*"
-    )
+    conditions = "*7,530 x 7,530 px, 21 bands, from a Zarr scene on local disk to the published product, overviews included.*"
     return f"{table}\n\n{conditions} {machine()}"
 
 
@@ -131,12 +158,19 @@ def _synthetic_scene() -> xr.Dataset:
         return truth(surface, geobox[slice(*rows), slice(*columns)], platform="S2A", names=S2_NAMES)
 
     chunks = tuple(_chunks(n, 600) for n in (height, width))
-    guide = da.map_blocks(block, da.zeros((12, height, width), chunks=((12,), *chunks)), dtype="float32")
+    guide = da.map_blocks(
+        block, da.zeros((12, height, width), chunks=((12,), *chunks)), dtype="float32"
+    )
     coarse = np.concatenate(
-        [_coarse_strip(surface, geobox, row, min(row + 25, small.shape[0])) for row in range(0, small.shape[0], 25)],
+        [
+            _coarse_strip(surface, geobox, row, min(row + 25, small.shape[0]))
+            for row in range(0, small.shape[0], 25)
+        ],
         axis=1,
     )
-    flags = {"guide_quality": (("y", "x"), da.zeros((height, width), chunks=chunks, dtype="uint16"))}
+    flags = {
+        "guide_quality": (("y", "x"), da.zeros((height, width), chunks=chunks, dtype="uint16"))
+    }
     return xr.Dataset(
         {
             "guide": (("guide_band", "y", "x"), guide),
@@ -147,7 +181,12 @@ def _synthetic_scene() -> xr.Dataset:
             "coarse_quality": (("y_coarse", "x_coarse"), np.zeros(small.shape, "uint16")),
         },
         coords={"guide_band": list(S2_NAMES), "coarse_band": list(S3_NAMES), **xr_coords(geobox)},
-        attrs={"psf_sigma": DEFAULT_PSF_SIGMA, "shift_m": (0.0, 0.0), "shift_trusted": True, "gap_s": 0.0},
+        attrs={
+            "psf_sigma": DEFAULT_PSF_SIGMA,
+            "shift_m": (0.0, 0.0),
+            "shift_trusted": True,
+            "gap_s": 0.0,
+        },
     )
 
 
@@ -163,9 +202,13 @@ def _chunks(length, size):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["models", "algeria"])
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/performance.md"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         text = time_models() if arguments.what == "models" else time_algeria(Path(work))

@@ -32,15 +32,21 @@ def make_cube(folder: Path, scenes: int, size: int) -> cube.Cube:
     for i in range(scenes):
         coarse = rng.random((3, size // 16, size // 16)).repeat(16, 1).repeat(16, 2)
         cover = (coarse + 0.05 * rng.random((3, size, size))).astype(np.float32)
-        shapes = np.stack([0.1 + 0.2 * np.sin(wavelength / (200 + 150 * k)) ** 2 for k in range(3)], 1).astype(
-            np.float32
-        )
+        shapes = np.stack(
+            [0.1 + 0.2 * np.sin(wavelength / (200 + 150 * k)) ** 2 for k in range(3)], 1
+        ).astype(np.float32)
         image = xr.DataArray(cover, dims=("k", "y", "x")).chunk(y=256, x=256)
-        spectra = xr.dot(xr.DataArray(shapes, dims=("band", "k")), image, dim="k").transpose("band", "y", "x")
-        box = GeoBox((size, size), Affine(30, 0, 300000 + 200000 * i, 0, -30, 5400000), "EPSG:32632")
+        spectra = xr.dot(xr.DataArray(shapes, dims=("band", "k")), image, dim="k").transpose(
+            "band", "y", "x"
+        )
+        box = GeoBox(
+            (size, size), Affine(30, 0, 300000 + 200000 * i, 0, -30, 5400000), "EPSG:32632"
+        )
         per_band = {"wavelength_nm": ("band", wavelength), "usable": ("band", np.ones(100, bool))}
         valid = (("y", "x"), np.ones((size, size), bool))
-        sources[f"s{i}"] = xr.Dataset({"reflectance": spectra, "valid": valid}, {**per_band, **xr_coords(box)})
+        sources[f"s{i}"] = xr.Dataset(
+            {"reflectance": spectra, "valid": valid}, {**per_band, **xr_coords(box)}
+        )
     return cube.build(sources, folder / "cube.zarr", split=dict.fromkeys(sources, "train"))
 
 
@@ -75,15 +81,21 @@ def same_block_share(blocks: np.ndarray, size: int) -> float:
 
 def main():
     """Build a store, measure three loaders, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=int, default=2)
     parser.add_argument("--size", type=int, default=2048, help="side of a scene, px")
     parser.add_argument("--patch", type=int, default=96)
     parser.add_argument("--ratio", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0, help="measured time per loader")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/performance.md"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(1)  # converting patches is bound by memory; more threads only wait for each other
+    torch.set_num_threads(
+        1
+    )  # converting patches is bound by memory; more threads only wait for each other
     config = BatchConfig(patch=options.patch, ratio=options.ratio, size=16)
     with tempfile.TemporaryDirectory() as folder:
         made = make_cube(Path(folder), options.scenes, options.size)
@@ -91,15 +103,28 @@ def main():
         shuffled = np.random.default_rng(0).permutation(block.plan(0)[:, 0])
         base = rate(epochs(plain.patches), options.seconds)
         rows = [
-            ("xbatcher over dask, one patch at a time, shuffled", base, same_block_share(shuffled, config.size)),
+            (
+                "xbatcher over dask, one patch at a time, shuffled",
+                base,
+                same_block_share(shuffled, config.size),
+            ),
             ("BlockLoader", rate(epochs(block.patches), options.seconds), None),
             ("BlockLoader with degradation", rate(epochs(block.epoch), options.seconds), None),
         ]
         own = same_block_share(block.plan(0)[:, 0], config.size)
-    titles = ["loader", "patches/s", "ratio", "patches per CPU second", "ratio", "same-block share of a batch"]
+    titles = [
+        "loader",
+        "patches/s",
+        "ratio",
+        "patches per CPU second",
+        "ratio",
+        "same-block share of a batch",
+    ]
     lines = []
     for name, value, share in rows:
-        columns = [text for v, b in zip(value, base, strict=True) for text in (f"{v:.0f}", f"{v / b:.1f}")]
+        columns = [
+            text for v, b in zip(value, base, strict=True) for text in (f"{v:.0f}", f"{v / b:.1f}")
+        ]
         lines.append([name, *columns, f"{own if share is None else share:.2f}"])
     conditions = (
         f"*{options.scenes} scenes of {options.size} x {options.size} px, 12 + 19 bands int16, chunk 128, shard 1024, "

@@ -30,7 +30,8 @@ T28PDC = GeoBox((366, 366), Affine(300, 0, 399_960, 0, -300, 1_800_000), "EPSG:3
 # the grid of the tile's preview; 343 of its pixels cover 5488 of the 5490 pixels of SCL
 PREVIEW = GeoBox((343, 343), Affine(320, 0, 399_960, 0, -320, 1_800_000), "EPSG:32628")
 CLEAR = (2, 4, 5, 6, 7)  # classes of SCL
-# Upper left corners where the pixels of the Major-TOM cells really lie; the stored transform is the same for all bands.
+# Upper left corners where the pixels of the Major-TOM cells really lie; the stored transform is the
+# same for all bands.
 THAILAND = {10: (362610, 1987090), 20: (362620, 1987080), 60: (362640, 1987080)}
 THAILAND_STORED = dict.fromkeys(THAILAND, THAILAND[10])
 
@@ -52,7 +53,9 @@ def senegal(folder: Path, work: Path) -> xr.Dataset:
     """SYN of 2023-09-12 around tile T28PDC; positions come from the tie points, flags and 17 bands are absent."""
     product = unpack(folder, "s3_syn_senegal/S3B*.zip", work)
     item, box = sen3_item(product), lonlat_bbox(T28PDC)
-    return open_syn(item, spec=catalogue(work), bands=SENEGAL_BANDS, missing="flag", bbox=box).load()
+    return open_syn(
+        item, spec=catalogue(work), bands=SENEGAL_BANDS, missing="flag", bbox=box
+    ).load()
 
 
 def senegal_classes(folder: Path) -> np.ndarray:
@@ -85,7 +88,10 @@ def senegal_shifts(
     part = (..., slice(60, 320), slice(150, 343))  # where most of SYN is clear
     return {
         name: estimate_shift(np.where(clear, guide, np.nan)[part], coarse[part], pixel_m=320)
-        for name, guide in (("preview", ndimage.gaussian_filter(preview, (0, 0.5, 0.5))), ("SCL", shares))
+        for name, guide in (
+            ("preview", ndimage.gaussian_filter(preview, (0, 0.5, 0.5))),
+            ("SCL", shares),
+        )
     }
 
 
@@ -98,7 +104,10 @@ def sweden(folder: Path) -> xr.Dataset:
     start, step = np.datetime64("2018-07-04T09:21:55", "ns"), np.timedelta64(44, "ms")
     return xr.Dataset(
         {
-            "reflectance": (("band", *plane), np.stack([data[n].values for n in ("rtoa_3", "rtoa_6", "rtoa_8")])),
+            "reflectance": (
+                ("band", *plane),
+                np.stack([data[n].values for n in ("rtoa_3", "rtoa_6", "rtoa_8")]),
+            ),
             "valid": (plane, np.ones(shape, bool)),
             "quality": (plane, np.zeros(shape, "uint16")),
             "latitude": (plane, data["lat"].values.astype(float)),
@@ -133,9 +142,16 @@ def _cell(cell, work, corners, crs, names):
     keys = catalogue(work).assets["sentinel2"]
     parts = cell.name.split("_")
     baseline = {"N9999": "99.99", "N0400": "04.00"}[parts[3]]
-    properties = {"platform": f"sentinel-{parts[0][1:].lower()}", "s2:processing_baseline": baseline}
+    properties = {
+        "platform": f"sentinel-{parts[0][1:].lower()}",
+        "s2:processing_baseline": baseline,
+    }
     item = pystac.Item(
-        cell.name, None, None, datetime.strptime(parts[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC), properties
+        cell.name,
+        None,
+        None,
+        datetime.strptime(parts[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
+        properties,
     )
     layers = {}
     for name in names:
@@ -145,7 +161,14 @@ def _cell(cell, work, corners, crs, names):
     for name, (numbers, gsd_m) in layers.items():
         path = work / f"{name}.tif"
         height, width = numbers.shape
-        profile = {"driver": "GTiff", "count": 1, "dtype": numbers.dtype, "height": height, "width": width, "nodata": 0}
+        profile = {
+            "driver": "GTiff",
+            "count": 1,
+            "dtype": numbers.dtype,
+            "height": height,
+            "width": width,
+            "nodata": 0,
+        }
         with rasterio.open(
             path, "w", **profile, crs=crs, transform=from_origin(*corners[gsd_m], gsd_m, gsd_m)
         ) as image:

@@ -32,6 +32,11 @@ def spectra(axis, wavelength, usable, east, block):
     axis.plot(wavelength[order], part[order], ".", ms=3, label="EnMAP")
     for name, dim, mark in (("guide", "guide_band", "s"), ("target", "band", "x")):
         mean = east[name].mean(("y", "x"))
-        axis.plot(wavelengths_nm(map(str, mean[dim].values)), mean.values, mark, label=f"{name} of the cube")
+        axis.plot(
+            wavelengths_nm(map(str, mean[dim].values)),
+            mean.values,
+            mark,
+            label=f"{name} of the cube",
+        )
     axis.set(xlabel="nm", ylabel="reflectance", title="mean of the eastern rectangle")
     axis.legend(frameon=False)

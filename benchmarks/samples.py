@@ -42,7 +42,9 @@ def senegal(folder: Path, work: Path) -> tuple[Facts, Figure]:
     swath, classes = sample_data.senegal(folder, work / "sen3"), sample_data.senegal_classes(folder)
     preview = sample_data.senegal_preview(folder, work / "safe")
     image = rectify(swath, sample_data.T28PDC)
-    share = np.stack([np.isin(classes, c).reshape(366, 15, 366, 15).mean((1, 3)) for c in ((4, 5), 6, 0)])
+    share = np.stack(
+        [np.isin(classes, c).reshape(366, 15, 366, 15).mean((1, 3)) for c in ((4, 5), 6, 0)]
+    )
     seen = image["valid"].values & (share[2] == 0)
     facts = {
         "swath cut to the tile, rows x columns": f"{swath.sizes['row']} x {swath.sizes['column']}",
@@ -55,8 +57,12 @@ def senegal(folder: Path, work: Path) -> tuple[Facts, Figure]:
     found = [sample_data.senegal_shifts(swath, preview, classes, phase) for phase in PHASES_M]
     for name in found[0]:
         each = np.array([(f[name].dx_m, f[name].dy_m) for f in found]) + PHASES_M
-        facts[f"shift against {name}, m east, north"] = f"{_pair(each[0])}, sigma {found[0][name].sigma_m:.0f}"
-        facts[f"the same from 4 grid phases, {name}"] = f"{_pair(each.mean(0))}, spread {_pair(each.std(0))}"
+        facts[f"shift against {name}, m east, north"] = (
+            f"{_pair(each[0])}, sigma {found[0][name].sigma_m:.0f}"
+        )
+        facts[f"the same from 4 grid phases, {name}"] = (
+            f"{_pair(each.mean(0))}, spread {_pair(each.std(0))}"
+        )
     false_colour = rgb(image["reflectance"].sel(band=["Oa17", "Oa08", "Oa06"]).values)
     land = np.where(share[2] == 0, share[0], np.nan)
     titles = (
@@ -83,7 +89,10 @@ def sweden(folder: Path, work: Path) -> tuple[Facts, Figure]:
     }
     bands = [2, 1, 0]
     return facts, panels(
-        {"swath: 665, 560, 443 nm": rgb(swath["reflectance"].values[bands]), "300 m grid": rgb(here[bands])}
+        {
+            "swath: 665, 560, 443 nm": rgb(swath["reflectance"].values[bands]),
+            "300 m grid": rgb(here[bands]),
+        }
     )
 
 
@@ -97,14 +106,19 @@ def thailand(folder: Path, work: Path) -> tuple[Facts, Figure]:
     facts = {
         "smallest digital number of B03": str(darkest),
         "median reflectance": ", ".join(
-            f"{b} {m:.3f}" for b, m in zip(image.band.values, image.median(("y", "x")).values, strict=True)
+            f"{b} {m:.3f}"
+            for b, m in zip(image.band.values, image.median(("y", "x")).values, strict=True)
         ),
         "by the stated baseline 99.99": _offset_of(item, inside, spec, "B03"),
     }
     work = work / "stored"
     work.mkdir()
-    stored = sample_data.thailand(folder, work, corners=sample_data.THAILAND_STORED, names=("B08", "B8A"))
-    stored = open_sentinel2(stored, inside, spec=spec, bands=("B08", "B8A"), boa_offset=0)["reflectance"].values
+    stored = sample_data.thailand(
+        folder, work, corners=sample_data.THAILAND_STORED, names=("B08", "B8A")
+    )
+    stored = open_sentinel2(stored, inside, spec=spec, bands=("B08", "B8A"), boa_offset=0)[
+        "reflectance"
+    ].values
     for name, bands in (("true", image.sel(band=["B08", "B8A"]).values), ("stored", stored)):
         fits = correlations(*bands.astype(float))
         best = max(fits, key=fits.get)
@@ -120,9 +134,9 @@ def correlations(fine: np.ndarray, other: np.ndarray) -> dict[tuple[int, int], f
     inner = other[10:-10, 10:-10].ravel()
     size_y, size_x = fine.shape
     return {
-        (10 * dx, -10 * dy): np.corrcoef(fine[10 + dy : size_y - 10 + dy, 10 + dx : size_x - 10 + dx].ravel(), inner)[
-            0, 1
-        ]
+        (10 * dx, -10 * dy): np.corrcoef(
+            fine[10 + dy : size_y - 10 + dy, 10 + dx : size_x - 10 + dx].ravel(), inner
+        )[0, 1]
         for dx in (-1, 0, 1)
         for dy in (-1, 0, 1)
     }
@@ -130,7 +144,10 @@ def correlations(fine: np.ndarray, other: np.ndarray) -> dict[tuple[int, int], f
 
 def ireland(folder: Path, work: Path) -> tuple[Facts, Figure]:
     """A SAFE tree without its band images: metadata, the missing file by name, clouds and the orbit's edge."""
-    item, spec = safe_item(sample_data.unpack(folder, "s2_safe_29UNU/*.zip", work)), sample_data.catalogue(work)
+    item, spec = (
+        safe_item(sample_data.unpack(folder, "s2_safe_29UNU/*.zip", work)),
+        sample_data.catalogue(work),
+    )
     meta = metadata(item, spec)
     with rasterio.open(item.assets["SCL_60m"].href) as raster:
         box = GeoBox(raster.shape, raster.transform, raster.crs)
@@ -140,7 +157,11 @@ def ireland(folder: Path, work: Path) -> tuple[Facts, Figure]:
         refusal = str(error).split("; it has")[0]
     item.assets["SCL_20m"] = item.assets["SCL_60m"]  # the sample has the 60 m layer only
     image = open_sentinel2(item, box, spec=spec, bands=()).compute()
-    share = {q.name: ((image["quality"].values & q) > 0).mean() for q in Quality if q.name.startswith("GUIDE")}
+    share = {
+        q.name: ((image["quality"].values & q) > 0).mean()
+        for q in Quality
+        if q.name.startswith("GUIDE")
+    }
     zenith, view = meta.sun_zenith_deg, (meta.view_zenith_deg, meta.view_azimuth_deg)
     facts = {
         "platform, baseline, offset of B02": f"{meta.platform}, {meta.baseline}, {meta.offsets['B02']}",
@@ -150,7 +171,9 @@ def ireland(folder: Path, work: Path) -> tuple[Facts, Figure]:
         "valid": f"{image['valid'].values.mean():.1%}",
         "quality": ", ".join(f"{k} {v:.1%}" for k, v in share.items() if v),
     }
-    return facts, panels({"scene classification": image["scl"].values, "valid": image["valid"].values})
+    return facts, panels(
+        {"scene classification": image["scl"].values, "valid": image["valid"].values}
+    )
 
 
 def congo(folder: Path, work: Path) -> tuple[Facts, Figure]:
@@ -159,7 +182,10 @@ def congo(folder: Path, work: Path) -> tuple[Facts, Figure]:
     left, top, crs = sample_data.congo_corner(folder)
     box = GeoBox((500, 500), from_origin(left, top, 10, 10), crs)
     names = ("B02", "B8A")
-    image, wrong = (open_sentinel2(item, box, spec=spec, bands=names, boa_offset=o).compute() for o in (-1000, 0))
+    image, wrong = (
+        open_sentinel2(item, box, spec=spec, bands=names, boa_offset=o).compute()
+        for o in (-1000, 0)
+    )
     with rasterio.open(next(folder.glob("s2_l2a_congo_cirrus/S2A*/cloud_mask.tif"))) as raster:
         masked = (raster.read(1) > 0).mean()
     blue, infrared = image["reflectance"].values.reshape(2, 250, 2, 250, 2).mean((2, 4))
@@ -184,7 +210,9 @@ def potsdam(folder: Path, work: Path) -> tuple[Facts, Figure]:
     spec = sample_data.catalogue(folder)
     tiles = [open_enmap(enmap_item(p), spec=spec, missing="flag") for p in paths]
     usable, wavelength = tiles[0]["usable"].values, tiles[0]["wavelength_nm"].values
-    block = xr.combine_by_coords([t[["reflectance"]] for t in tiles], join="outer", combine_attrs="override")
+    block = xr.combine_by_coords(
+        [t[["reflectance"]] for t in tiles], join="outer", combine_attrs="override"
+    )
     block = block["reflectance"].sortby("y", ascending=False).load()
     cube = quality.build_cube(folder, work / "cube.zarr")
     east = cube.open_scene("east", decode=True).load()
@@ -195,7 +223,9 @@ def potsdam(folder: Path, work: Path) -> tuple[Facts, Figure]:
     facts = {
         "block": f"{len(tiles)} tiles, {size}, {usable.sum()} of {usable.size} bands usable",
         "left out": f"bands {', '.join(map(str, tiles[0]['band'].values[~usable]))}",
-        "wavelengths step back after band": ", ".join(map(str, np.flatnonzero(np.diff(wavelength) <= 0) + 1)),
+        "wavelengths step back after band": ", ".join(
+            map(str, np.flatnonzero(np.diff(wavelength) <= 0) + 1)
+        ),
         "exactly 0 / below 0 in usable bands": f"{(values == 0).mean():.2%} / {(values < 0).mean():.4%}",
         "cube": f"{len(cube.guide_bands)} guide and {len(cube.coarse_bands)} target bands",
         "bands that EnMAP does not reach": ", ".join(cube.missing_bands),
@@ -268,9 +298,13 @@ def _runs(numbers):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=(*SHOWN, "all"))
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/out", help="folder of the pictures")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks/out", help="folder of the pictures"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)  # what is missing is among the facts
     for chosen in SHOWN if arguments.name == "all" else [arguments.name]:

@@ -25,5 +25,9 @@ def fuse(pairs: str, model: str, store: str, scheduler: str | None = None) -> li
 @flow(name="fuse-field")
 def fuse_field(pairs: str, model: str, store: str, scheduler: str | None = None) -> list[str]:
     """URIs of the products' items; a run that was killed goes on with the tiles it lacks."""
-    catalogs = {c["name"] for pair in read_pairs(pairs) for c in (pair.guide_catalog, pair.coarse_catalog)}
-    return fuse.with_options(tags=service_tags(",".join(sorted(catalogs))))(pairs, model, store, scheduler)
+    catalogs = {
+        c["name"] for pair in read_pairs(pairs) for c in (pair.guide_catalog, pair.coarse_catalog)
+    }
+    return fuse.with_options(tags=service_tags(",".join(sorted(catalogs))))(
+        pairs, model, store, scheduler
+    )

@@ -47,10 +47,19 @@ def pipeline(
         return Completed(message=f"no pair between {start} and {end}: {error}")
     cube, checkpoint = None, None
     if train_on:
-        cube = build_cube(train_start or start, train_end or end, train_on, str(folder / "cube.zarr"), scheduler)
-        checkpoint = train_model(cube, str(folder / "checkpoint"), {"model": model, **(train or {})})
+        cube = build_cube(
+            train_start or start, train_end or end, train_on, str(folder / "cube.zarr"), scheduler
+        )
+        checkpoint = train_model(
+            cube, str(folder / "checkpoint"), {"model": model, **(train or {})}
+        )
         model = trained_or_named(checkpoint, model)
     products = fuse_field(pairs, model, store, scheduler)
     reports = [validate_field(item, str(folder / "reports"), again=False) for item in products]
-    made = {"cube": cube, "checkpoint": checkpoint, "products": tuple(products), "reports": tuple(reports)}
+    made = {
+        "cube": cube,
+        "checkpoint": checkpoint,
+        "products": tuple(products),
+        "reports": tuple(reports),
+    }
     return asdict(JobResult(pairs=pairs, model=model, **made))

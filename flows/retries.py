@@ -8,7 +8,9 @@ NETWORK = {"retries": 3, "retry_delay_seconds": [10, 60, 300], "timeout_seconds"
 def is_transient(task, run, state) -> bool:
     """Retry condition: True for errors of the network, services and stores, and for timeouts."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, AccessError | CatalogError | ReadError | SchedulerError | StoreError | TimeoutError)
+    return isinstance(
+        error, AccessError | CatalogError | ReadError | SchedulerError | StoreError | TimeoutError
+    )
 
 
 def service_tags(catalog: str) -> list[str]:

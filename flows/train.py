@@ -17,5 +17,7 @@ def train(cube: str, out: str, config: dict | None = None) -> str:
     checkpoint = fit(cube, out, config)
     metrics = json.loads((Path(checkpoint) / "card.json").read_text())["metrics"]
     lines = [f"| {name} | {value} |" for name, value in metrics.items()]
-    create_markdown_artifact("\n".join(["| metric | value |", "|---|---|", *lines]), key="training-metrics")
+    create_markdown_artifact(
+        "\n".join(["| metric | value |", "|---|---|", *lines]), key="training-metrics"
+    )
     return checkpoint

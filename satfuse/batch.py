@@ -63,11 +63,17 @@ class BatchConfig:
     def __post_init__(self):
         object.__setattr__(self, "psf_sigma", tuple(self.psf_sigma))
         if self.ratio < 2 or self.patch < self.ratio or self.patch % self.ratio:
-            raise ConfigError(f"patch {self.patch} must be a multiple of ratio {self.ratio}, and ratio at least 2")
+            raise ConfigError(
+                f"patch {self.patch} must be a multiple of ratio {self.ratio}, and ratio at least 2"
+            )
         if self.size < 1 or self.blocks_mixed < 1 or self.coverage <= 0:
-            raise ConfigError(f"{self.size=}, {self.blocks_mixed=} and {self.coverage=} must be positive")
+            raise ConfigError(
+                f"{self.size=}, {self.blocks_mixed=} and {self.coverage=} must be positive"
+            )
         if len(self.psf_sigma) != 2 or not 0 < self.psf_sigma[0] <= self.psf_sigma[1]:
-            raise ConfigError(f"psf_sigma {self.psf_sigma} must be a range (low, high) of coarse pixels")
+            raise ConfigError(
+                f"psf_sigma {self.psf_sigma} must be a range (low, high) of coarse pixels"
+            )
 
     def undisturbed(self) -> "BatchConfig":
         """Each pixel once, under the default PSF, without shift, gain or noise: what scores are measured on."""
@@ -100,14 +106,20 @@ class BlockLoader:
         No scene of that split, or no patch that is valid enough.
     """
 
-    def __init__(self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0, prefetch: int = 2):
+    def __init__(
+        self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0, prefetch: int = 2
+    ):
         self.config, self.seed, self.prefetch = config, seed, prefetch
         scenes = cube.of_split(split)
         if not scenes:
             known = {s: len(cube.of_split(s)) for s in ("train", "val", "test")}
-            raise CubeError(f"cube {cube.path} has no scene in split {split!r} ({known}); build it with split=...")
+            raise CubeError(
+                f"cube {cube.path} has no scene in split {split!r} ({known}); build it with split=..."
+            )
         blocks = _target_blocks if cube.kind == "enmap" else _pair_blocks
-        self.blocks = [b for s in scenes for b in blocks(cube.open_scene(s.id), cube.ratio, config) if b.count]
+        self.blocks = [
+            b for s in scenes for b in blocks(cube.open_scene(s.id), cube.ratio, config) if b.count
+        ]
         self.patches_per_epoch = sum(b.count for b in self.blocks)
         if not self.blocks:
             raise CubeError(
@@ -129,7 +141,9 @@ class BlockLoader:
         """
         for position, patches in enumerate(self.patches(number, start), start):
             patches = {k: v.to(device) for k, v in patches.items()}
-            yield observe(patches, self.config, np.random.default_rng([self.seed, number, position]))
+            yield observe(
+                patches, self.config, np.random.default_rng([self.seed, number, position])
+            )
 
     def patches(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The same batches before the degradation: guide, target and valid, NaN where invalid."""
@@ -137,7 +151,10 @@ class BlockLoader:
         used = plan[start * size :, 0]
         ids, first = np.unique(used, return_index=True)
         ids, first = ids[np.argsort(first)], np.sort(first)
-        last = {b: len(used) - 1 - i for b, i in zip(*np.unique(used[::-1], return_index=True), strict=True)}
+        last = {
+            b: len(used) - 1 - i
+            for b, i in zip(*np.unique(used[::-1], return_index=True), strict=True)
+        }
         held, submitted = {}, 0
         pool = ThreadPoolExecutor(1, thread_name_prefix="satfuse-blocks")
         try:
@@ -165,7 +182,9 @@ class BlockLoader:
 
     def _cut(self, rows, blocks) -> Batch:
         side = self.config.patch
-        cuts = [{k: v[:, y : y + side, x : x + side] for k, v in blocks[b].items()} for b, y, x in rows]
+        cuts = [
+            {k: v[:, y : y + side, x : x + side] for k, v in blocks[b].items()} for b, y, x in rows
+        ]
         return _tensors({k: np.stack([cut[k] for cut in cuts]) for k in cuts[0]})
 
 
@@ -199,7 +218,13 @@ def observe(patches: Batch, config: BatchConfig, rng: np.random.Generator) -> Ba
         coarse += config.noise * torch.randn(coarse.shape, generator=noise).to(coarse)
         guide += config.noise * torch.randn(guide.shape, generator=noise).to(guide)
     target = _mean_filled(target, valid)
-    return {"guide": guide, "coarse": coarse, "target": target, "valid": valid, "coarse_valid": coarse_valid}
+    return {
+        "guide": guide,
+        "coarse": coarse,
+        "target": target,
+        "valid": valid,
+        "coarse_valid": coarse_valid,
+    }
 
 
 def _mean_filled(image, valid):
@@ -227,10 +252,15 @@ def _target_blocks(scene: xr.Dataset, ratio: int, config: BatchConfig) -> list[_
     bands = {d: scene.sizes[d] for d in ("guide_band", "band")}
     shards = dict(zip(scene.valid.dims, scene.valid.encoding["shards"], strict=True))
     blocks = []
-    for rows, columns in product(_spans(scene.sizes["y"], shards["y"]), _spans(scene.sizes["x"], shards["x"])):
+    for rows, columns in product(
+        _spans(scene.sizes["y"], shards["y"]), _spans(scene.sizes["x"], shards["x"])
+    ):
         part = scene[["guide", "target", "valid"]].isel(y=rows[0], x=columns[0])
         walker = BatchGenerator(part, {**bands, "y": rows[1], "x": columns[1]}, preload_batch=False)
-        tops, lefts = (range(0, n, step) for n, step in ((part.sizes["y"], rows[1]), (part.sizes["x"], columns[1])))
+        tops, lefts = (
+            range(0, n, step)
+            for n, step in ((part.sizes["y"], rows[1]), (part.sizes["x"], columns[1]))
+        )
         for i, (top, left) in enumerate(product(tops, lefts)):
             inside = valid[rows[0], columns[0]][top : top + rows[1], left : left + columns[1]]
             blocks.append(_block(lambda walker=walker, i=i: _read(walker[i]), inside, config))
@@ -245,7 +275,11 @@ def _spans(size, shard):
 
 
 def _read(block: xr.Dataset) -> dict[str, np.ndarray]:
-    bands_first = {"guide": block.guide, "target": block.target, "valid": block.valid.expand_dims("one")}
+    bands_first = {
+        "guide": block.guide,
+        "target": block.target,
+        "valid": block.valid.expand_dims("one"),
+    }
     return {k: v.transpose(..., "y", "x").values for k, v in bands_first.items()}
 
 
@@ -257,7 +291,9 @@ def _pair_blocks(scene: xr.Dataset, ratio: int, config: BatchConfig) -> list[_Bl
     valid = frame.coarse_valid.values & (guide_share >= 0.5)
 
     def load():
-        guide = degrade_array(scene.guide.values * np.float32(SCALE), ratio, valid=scene.valid.values)
+        guide = degrade_array(
+            scene.guide.values * np.float32(SCALE), ratio, valid=scene.valid.values
+        )
         guide = np.where(np.isfinite(guide), np.rint(guide / SCALE), FILL).astype(np.int16)
         ok = valid & (guide != FILL).all(0)
         return {"guide": guide, "target": frame.coarse.values, "valid": ok[None]}
@@ -269,8 +305,15 @@ def _block(load, valid, config) -> _Block:
     """Patches start on multiples of the ratio inside their block."""
     side, step = config.patch, config.ratio
     total = np.pad(valid.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-    inside = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
-    corners = np.argwhere(inside[::step, ::step] >= max(config.minimum_valid * side**2, 1)).astype(np.int32) * step
+    inside = (
+        total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    )
+    corners = (
+        np.argwhere(inside[::step, ::step] >= max(config.minimum_valid * side**2, 1)).astype(
+            np.int32
+        )
+        * step
+    )
     count = max(round(config.coverage * valid.size / side**2), 1) if len(corners) else 0
     return _Block(load, corners, count)
 
@@ -281,9 +324,14 @@ class XbatcherPatches:
     def __init__(self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0):
         self.config, self.seed = config, seed
         sides = {"y": config.patch, "x": config.patch}
-        scenes = [cube.open_scene(s.id, chunks={})[["guide", "target", "valid"]] for s in cube.of_split(split)]
+        scenes = [
+            cube.open_scene(s.id, chunks={})[["guide", "target", "valid"]]
+            for s in cube.of_split(split)
+        ]
         self.walkers = [
-            BatchGenerator(s, {**sides, **{d: s.sizes[d] for d in ("guide_band", "band")}}, preload_batch=False)
+            BatchGenerator(
+                s, {**sides, **{d: s.sizes[d] for d in ("guide_band", "band")}}, preload_batch=False
+            )
             for s in scenes
         ]
 
@@ -292,5 +340,8 @@ class XbatcherPatches:
         index = [(w, i) for w in self.walkers for i in range(len(w))]
         order = np.random.default_rng([self.seed, number]).permutation(len(index))
         for begin in range(0, len(order), self.config.size):
-            cuts = [_read(index[j][0][index[j][1]].load()) for j in order[begin : begin + self.config.size]]
+            cuts = [
+                _read(index[j][0][index[j][1]].load())
+                for j in order[begin : begin + self.config.size]
+            ]
             yield _tensors({k: np.stack([cut[k] for cut in cuts]) for k in cuts[0]})

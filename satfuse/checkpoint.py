@@ -22,7 +22,9 @@ import torch
 FORMAT = "satfuse-checkpoint/1"
 WEIGHTS, CARD = "model.safetensors", "card.json"
 MOST_NUMBERS = 256  # of a buffer that the card repeats
-SHIPPED = Path(models.__file__).parent / "weights"  # one checkpoint per model that has weights in the package
+SHIPPED = (
+    Path(models.__file__).parent / "weights"
+)  # one checkpoint per model that has weights in the package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,17 @@ def describe(model: models.FusionModel, *, data: dict, metrics: dict, sha256: st
         coarse_wavelengths_nm=_wavelengths(model.coarse_bands),
         ratio=model.ratio,
         reach=model.reach(model.ratio),
-        normalisation={n: b.flatten().tolist() for n, b in model.named_buffers() if b.numel() <= MOST_NUMBERS},
+        normalisation={
+            n: b.flatten().tolist() for n, b in model.named_buffers() if b.numel() <= MOST_NUMBERS
+        },
         parameters=sum(p.numel() for p in model.parameters()),
         data=data,
         metrics=metrics,
-        versions={"satfuse": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={
+            "satfuse": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         sha256=sha256,
     )
 
@@ -86,10 +94,16 @@ def save(model: models.FusionModel, folder, card: dict) -> Card:
         `card` has other keys, or the folder cannot be written.
     """
     if set(card) - {"data", "metrics"}:
-        raise CheckpointError(f"card has keys {sorted(card)}; allowed: data, metrics (the model gives the rest)")
-    weights = safetensors.torch.save({k: v.contiguous().cpu() for k, v in model.state_dict().items()})
+        raise CheckpointError(
+            f"card has keys {sorted(card)}; allowed: data, metrics (the model gives the rest)"
+        )
+    weights = safetensors.torch.save(
+        {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
+    )
     digest = hashlib.sha256(weights).hexdigest()
-    full = describe(model, data=card.get("data", {}), metrics=card.get("metrics", {}), sha256=digest)
+    full = describe(
+        model, data=card.get("data", {}), metrics=card.get("metrics", {}), sha256=digest
+    )
     write_folder(folder, {WEIGHTS: weights, CARD: json.dumps(asdict(full), indent=1).encode()})
     return full
 
@@ -103,7 +117,9 @@ def write_folder(folder, files: dict[str, bytes]) -> None:
         The place cannot be written.
     """
     folder = Path(folder)
-    new, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}") for kind in ("new", "old"))
+    new, old = (
+        folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}") for kind in ("new", "old")
+    )
     try:
         new.mkdir(parents=True)
         for name, content in files.items():
@@ -169,11 +185,19 @@ def load(folder, *, guide_bands=None, coarse_bands=None) -> tuple[models.FusionM
 def _load(folder: Path, card: Card, guide_bands, coarse_bands) -> models.FusionModel:
     bands = _bands_of(card)
     if _serves_any_bands(card):
-        bands = {"guide_bands": guide_bands or card.guide_bands, "coarse_bands": coarse_bands or card.coarse_bands}
+        bands = {
+            "guide_bands": guide_bands or card.guide_bands,
+            "coarse_bands": coarse_bands or card.coarse_bands,
+        }
         guide_bands = coarse_bands = None
-    for kind, asked, has in (("guide", guide_bands, card.guide_bands), ("coarse", coarse_bands, card.coarse_bands)):
+    for kind, asked, has in (
+        ("guide", guide_bands, card.guide_bands),
+        ("coarse", coarse_bands, card.coarse_bands),
+    ):
         if asked is not None and tuple(asked) != has:
-            raise CheckpointError(f"checkpoint {folder} has {kind} bands {', '.join(has)}; asked: {', '.join(asked)}")
+            raise CheckpointError(
+                f"checkpoint {folder} has {kind} bands {', '.join(has)}; asked: {', '.join(asked)}"
+            )
     weights = _read(folder / WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != card.sha256:
@@ -185,7 +209,9 @@ def _load(folder: Path, card: Card, guide_bands, coarse_bands) -> models.FusionM
         model = models.create(card.model, **bands, ratio=card.ratio, **card.options)
         model.load_state_dict(safetensors.torch.load(weights))
     except (ConfigError, BandError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {folder} does not fit model {card.model!r}: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {folder} does not fit model {card.model!r}: {error}"
+        ) from error
     return model.eval()
 
 
@@ -204,14 +230,20 @@ def read_card(folder) -> Card:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     known = {f.name for f in fields(Card)}
     if not isinstance(content, dict) or set(content) != known:
-        wrong = sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
+        wrong = (
+            sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
+        )
         raise CheckpointError(f"{path} is no checkpoint card: missing or unknown {wrong}")
     if content["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {content['format']!r}; this satfuse reads {FORMAT}")
+        raise CheckpointError(
+            f"{path} has format {content['format']!r}; this satfuse reads {FORMAT}"
+        )
     return Card(**content | {k: tuple(content[k]) for k in ("guide_bands", "coarse_bands")})
 
 
-def resolve(name_or_folder, *, guide_bands, coarse_bands, ratio: int) -> tuple[models.FusionModel, Card]:
+def resolve(
+    name_or_folder, *, guide_bands, coarse_bands, ratio: int
+) -> tuple[models.FusionModel, Card]:
     """The model for a scene, from a checkpoint folder or the name of a model that needs no weights or has them shipped.
 
     A checkpoint that lacks some of the scene's coarse bands is completed (`satfuse.models.complete`).
@@ -224,17 +256,23 @@ def resolve(name_or_folder, *, guide_bands, coarse_bands, ratio: int) -> tuple[m
     """
     known = models.MODELS.get(str(name_or_folder))
     if known is not None and not known.needs_weights:
-        model = models.create(known.name, guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio).eval()
+        model = models.create(
+            known.name, guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio
+        ).eval()
         return model, describe(model, data={}, metrics={})
     folder = SHIPPED / str(name_or_folder)
     if known is None or not folder.is_dir():
         folder = Path(name_or_folder)
     if known is not None and not folder.is_dir():
-        raise CheckpointError(f"model {known.name} needs trained weights: give the folder of a checkpoint of it")
+        raise CheckpointError(
+            f"model {known.name} needs trained weights: give the folder of a checkpoint of it"
+        )
     card = read_card(folder)
     model = _load(folder, card, guide_bands, coarse_bands if _serves_any_bands(card) else None)
     if ratio != model.ratio and not model.any_ratio:
-        raise CheckpointError(f"checkpoint {name_or_folder} was made for ratio {model.ratio}, the scene has {ratio}")
+        raise CheckpointError(
+            f"checkpoint {name_or_folder} was made for ratio {model.ratio}, the scene has {ratio}"
+        )
     try:
         return models.complete(model, coarse_bands, ratio).eval(), card
     except BandError as error:

@@ -18,27 +18,51 @@ app = typer.Typer(
     help=__doc__,
 )  # fmt: skip
 
-FieldName = Annotated[str | None, typer.Option("--field", help="A named field, or the path of its .geojson.")]
-Bbox = Annotated[str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Lon/lat box in degrees.")]
+FieldName = Annotated[
+    str | None, typer.Option("--field", help="A named field, or the path of its .geojson.")
+]
+Bbox = Annotated[
+    str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Lon/lat box in degrees.")
+]
 Date = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="One day (UTC).")]
-Start = Annotated[str | None, typer.Option("--start", metavar="YYYY-MM-DD", help="First day (UTC).")]
+Start = Annotated[
+    str | None, typer.Option("--start", metavar="YYYY-MM-DD", help="First day (UTC).")
+]
 End = Annotated[str | None, typer.Option("--end", metavar="YYYY-MM-DD", help="Last day, included.")]
-Catalog = Annotated[str | None, typer.Option("--catalog", help="Catalogue by name or .toml; S2,S3 for two.")]
-Store = Annotated[str | None, typer.Option("--store", help="Product store: a folder or s3:// address.")]
-Model = Annotated[str | None, typer.Option("--model", help="regression, bicubic, or a checkpoint folder.")]
-Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://host:port.")]
+Catalog = Annotated[
+    str | None, typer.Option("--catalog", help="Catalogue by name or .toml; S2,S3 for two.")
+]
+Store = Annotated[
+    str | None, typer.Option("--store", help="Product store: a folder or s3:// address.")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="regression, bicubic, or a checkpoint folder.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://host:port.")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Verbose = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Log what is done; -vv: all of it.")
+    int,
+    typer.Option(
+        "-v", "--verbose", count=True, show_default=False, help="Log what is done; -vv: all of it."
+    ),
 ]
 LandCoverMap = Annotated[
-    Path | None, typer.Option("--land-cover", help="Map of class codes: any raster that GDAL reads.")
+    Path | None,
+    typer.Option("--land-cover", help="Map of class codes: any raster that GDAL reads."),
 ]
 MapLegend = Annotated[
-    str, typer.Option("--legend", help="Of that map: worldcover, or a .toml with vegetation = [...] and [classes].")
+    str,
+    typer.Option(
+        "--legend",
+        help="Of that map: worldcover, or a .toml with vegetation = [...] and [classes].",
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say what would be done; write nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check and say what would be done; write nothing.")
+]
 
 PAIR_COLUMNS = {
     "guide": lambda r: r["guide_time"].replace("+00:00", "Z"),
@@ -70,7 +94,9 @@ def verb(example: str):
 
 @verb("satfuse demo --out demo-out")
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for all that the demo makes.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for all that the demo makes.")] = Path(
+        "demo-out"
+    ),
     dry_run: DryRun = False,
     json_out: Json = False,
     verbose: Verbose = 0,
@@ -94,7 +120,9 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder of the archive.")],
     field: FieldName = "tartu",
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same pixels.")] = 7,
-    gap_s: Annotated[float, typer.Option("--gap", help="Seconds from the S2 to the S3 acquisition.")] = 180.0,
+    gap_s: Annotated[
+        float, typer.Option("--gap", help="Seconds from the S2 to the S3 acquisition.")
+    ] = 180.0,
     dry_run: DryRun = False,
     json_out: Json = False,
     verbose: Verbose = 0,
@@ -105,16 +133,24 @@ def simulate(
 
     recipe = ArchiveRecipe(field=field, seed=seed, gap_s=gap_s)
     height, width = recipe.geobox.shape
-    facts = {"field": field, "pixels": [height, width], "days": [str(recipe.day), str(recipe.cloudy_day)]}
+    facts = {
+        "field": field,
+        "pixels": [height, width],
+        "days": [str(recipe.day), str(recipe.cloudy_day)],
+    }
     if dry_run:
         return show({"would write": str(out), **facts}, json_out)
     with progress_bar("simulating") as progress:
         archive = make_archive(out, recipe, progress=progress)
     counts = {sensor: f"{len(items)} items" for sensor, items in archive.items.items()}
-    return show({"archive": str(archive.root), "truth": str(archive.truth), **facts, **counts}, json_out)
+    return show(
+        {"archive": str(archive.root), "truth": str(archive.truth), **facts, **counts}, json_out
+    )
 
 
-@verb("satfuse search sentinel3_syn --field tartu --start 2024-06-01 --end 2024-06-10 --catalog cdse")
+@verb(
+    "satfuse search sentinel3_syn --field tartu --start 2024-06-01 --end 2024-06-10 --catalog cdse"
+)
 def search(
     sensor: Annotated[str, typer.Argument(help="sentinel2, sentinel3_syn or enmap.")],
     field: FieldName = None,
@@ -133,9 +169,15 @@ def search(
 
     settings = load_settings(config)
     default = settings.enmap_catalog if sensor == "enmap" else settings.catalog
-    items = pipeline.find_items(sensor, _area(field, bbox), *_days(date, start, end), catalog or default)
+    items = pipeline.find_items(
+        sensor, _area(field, bbox), *_days(date, start, end), catalog or default
+    )
     rows = [
-        {"id": i.id, "start": f"{i.common_metadata.start_datetime or i.datetime}", "collection": i.collection_id}
+        {
+            "id": i.id,
+            "start": f"{i.common_metadata.start_datetime or i.datetime}",
+            "collection": i.collection_id,
+        }
         for i in items
     ]
     show(rows, json_out)
@@ -143,14 +185,18 @@ def search(
 
 @verb("satfuse pairs --field algeria-5 --start 2024-06-01 --end 2024-06-30 --catalog cdse")
 def pairs(
-    out: Annotated[Path, typer.Option("--out", help="Table to write (geoparquet).")] = Path("pairs.parquet"),
+    out: Annotated[Path, typer.Option("--out", help="Table to write (geoparquet).")] = Path(
+        "pairs.parquet"
+    ),
     field: FieldName = None,
     bbox: Bbox = None,
     date: Date = None,
     start: Start = None,
     end: End = None,
     catalog: Catalog = None,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Nearest S3 acquisitions kept per S2 one.")] = 1,
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, help="Nearest S3 acquisitions kept per S2 one.")
+    ] = 1,
     config: Config = None,
     dry_run: DryRun = False,
     json_out: Json = False,
@@ -166,16 +212,22 @@ def pairs(
     area, days, where = _area(field, bbox), _days(date, start, end), catalog or settings.catalog
     if dry_run:
         check_discovery(area, *days, where, settings.rules)
-        return show({"would write": str(out), "area": area, "days": days, "catalog": where}, json_out)
+        return show(
+            {"would write": str(out), "area": area, "days": days, "catalog": where}, json_out
+        )
     path = pipeline.discover(area, *days, where, out, settings.rules, frames)
     show(table(read_pairs(path)), json_out, PAIR_COLUMNS)
     return note(f"written: {path}")
 
 
-@verb("satfuse cube --bbox 9,47,14,52 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr")
+@verb(
+    "satfuse cube --bbox 9,47,14,52 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr"
+)
 def cube(
     out: Annotated[Path, typer.Option("--out", help="Cube to write (Zarr).")] = Path("cube.zarr"),
-    table: Annotated[Path | None, typer.Option("--pairs", help="Build it from these pairs, not from EnMAP.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--pairs", help="Build it from these pairs, not from EnMAP.")
+    ] = None,
     field: FieldName = None,
     bbox: Bbox = None,
     date: Date = None,
@@ -198,25 +250,36 @@ def cube(
     workers = scheduler or settings.scheduler
     if table is not None:
         if field or bbox or date or start or end or catalog:
-            raise ConfigError("--pairs names the scenes already; leave --field, --bbox, dates and --catalog away")
+            raise ConfigError(
+                "--pairs names the scenes already; leave --field, --bbox, dates and --catalog away"
+            )
         if dry_run:
-            return show({"would write": str(out), "pairs": [p.id for p in read_pairs(table)]}, json_out)
+            return show(
+                {"would write": str(out), "pairs": [p.id for p in read_pairs(table)]}, json_out
+            )
         return show({"cube": pipeline.build_pair_cube(table, out, workers)}, json_out)
     days, where = _days(date, start, end), catalog or settings.enmap_catalog
     area = _area(field, bbox) if field or bbox else None
     if dry_run:
         check_cube(*days, where, area)
-        return show({"would write": str(out), "area": area, "days": days, "catalog": where}, json_out)
+        return show(
+            {"would write": str(out), "area": area, "days": days, "catalog": where}, json_out
+        )
     return show({"cube": pipeline.build_cube(*days, where, out, workers, area)}, json_out)
 
 
 @verb("satfuse train spectra --model bayesian --out checkpoint")
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Training cube (Zarr), or the word spectra.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Training cube (Zarr), or the word spectra.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Checkpoint folder.")] = Path("checkpoint"),
     model: Annotated[
         str | None,
-        typer.Option("--model", help="On a cube spectral (by default) or fusformer; bayesian or library_regression."),
+        typer.Option(
+            "--model",
+            help="On a cube spectral (by default) or fusformer; bayesian or library_regression.",
+        ),
     ] = None,
     config: Config = None,
     dry_run: DryRun = False,
@@ -257,7 +320,9 @@ def fuse(
     model: Model = None,
     scheduler: Scheduler = None,
     config: Config = None,
-    work: Annotated[Path, typer.Option("--work", help="Folder for pairs and reports.")] = Path("satfuse-work"),
+    work: Annotated[Path, typer.Option("--work", help="Folder for pairs and reports.")] = Path(
+        "satfuse-work"
+    ),
     dry_run: DryRun = False,
     json_out: Json = False,
     verbose: Verbose = 0,
@@ -283,12 +348,22 @@ def fuse(
     )
     if dry_run:
         check(job)
-        return show({"would write": job.store, "work": job.work, "model": job.model, "catalog": job.catalog}, json_out)
+        return show(
+            {
+                "would write": job.store,
+                "work": job.work,
+                "model": job.model,
+                "catalog": job.catalog,
+            },
+            json_out,
+        )
     result = pipeline.run(job)
     return show({"products": list(result.products), "reports": list(result.reports)}, json_out)
 
 
-@verb("satfuse validate store/items/tartu_20240704T085403_S2A_20240704T085703_S3A.json --out report")
+@verb(
+    "satfuse validate store/items/tartu_20240704T085403_S2A_20240704T085703_S3A.json --out report"
+)
 def validate(
     item: Annotated[str, typer.Argument(help="STAC item of a product: a path or s3:// address.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")] = Path("report"),
@@ -306,16 +381,22 @@ def validate(
     product = describe(item)
     if dry_run:
         return show({"would write": str(out / product.get("id", "")), "product": item}, json_out)
-    return show({"report": str(validate_item(item, out, land_cover=land_cover, legend=legend))}, json_out)
+    return show(
+        {"report": str(validate_item(item, out, land_cover=land_cover, legend=legend))}, json_out
+    )
 
 
 @verb("satfuse report eo/items/ID.json other/items/ID.json --out comparison")
 def report(
-    items: Annotated[list[str], typer.Argument(metavar="ITEM ...", help="STAC items of products of one place.")],
+    items: Annotated[
+        list[str], typer.Argument(metavar="ITEM ...", help="STAC items of products of one place.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("comparison"),
     also_at: Annotated[
         float | None,
-        typer.Option("--also-at", metavar="METRES", help="Add the first product's model at larger pixels."),
+        typer.Option(
+            "--also-at", metavar="METRES", help="Add the first product's model at larger pixels."
+        ),
     ] = None,
     scheduler: Scheduler = None,
     land_cover: LandCoverMap = None,
@@ -335,12 +416,19 @@ def report(
         return show({"would write": str(out), "products": names}, json_out)
     if also_at is not None:
         items = [*items, fuse_larger(items[0], also_at, out / f"{also_at:g}m", scheduler=scheduler)]
-    return show({"report": str(compare_items(items, out, land_cover=land_cover, legend=legend))}, json_out)
+    return show(
+        {"report": str(compare_items(items, out, land_cover=land_cover, legend=legend))}, json_out
+    )
 
 
 @verb("satfuse info checkpoint")
 def info(
-    path: Annotated[str, typer.Argument(help="A product, its item, a store, a cube, a checkpoint, a table of pairs.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A product, its item, a store, a cube, a checkpoint, a table of pairs."
+        ),
+    ],
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:

@@ -60,7 +60,9 @@ def load_settings(path: str | Path | None = None) -> Settings:
             raise ConfigError(f"{file}: unknown key {key!r}; known: {', '.join(known)}")
         wanted = dict if key in {"rules", "train"} else str
         if not isinstance(value, wanted):
-            raise ConfigError(f"{file}: {key} is {value!r}; it must be a {'table' if wanted is dict else 'text'}")
+            raise ConfigError(
+                f"{file}: {key} is {value!r}; it must be a {'table' if wanted is dict else 'text'}"
+            )
     if values.get("rules"):
         _check_rules(values["rules"], file)
     return Settings(**values)

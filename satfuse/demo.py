@@ -19,7 +19,13 @@ from satfuse.pipeline import Job, JobResult, run
 
 console = Console(highlight=False)
 # one thread: batches of the per-pixel network are too small to share between two
-TRAIN = {"model": "spectral", "epochs": 16, "threads": 1, "tensorboard": False, "batches": {"coverage": 4}}
+TRAIN = {
+    "model": "spectral",
+    "epochs": 16,
+    "threads": 1,
+    "tensorboard": False,
+    "batches": {"coverage": 4},
+}
 SCORED_PX = 900  # edge of the central window that is scored against the truth
 
 
@@ -105,13 +111,19 @@ def compare(result: JobResult, truth: Path) -> dict:
     product = fused["reflectance"].isel(window).squeeze("time").values
     kept = coverage(product - target, fused["uncertainty"].isel(window).squeeze("time").values)
     guide = scene["guide"].where(scene["guide_valid"]).isel(window).rename(guide_band="band")
-    coarse = scene["coarse"].isel(coarse_window).rename(coarse_band="band", y_coarse="y", x_coarse="x")
+    coarse = (
+        scene["coarse"].isel(coarse_window).rename(coarse_band="band", y_coarse="y", x_coarse="x")
+    )
     crs = {"crs": fused.spatial_ref.attrs["crs_wkt"], "shift_m": scene.attrs["shift_m"]}
     inputs = guide.compute().assign_attrs(crs), coarse.assign_attrs(crs)
     card = read_card(result.checkpoint)
     torch.manual_seed(0)
     untrained = models.create(
-        card.model, guide_bands=card.guide_bands, coarse_bands=card.coarse_bands, ratio=ratio, **card.options
+        card.model,
+        guide_bands=card.guide_bands,
+        coarse_bands=card.coarse_bands,
+        ratio=ratio,
+        **card.options,
     )
     valid = np.isfinite(product).all(0)
     rows = {f"product ({result.model})": kept | scores(product, target, ratio, valid)}
@@ -147,21 +159,33 @@ def _report(out, recipe, archive, result, scores, watch) -> None:
     facts.add_column("found, made, measured", overflow="fold")
     counts = ", ".join(f"{len(items)} {name}" for name, items in archive.items.items())
     facts.add_row("archive", counts)
-    facts.add_row("pair", f"{pair.guide_platform} and {pair.coarse_platform}, {pair.guide_time:%Y-%m-%d %H:%M:%S} UTC")
-    facts.add_row("gap at the field", f"{pair.gap_s:+.1f} s ({pair.gap_clock}); put in: {recipe.gap_s:+.1f} s")
+    facts.add_row(
+        "pair",
+        f"{pair.guide_platform} and {pair.coarse_platform}, {pair.guide_time:%Y-%m-%d %H:%M:%S} UTC",
+    )
+    facts.add_row(
+        "gap at the field", f"{pair.gap_s:+.1f} s ({pair.gap_clock}); put in: {recipe.gap_s:+.1f} s"
+    )
     facts.add_row("gap by item times", f"{pair.item_gap_s:+.0f} s ({pair.item_gap_clock})")
     facts.add_row("cloud S2, S3", f"{pair.guide_cloud:.1%}, {pair.coarse_cloud:.1%}")
     dx, dy = json.loads(Path(result.products[0]).read_text())["properties"]["satfuse:shift_m"]
     facts.add_row("shift", f"({dx:+.0f}, {dy:+.0f}) m found; put in: {recipe.shift_m} m")
     facts.add_row("product", f"{result.products[0]}\n{size:.0f} MB, 21 bands at 10 m")
     told = next(iter(scores.values()))
-    facts.add_row("uncertainty", "{within_1:.0%} of errors within one sigma, {within_2:.0%} within two".format(**told))
+    facts.add_row(
+        "uncertainty",
+        "{within_1:.0%} of errors within one sigma, {within_2:.0%} within two".format(**told),
+    )
     facts.add_row("quicklook", f"{result.reports[0]}/quicklook.png")
     facts.add_row("report", f"{result.reports[0]}/index.html")
     facts.add_row("peak memory", f"{watch.memory.gib:.2f} GiB over all processes")
     console.print(facts)
     table = Table(
-        "method", "SAM (deg)", "RMSE", "PSNR (dB)", title="Against the truth at 10 m, which no method has seen"
+        "method",
+        "SAM (deg)",
+        "RMSE",
+        "PSNR (dB)",
+        title="Against the truth at 10 m, which no method has seen",
     )
     for name, row in scores.items():
         table.add_row(name, f"{row['sam_deg']:.2f}", f"{row['rmse']:.4f}", f"{row['psnr_db']:.1f}")
@@ -213,4 +237,6 @@ class _ConsoleHandler(logging.Handler):
         self.watch = watch
 
     def emit(self, record):
-        console.print(f"{self.watch.clock()} {record.getMessage()}", style="dim", soft_wrap=True, markup=False)
+        console.print(
+            f"{self.watch.clock()} {record.getMessage()}", style="dim", soft_wrap=True, markup=False
+        )

@@ -72,4 +72,6 @@ class MissingExtraError(SatfuseError, ImportError):
     """A package that an extra of satfuse brings is not installed."""
 
     def __init__(self, package: str, extra: str):
-        super().__init__(f"{package} is not installed; it comes with: pip install 'satfuse[{extra}]'")
+        super().__init__(
+            f"{package} is not installed; it comes with: pip install 'satfuse[{extra}]'"
+        )

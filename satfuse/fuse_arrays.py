@@ -26,7 +26,8 @@ from satfuse.sensors.quality import Quality, flag_attrs
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
 MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
-SIGNIFICANT = 2.0  # a shift below this many standard deviations is not applied: resampling would only blur
+# a shift below this many standard deviations is not applied: resampling would only blur
+SIGNIFICANT = 2.0
 
 
 def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset:
@@ -75,7 +76,9 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     filled = fill_holes(small.values, coarse_valid)
     summary = summarise(masked, filled, coarse_valid, ratio=ratio, registered=registered)
     if not summary.valid.any():
-        raise ProductError(f"guide and coarse image share no usable pixel: {_why_none(small, coarse_valid)}")
+        raise ProductError(
+            f"guide and coarse image share no usable pixel: {_why_none(small, coarse_valid)}"
+        )
     shift = _registration(network, coarse, summary, absent, small_box)
     if shift.applied and not registered:
         filled, coarse_valid = _shifted(filled, coarse_valid, shift.estimate, small_box)
@@ -90,7 +93,11 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
     if sigma is not None:
         sigma[~np.isfinite(image)] = np.nan
-        attrs = {"long_name": "standard deviation of the error", "units": "1", "grid_mapping": "spatial_ref"}
+        attrs = {
+            "long_name": "standard deviation of the error",
+            "units": "1",
+            "grid_mapping": "spatial_ref",
+        }
         out["uncertainty"] = (("band", "y", "x"), sigma, attrs)
     if not shift.estimate.trusted:
         out["quality"] = out.quality | np.uint16(Quality.SHIFT_UNTRUSTED)
@@ -113,14 +120,22 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
 
 def _image(array, role, known) -> xr.DataArray:
     """The array as (band, y, x) float32 with rows running southward and NaN for what is not finite."""
-    if not isinstance(array, xr.DataArray) or set(array.dims) != {"band", "y", "x"} or array.ndim != 3:
+    if (
+        not isinstance(array, xr.DataArray)
+        or set(array.dims) != {"band", "y", "x"}
+        or array.ndim != 3
+    ):
         found = getattr(array, "dims", type(array).__name__)
         raise GridError(f"{role} must be a DataArray with dimensions band, y, x; found {found}")
     if absent := [c for c in ("band", "y", "x") if c not in array.coords]:
-        raise GridError(f"{role} has no coordinate {', '.join(absent)}; bands are names, y and x pixel centres")
+        raise GridError(
+            f"{role} has no coordinate {', '.join(absent)}; bands are names, y and x pixel centres"
+        )
     names = [str(b) for b in array.band.values]
     if wrong := [n for n in names if n not in known]:
-        raise BandError(f"{role} has unknown band {', '.join(map(repr, wrong))}; known: {', '.join(known)}")
+        raise BandError(
+            f"{role} has unknown band {', '.join(map(repr, wrong))}; known: {', '.join(known)}"
+        )
     if len(set(names)) != len(names):
         raise BandError(f"a band occurs twice in the {role}: {', '.join(names)}")
     array = array.transpose("band", "y", "x").astype("float32").assign_coords(band=names)
@@ -156,7 +171,9 @@ def _crs(array, role):
     if array.odc.crs is not None:
         return array.odc.crs
     if "crs" not in array.attrs:
-        raise GridError(f"{role} has no CRS; write one with {role}.rio.write_crs(...) or {role}.attrs['crs']")
+        raise GridError(
+            f"{role} has no CRS; write one with {role}.rio.write_crs(...) or {role}.attrs['crs']"
+        )
     try:
         return CRS(array.attrs["crs"])
     except CRSError as error:
@@ -204,9 +221,13 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
             dx_m, dy_m = map(float, coarse.attrs["shift_m"])
         except (TypeError, ValueError) as error:
             found = coarse.attrs["shift_m"]
-            raise GridError(f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it") from error
+            raise GridError(
+                f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it"
+            ) from error
         if not np.isfinite([dx_m, dy_m]).all():
-            raise GridError(f"coarse.attrs['shift_m'] is ({dx_m}, {dy_m}); give finite metres, or drop it")
+            raise GridError(
+                f"coarse.attrs['shift_m'] is ({dx_m}, {dy_m}); give finite metres, or drop it"
+            )
         return _Shift(ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), True)
     if network.estimates_observation:
         return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, "left to the model"), False)
@@ -216,7 +237,9 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
     degraded = np.where(summary.guide_known.numpy(), summary.guide_coarse.numpy(), np.nan)
     values, valid = summary.coarse.numpy()[~absent], summary.frames_valid[0].numpy()
     shift = estimate_shift(degraded, values, pixel_m=abs(box.affine.a), valid=valid)
-    return _Shift(shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m)
+    return _Shift(
+        shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m
+    )
 
 
 def _estimated(state, box, given: _Shift) -> _Shift:
@@ -224,14 +247,29 @@ def _estimated(state, box, given: _Shift) -> _Shift:
     dx, dy = state["shift"][0].tolist()
     sigma, alike = float(state["shift_sigma"][0].max()), float(state["likeness"])
     trusted = sigma < MOST_SHIFT_SIGMA or given.applied
-    reason = "estimated with the PSF and gains" if trusted else f"known to {sigma:.2f} coarse pixels only"
+    reason = (
+        "estimated with the PSF and gains"
+        if trusted
+        else f"known to {sigma:.2f} coarse pixels only"
+    )
     if alike < LEAST_LIKENESS:
         trusted, reason = False, f"{UNLIKE} (correlation {alike:.2f})"
     if given.applied:
-        return given if trusted else replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
+        return (
+            given
+            if trusted
+            else replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
+        )
     if box.crs.geographic:
-        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"), True)
-    where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason)
+        return _Shift(
+            ShiftEstimate(
+                0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"
+            ),
+            True,
+        )
+    where = ShiftEstimate(
+        dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason
+    )
     return _Shift(where, True)
 
 
@@ -248,7 +286,9 @@ def _shifted(image, valid, shift, box):
     return out, ndimage.shift(valid.astype("float32"), order=1, **move) > 0.99
 
 
-def _run(network, state, guide, guide_valid, summary: Summary) -> tuple[np.ndarray, np.ndarray | None]:
+def _run(
+    network, state, guide, guide_valid, summary: Summary
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Image and, where the model gives it, uncertainty; holes of `guide` get the band's median, in place."""
     medians = [np.nanmedian(b) if np.isfinite(b).any() else 0.0 for b in guide]
     for band, value in zip(guide, medians, strict=True):
@@ -256,7 +296,9 @@ def _run(network, state, guide, guide_valid, summary: Summary) -> tuple[np.ndarr
     whole = Window(0, guide.shape[1], 0, guide.shape[2])
     cut = Cut.of(network, guide.shape[1:], summary.ratio, block_px=BLOCK_PX)
     coarse, coarse_valid = summary.coarse.numpy(), summary.frames_valid[0].numpy()
-    inputs = Inputs(window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
+    inputs = Inputs(
+        window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid
+    )
     size = (len(coarse), *guide.shape[1:])
     out, sigma = np.empty(size, "float32"), None
     for window, image, spread in fuse_blocks(network, state, inputs, whole, cut):
@@ -270,7 +312,9 @@ def _run(network, state, guide, guide_valid, summary: Summary) -> tuple[np.ndarr
 
 def _dataset(image, guide_valid, coarse_valid, fine, small, box, ratio) -> xr.Dataset:
     missing = ~coarse_valid.repeat(ratio, 0).repeat(ratio, 1)
-    quality = np.where(guide_valid, 0, int(Quality.GUIDE_MISSING)) | np.where(missing, int(Quality.COARSE_MISSING), 0)
+    quality = np.where(guide_valid, 0, int(Quality.GUIDE_MISSING)) | np.where(
+        missing, int(Quality.COARSE_MISSING), 0
+    )
     quality |= np.where(((image < 0) | (image > 1.6)).any(0), int(Quality.OUT_OF_RANGE), 0)
     table = band_table(small.band.values)
     coords = {

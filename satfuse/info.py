@@ -65,8 +65,21 @@ def _item(parent, name, path):
 
 
 def _provenance(facts):
-    keys = ("model", "model_sha256", "gap_s", "gap_clock", "item_gap_s", "shift_m", "shift_sigma_m", "shift_trusted")
-    return {key: facts[key] for key in (*keys, "baselines", "item_ids", "run") if facts.get(key) not in (None, "")}
+    keys = (
+        "model",
+        "model_sha256",
+        "gap_s",
+        "gap_clock",
+        "item_gap_s",
+        "shift_m",
+        "shift_sigma_m",
+        "shift_trusted",
+    )
+    return {
+        key: facts[key]
+        for key in (*keys, "baselines", "item_ids", "run")
+        if facts.get(key) not in (None, "")
+    }
 
 
 def _checkpoint(path):
@@ -113,7 +126,9 @@ def _cube(path):
         "missing_bands": cube.missing_bands,
         "platforms": cube.platforms,
         "ratio": cube.ratio,
-        "scenes": [{"id": s.id, "split": s.split, "pixels": f"{s.height} x {s.width}"} for s in cube.scenes],
+        "scenes": [
+            {"id": s.id, "split": s.split, "pixels": f"{s.height} x {s.width}"} for s in cube.scenes
+        ],
     }
 
 
@@ -124,7 +139,12 @@ def _store(path):
     facts = {"kind": "product store", "count": len(rows), "products": rows}
     if rest:
         facts["superseded runs"] = [
-            {"id": r.product_id, "run": r.run, "MB": round(r.size / 1e6, 1), "changed": f"{r.changed:%Y-%m-%dT%H:%MZ}"}
+            {
+                "id": r.product_id,
+                "run": r.run,
+                "MB": round(r.size / 1e6, 1),
+                "changed": f"{r.changed:%Y-%m-%dT%H:%MZ}",
+            }
             for r in rest
         ]
     return facts

@@ -83,7 +83,9 @@ def check(job: Job) -> None:
             log.info("scheduler %s answers", job.scheduler)
 
 
-def check_discovery(field, start, end, catalog, rules=None) -> tuple[Field, PairRules, tuple[CatalogSpec, CatalogSpec]]:
+def check_discovery(
+    field, start, end, catalog, rules=None
+) -> tuple[Field, PairRules, tuple[CatalogSpec, CatalogSpec]]:
     """Field, rules and catalogues of a search for pairs, before anything is asked of a service.
 
     Raises
@@ -131,9 +133,13 @@ def train_config(values: dict, data="cube"):
             f"model {config.model!r} is unknown or has no weights to train; known: {', '.join(trainable)}"
         )
     if str(data) == SPECTRA and config.model not in FROM_SPECTRA:
-        raise ConfigError(f"{config.model} is trained on a cube; models from spectra are: {', '.join(FROM_SPECTRA)}")
+        raise ConfigError(
+            f"{config.model} is trained on a cube; models from spectra are: {', '.join(FROM_SPECTRA)}"
+        )
     if str(data) != SPECTRA and config.model in FROM_SPECTRA:
-        raise ConfigError(f"{config.model} is trained on spectra, not on a cube: satfuse train spectra --model ...")
+        raise ConfigError(
+            f"{config.model} is trained on spectra, not on a cube: satfuse train spectra --model ..."
+        )
     return config
 
 
@@ -143,7 +149,9 @@ def resolve_field(field: str) -> Field:
         return load_field(field)
     area = field_of_bbox(field)
     box, (height, width) = area.geobox.boundingbox, area.geobox.shape
-    return replace(area, name=f"box-{area.geobox.crs.epsg}-{box.left:.0f}-{box.bottom:.0f}-{width}x{height}")
+    return replace(
+        area, name=f"box-{area.geobox.crs.epsg}-{box.left:.0f}-{box.bottom:.0f}-{width}x{height}"
+    )
 
 
 def lonlat_box(field: str) -> tuple[float, float, float, float]:
@@ -173,11 +181,15 @@ def resolve_catalogs(catalog: str) -> tuple[CatalogSpec, CatalogSpec]:
     """
     names = [name.strip() for name in catalog.split(",")]
     if len(names) > 2:
-        raise ConfigError(f"{catalog!r} names {len(names)} catalogues; give one, or guide and coarse as A,B")
+        raise ConfigError(
+            f"{catalog!r} names {len(names)} catalogues; give one, or guide and coarse as A,B"
+        )
     specs = load_catalog(names[0]), load_catalog(names[-1])
     for spec, sensor in zip(specs, ("sentinel2", "sentinel3_syn"), strict=True):
         if not spec.collections.get(sensor):
-            raise ConfigError(f"catalogue {spec.name} has no {sensor}; name one for each as guide,coarse")
+            raise ConfigError(
+                f"catalogue {spec.name} has no {sensor}; name one for each as guide,coarse"
+            )
     return specs
 
 

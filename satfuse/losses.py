@@ -50,4 +50,7 @@ class Score:
     def result(self) -> dict[str, float]:
         """`sam_deg` and `rmse`."""
         angle = torch.tensor(self.angle / max(self.angles, 1))
-        return {"sam_deg": float(angle.rad2deg()), "rmse": (self.square / max(self.values, 1)) ** 0.5}
+        return {
+            "sam_deg": float(angle.rad2deg()),
+            "rmse": (self.square / max(self.values, 1)) ** 0.5,
+        }

@@ -27,7 +27,9 @@ def bias(image, reference, valid=None):
 def psnr(image, reference, valid=None, *, data_range=1.0, per_band=False):
     """Peak signal to noise ratio in dB: `20 log10(data_range / RMSE)` of all values, or (band,). Infinite if equal."""
     with np.errstate(divide="ignore"):
-        return 20 * np.log10(data_range / np.asarray(rmse(image, reference, valid, per_band=per_band)))
+        return 20 * np.log10(
+            data_range / np.asarray(rmse(image, reference, valid, per_band=per_band))
+        )
 
 
 def sam_map_rad(image, reference):
@@ -79,7 +81,9 @@ def ssim(image, reference, valid=None, *, data_range) -> np.ndarray:
     """
     x, z = _same(image, reference)
     if min(x.shape[1:]) < 11:
-        raise GridError(f"SSIM needs at least 11 x 11 pixels, the image has {x.shape[1]} x {x.shape[2]}")
+        raise GridError(
+            f"SSIM needs at least 11 x 11 pixels, the image has {x.shape[1]} x {x.shape[2]}"
+        )
     good = _usable(x, z, valid)
     inner = np.zeros_like(good)
     inner[5:-5, 5:-5] = good[5:-5, 5:-5]
@@ -88,7 +92,13 @@ def ssim(image, reference, valid=None, *, data_range) -> np.ndarray:
         fill = z[k][good].mean()
         a, b = (np.where(good, band, fill) for band in (x[k], z[k]))
         _, full = structural_similarity(
-            a, b, data_range=data_range, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+            a,
+            b,
+            data_range=data_range,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
         )
         scores[k] = full[inner].mean()
     return scores
@@ -115,7 +125,10 @@ def uiqi(image, reference, valid=None, *, block=32) -> np.ndarray:
     covariance = ((x - mx[..., None]) * (z - mz[..., None])).mean(-1)
     top, bottom = 4 * covariance * mx * mz, (x.var(-1) + z.var(-1)) * (mx**2 + mz**2)
     equal = (x == z).all(-1)
-    return _mean(np.where(equal, 1.0, np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)), axis=1)
+    return _mean(
+        np.where(equal, 1.0, np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)),
+        axis=1,
+    )
 
 
 def q2n(image, reference, valid=None, *, block=32) -> float:
@@ -132,7 +145,11 @@ def q2n(image, reference, valid=None, *, block=32) -> float:
     ax, az = np.linalg.norm(mx, axis=0), np.linalg.norm(mz, axis=0)
     top, bottom = 4 * np.linalg.norm(product, axis=0) * ax * az, energy * (ax**2 + az**2)
     equal = (x == z).all(axis=(0, -1))
-    return float(_mean(np.where(equal, 1.0, np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0))))
+    return float(
+        _mean(
+            np.where(equal, 1.0, np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0))
+        )
+    )
 
 
 def jensen_shannon(p, q) -> float:
@@ -188,7 +205,9 @@ def ndvi(red, nir) -> np.ndarray:
 
 def jaccard(a, b, valid=None) -> float:
     """`|a and b| / |a or b|` of two bool maps; NaN if both are empty."""
-    a, b = (np.asarray(m, bool) & (True if valid is None else np.asarray(valid, bool)) for m in (a, b))
+    a, b = (
+        np.asarray(m, bool) & (True if valid is None else np.asarray(valid, bool)) for m in (a, b)
+    )
     union = (a | b).sum()
     return float((a & b).sum() / union) if union else np.nan
 
@@ -197,7 +216,10 @@ def windowed_fft(band) -> np.ndarray:
     """2-D Fourier transform of one band (y, x), complex: mean removed, Hann window, not finite pixels at the mean."""
     band = np.asarray(band, float)
     good = np.isfinite(band)
-    return np.fft.fft2(np.where(good, band - _mean(band[good]), 0.0) * np.outer(*(np.hanning(n) for n in band.shape)))
+    return np.fft.fft2(
+        np.where(good, band - _mean(band[good]), 0.0)
+        * np.outer(*(np.hanning(n) for n in band.shape))
+    )
 
 
 def ring_means(values):
@@ -247,7 +269,9 @@ def frequency_ranges(frequency, ratio) -> dict[str, np.ndarray]:
 def _same(image, reference):
     x, z = np.asarray(image, float), np.asarray(reference, float)
     if x.ndim != 3 or x.shape != z.shape:
-        raise GridError(f"metrics compare (band, y, x) images of one shape; got {x.shape} and {z.shape}")
+        raise GridError(
+            f"metrics compare (band, y, x) images of one shape; got {x.shape} and {z.shape}"
+        )
     if not len(x):
         raise BandError("metrics need at least one band")
     return x, z
@@ -269,7 +293,9 @@ def _mean(values, axis=None):
     """Mean that gives NaN instead of a warning where there is nothing."""
     if values.size:
         return values.mean(axis)
-    return np.nan if axis is None else np.full(values.shape[:axis] + values.shape[axis + 1 :], np.nan)
+    return (
+        np.nan if axis is None else np.full(values.shape[:axis] + values.shape[axis + 1 :], np.nan)
+    )
 
 
 def _blocks(image, reference, valid, block):
@@ -296,4 +322,6 @@ def _hyper(a, b):
         return a * b
     half = len(a) // 2
     p, q, r, s = a[:half], a[half:], b[:half], b[half:]
-    return np.concatenate([_hyper(p, r) - _hyper(_conjugate(s), q), _hyper(s, p) + _hyper(q, _conjugate(r))])
+    return np.concatenate(
+        [_hyper(p, r) - _hyper(_conjugate(s), q), _hyper(s, p) + _hyper(q, _conjugate(r))]
+    )

@@ -167,18 +167,30 @@ def read_pairs(path: str | Path) -> list[Pair]:
         frame = geopandas.read_parquet(path)
         return [_pair(row) for row in frame.drop(columns="geometry").to_dict("records")]
     except (KeyError, ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{path} is not a table of pairs ({error}); `satfuse pairs` writes one") from error
+        raise ConfigError(
+            f"{path} is not a table of pairs ({error}); `satfuse pairs` writes one"
+        ) from error
 
 
 def _columns():
     names = [f.name for f in fields(Pair) if f.name not in ("geobox", *_ANGLES)]
-    return [*names, "crs", "transform", "shape", *(f"{a}.{f.name}" for a in _ANGLES for f in fields(Angles))]
+    return [
+        *names,
+        "crs",
+        "transform",
+        "shape",
+        *(f"{a}.{f.name}" for a in _ANGLES for f in fields(Angles)),
+    ]
 
 
 def _row(pair):
     row = {"id": pair.id, **{f.name: getattr(pair, f.name) for f in fields(Pair)}}
     geobox = row.pop("geobox")
-    row |= {"crs": str(geobox.crs), "transform": list(geobox.affine)[:6], "shape": list(geobox.shape)}
+    row |= {
+        "crs": str(geobox.crs),
+        "transform": list(geobox.affine)[:6],
+        "shape": list(geobox.shape),
+    }
     for name in _ANGLES:
         row |= {f"{name}.{key}": value for key, value in asdict(row.pop(name)).items()}
     row["extra_coarse"] = [{**asdict(f), "time": f.time.isoformat()} for f in pair.extra_coarse]

@@ -21,7 +21,16 @@ from satfuse.readers import sentinel2, sentinel3_syn
 from satfuse.readers.sentinel2_angles import mean_direction
 from satfuse.sensors.quality import Quality
 
-__all__ = ["Candidate", "Pair", "PairRules", "candidates", "find_pairs", "read_pairs", "table", "write_pairs"]
+__all__ = [
+    "Candidate",
+    "Pair",
+    "PairRules",
+    "candidates",
+    "find_pairs",
+    "read_pairs",
+    "table",
+    "write_pairs",
+]
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +74,18 @@ class PairRules:
                 raise ConfigError(f"pair rule {f.name} = {value!r} must be a number of at least 0")
         for name in ("maximum_cloud", "minimum_overlap"):
             if getattr(self, name) > 1:
-                raise ConfigError(f"pair rule {name} = {getattr(self, name)!r} is a share from 0 to 1")
+                raise ConfigError(
+                    f"pair rule {name} = {getattr(self, name)!r} is a share from 0 to 1"
+                )
 
     @classmethod
     def from_dict(cls, data: dict) -> "PairRules":
         """Strict: an unknown key is a `ConfigError` that names it."""
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(data) - set(known)):
-            raise ConfigError(f"unknown pair rule {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"unknown pair rule {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
+            )
         return cls(**data)
 
 
@@ -91,7 +104,9 @@ class Candidate:
         measured = ""
         if self.pair:
             p = self.pair
-            measured = f", cloud {p.guide_cloud:.0%} and {p.coarse_cloud:.0%}, overlap {p.overlap:.0%}"
+            measured = (
+                f", cloud {p.guide_cloud:.0%} and {p.coarse_cloud:.0%}, overlap {p.overlap:.0%}"
+            )
         return (
             f"{self.guide_id} with {self.coarse_id}: gap {self.gap_s:+.0f} s ({self.gap_clock}){measured}; "
             f"{'; '.join(self.failed) or 'passes'}"
@@ -99,7 +114,14 @@ class Candidate:
 
 
 def find_pairs(
-    guide_items, coarse_items, field: Field, *, guide_spec, coarse_spec, rules: PairRules | None = None, frames: int = 1
+    guide_items,
+    coarse_items,
+    field: Field,
+    *,
+    guide_spec,
+    coarse_spec,
+    rules: PairRules | None = None,
+    frames: int = 1,
 ) -> list[Pair]:
     """Pairs that pass the rules, by ascending |gap|.
 
@@ -121,7 +143,13 @@ def find_pairs(
     """
     rules = rules or PairRules.from_dict(field.rules)
     looked_at = candidates(
-        guide_items, coarse_items, field, guide_spec=guide_spec, coarse_spec=coarse_spec, rules=rules, frames=frames
+        guide_items,
+        coarse_items,
+        field,
+        guide_spec=guide_spec,
+        coarse_spec=coarse_spec,
+        rules=rules,
+        frames=frames,
     )
     found = [c.pair for c in looked_at if c.pair and not c.failed]
     if not found:
@@ -136,7 +164,14 @@ def find_pairs(
 
 
 def candidates(
-    guide_items, coarse_items, field: Field, *, guide_spec, coarse_spec, rules: PairRules | None = None, frames: int = 1
+    guide_items,
+    coarse_items,
+    field: Field,
+    *,
+    guide_spec,
+    coarse_spec,
+    rules: PairRules | None = None,
+    frames: int = 1,
 ) -> list[Candidate]:
     """Every combination of a guide and a coarse acquisition with the rules that it fails, by ascending |gap|.
 
@@ -146,18 +181,31 @@ def candidates(
     look_guide = cache(lambda i: observe_guide(guides[i], field, guide_spec))
     look_coarse = cache(lambda i: observe_coarse(coarse[i], field, coarse_spec))
     guides, coarse = _passes(guide_items, _datatake), _passes(coarse_items, _orbit)
-    reach = rules.maximum_gap_s if frames == 1 else max(rules.maximum_gap_s, rules.maximum_frame_gap_s)
+    reach = (
+        rules.maximum_gap_s if frames == 1 else max(rules.maximum_gap_s, rules.maximum_frame_gap_s)
+    )
     out = []
     for i, j in product(range(len(guides)), range(len(coarse))):
         least, item_gap, clock = _item_gap(guides[i], coarse[j], guide_spec, coarse_spec)
-        seen = {"guide_id": guides[i][0].id, "coarse_id": coarse[j][0].id, "gap_s": item_gap, "gap_clock": clock}
+        seen = {
+            "guide_id": guides[i][0].id,
+            "coarse_id": coarse[j][0].id,
+            "gap_s": item_gap,
+            "gap_clock": clock,
+        }
         if least > reach:
-            failed = f"gap of at least {least:.0f} s by item times is above {rules.maximum_gap_s:.0f} s"
+            failed = (
+                f"gap of at least {least:.0f} s by item times is above {rules.maximum_gap_s:.0f} s"
+            )
             out.append(Candidate(**seen, failed=(failed,)))
             continue
         try:
             pair = _combine(
-                field, (guides[i], coarse[j]), (guide_spec, coarse_spec), (look_guide(i), look_coarse(j)), seen
+                field,
+                (guides[i], coarse[j]),
+                (guide_spec, coarse_spec),
+                (look_guide(i), look_coarse(j)),
+                seen,
             )
         except ReadError as error:
             log.warning("%s", error)
@@ -191,10 +239,14 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
         return np.hypot((w + e - west - east) * np.cos(np.deg2rad(south)), s + n - south - north)
 
     meta = sentinel2.metadata(min(items, key=distance), spec)
-    data = sentinel2.open_sentinel2(items, coarse_geobox(field.geobox, SCL_RATIO), spec=spec, bands=())
+    data = sentinel2.open_sentinel2(
+        items, coarse_geobox(field.geobox, SCL_RATIO), spec=spec, bands=()
+    )
     quality = data["quality"].values
     block = COARSE_RATIO // SCL_RATIO
-    sun, view = (mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view"))
+    sun, view = (
+        mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view")
+    )
     quality = quality.reshape(quality.shape[0] // block, block, quality.shape[1] // block, block)
     return Observation(
         platform=meta.platform,
@@ -203,7 +255,12 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
         approximate=meta.clock == _CLOCKS["datatake_start"],
         cloud=((quality & Quality.GUIDE_CLOUD) > 0).mean((1, 3)),
         missing=((quality & Quality.GUIDE_MISSING) > 0).mean((1, 3)),
-        angles=Angles(sun_zenith_deg=sun[0], sun_azimuth_deg=sun[1], view_zenith_deg=view[0], view_azimuth_deg=view[1]),
+        angles=Angles(
+            sun_zenith_deg=sun[0],
+            sun_azimuth_deg=sun[1],
+            view_zenith_deg=view[0],
+            view_azimuth_deg=view[1],
+        ),
         maximum_view_zenith_deg=float(data["view_zenith"].max()),
     )
 
@@ -215,11 +272,14 @@ def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
     quality, time = grid["quality"].values, grid["time"].values
     missing = np.isnat(time) | ((quality & Quality.COARSE_MISSING) > 0)
     if np.isnat(time).all():
-        raise ReadError(f"{items[0].id}: the swath does not reach the field {field.name}, though the item says so")
+        raise ReadError(
+            f"{items[0].id}: the swath does not reach the field {field.name}, though the item says so"
+        )
     centre = np.hypot(*(np.indices(time.shape) - (np.array(time.shape) / 2)[:, None, None]))
     at = np.unravel_index(np.where(np.isnat(time), np.inf, centre).argmin(), time.shape)
     angle = {
-        f"{a}_deg": float(grid[a].values[at]) for a in ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth")
+        f"{a}_deg": float(grid[a].values[at])
+        for a in ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth")
     }
     return Observation(
         platform=_short(items[0]),
@@ -236,8 +296,14 @@ def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
 def _combine(field, items, specs, observed, seen):
     guide, coarse = observed
     covered = [1 - o.missing for o in observed]
-    cloud = [float(o.cloud.sum() / c.sum()) if c.sum() else 1.0 for o, c in zip(observed, covered, strict=True)]
-    plain = [tuple(json.loads(json.dumps(i.to_dict(transform_hrefs=False))) for i in group) for group in items]
+    cloud = [
+        float(o.cloud.sum() / c.sum()) if c.sum() else 1.0
+        for o, c in zip(observed, covered, strict=True)
+    ]
+    plain = [
+        tuple(json.loads(json.dumps(i.to_dict(transform_hrefs=False))) for i in group)
+        for group in items
+    ]
     return Pair(
         field=field.name,
         geobox=field.geobox,
@@ -304,7 +370,11 @@ def _passes(items, key):
     groups = []
     for item in sorted(items, key=lambda i: (key(i), _interval(i)[0], i.id)):
         last = groups[-1][-1] if groups else None
-        if last is not None and key(last) == key(item) and _interval(item)[0] - _interval(last)[0] <= _SAME_PASS:
+        if (
+            last is not None
+            and key(last) == key(item)
+            and _interval(item)[0] - _interval(last)[0] <= _SAME_PASS
+        ):
             groups[-1].append(item)
         else:
             groups.append([item])
@@ -324,7 +394,10 @@ def _orbit(item: pystac.Item) -> str:
 
 def _short(item):
     """ "sentinel-3b" -> "S3B"."""
-    return str(item.properties.get("platform", "")).lower().replace("sentinel-", "s").upper() or item.id[:3].upper()
+    return (
+        str(item.properties.get("platform", "")).lower().replace("sentinel-", "s").upper()
+        or item.id[:3].upper()
+    )
 
 
 def _interval(item):

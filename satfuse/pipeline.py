@@ -15,7 +15,17 @@ from satfuse.catalog.search import search
 from satfuse.catalog.specs import load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox
-from satfuse.job import RATIO, SPECTRA, Job, check, check_cube, check_discovery, day_window, lonlat_box, train_config
+from satfuse.job import (
+    RATIO,
+    SPECTRA,
+    Job,
+    check,
+    check_cube,
+    check_discovery,
+    day_window,
+    lonlat_box,
+    train_config,
+)
 from satfuse.pairing import find_pairs, read_pairs, write_pairs
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
@@ -36,7 +46,9 @@ log = logging.getLogger(__name__)
 
 LIBRARY_SPECTRA = 20_000  # random mixtures that the library regression learns from
 CALIBRATION_PX = {10: 24, 15: 16, 30: 10}  # side of a scene in coarse pixels, by ratio
-COARSE_LEAD = timedelta(minutes=30)  # how long before the field is seen the frames of an overpass may start
+COARSE_LEAD = timedelta(
+    minutes=30
+)  # how long before the field is seen the frames of an overpass may start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +82,23 @@ def run(job: Job) -> JobResult:
     cube, checkpoint, model = None, None, job.model
     if job.train_on:
         cube = build_cube(
-            job.train_start or job.start, job.train_end or job.end, job.train_on, work / "cube.zarr", job.scheduler
+            job.train_start or job.start,
+            job.train_end or job.end,
+            job.train_on,
+            work / "cube.zarr",
+            job.scheduler,
         )
         checkpoint = train(cube, work / "checkpoint", {"model": job.model, **job.train})
         model = trained_or_named(checkpoint, model)
     products = fuse(pairs, model, job.store, job.scheduler)
     reports = [validate(item, work / "reports", again=False) for item in products]
     return JobResult(
-        pairs=pairs, cube=cube, checkpoint=checkpoint, model=model, products=tuple(products), reports=tuple(reports)
+        pairs=pairs,
+        cube=cube,
+        checkpoint=checkpoint,
+        model=model,
+        products=tuple(products),
+        reports=tuple(reports),
     )
 
 
@@ -111,12 +132,21 @@ def discover(field, start, end, catalog, out, rules=None, frames=1) -> str:
     area, settings, (guide_spec, coarse_spec) = check_discovery(field, start, end, catalog, rules)
     first, last = day_window(start, end)
     bbox = lonlat_bbox(area.geobox)
-    reach = timedelta(seconds=settings.maximum_gap_s if frames == 1 else settings.maximum_frame_gap_s) + COARSE_LEAD
+    reach = (
+        timedelta(seconds=settings.maximum_gap_s if frames == 1 else settings.maximum_frame_gap_s)
+        + COARSE_LEAD
+    )
     guides = search(guide_spec, "sentinel2", bbox=bbox, start=first, end=last)
     coarse = search(coarse_spec, "sentinel3_syn", bbox=bbox, start=first - reach, end=last + reach)
     log.info("%s: %d Sentinel-2 and %d Sentinel-3 items", area.name, len(guides), len(coarse))
     pairs = find_pairs(
-        guides, coarse, area, guide_spec=guide_spec, coarse_spec=coarse_spec, rules=settings, frames=frames
+        guides,
+        coarse,
+        area,
+        guide_spec=guide_spec,
+        coarse_spec=coarse_spec,
+        rules=settings,
+        frames=frames,
     )
     write_pairs(pairs, out)
     return str(out)
@@ -136,7 +166,9 @@ def build_cube(start, end, catalog, out, scheduler=None, field=None) -> str:
     items = search(spec, "enmap", bbox=bbox, start=first, end=last)
     if not items:
         where = f" over {field}" if field else ""
-        raise ConfigError(f"{spec.name} has no EnMAP scene{where} from {start} to {end}; widen the dates or the area")
+        raise ConfigError(
+            f"{spec.name} has no EnMAP scene{where} from {start} to {end}; widen the dates or the area"
+        )
     build(items, out, spec=spec, scheduler=scheduler)
     return str(out)
 
@@ -150,7 +182,9 @@ def build_pair_cube(pairs, out, scheduler=None) -> str:
     """
     from satfuse.cube.build import build_pairs
 
-    build_pairs({pair.id: _scene_of_frames(pair) for pair in read_pairs(pairs)}, out, scheduler=scheduler)
+    build_pairs(
+        {pair.id: _scene_of_frames(pair) for pair in read_pairs(pairs)}, out, scheduler=scheduler
+    )
     return str(out)
 
 
@@ -206,7 +240,9 @@ def _train_on_spectra(settings, out, progress):
     from satfuse.train.spectral_prior import fit_prior
     from satfuse.train.uncertainty import calibrate
 
-    empty = create(settings.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO, **settings.options)
+    empty = create(
+        settings.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO, **settings.options
+    )
     library, rng = load_library(), np.random.default_rng(settings.seed)
     entries = Counter(f"{s}/{m}" for s, m in zip(library.source, library.material, strict=True))
     folder = sample_folder() if library.measured and worldstrat.revisits(sample_folder()) else None
@@ -220,7 +256,9 @@ def _train_on_spectra(settings, out, progress):
         return
     places, pixels, basis = empty.places.shape
     model = fit_prior(library.wavelength_nm, draw_places(library, rng, places, pixels), basis=basis)
-    metrics = calibrate(model, _calibration_scenes(library, settings, folder), seed=settings.seed, progress=progress)
+    metrics = calibrate(
+        model, _calibration_scenes(library, settings, folder), seed=settings.seed, progress=progress
+    )
     data |= {"calibration_scenes": settings.scenes}
     if folder is not None:
         data["attribution"].append(worldstrat.ATTRIBUTION)
@@ -233,12 +271,16 @@ def _calibration_scenes(library, settings, folder):
 
     for number in range(settings.scenes):
         ratio, kind = (10, 15, 30)[number % 3], number // 3 % 5
-        degraded = {"noise": (0.0, 0.0), "gain": 0.0} if kind in (0, 2) else {"noise": (0.0002, 0.003)}
+        degraded = (
+            {"noise": (0.0, 0.0), "gain": 0.0} if kind in (0, 2) else {"noise": (0.0002, 0.003)}
+        )
         config = FactoryConfig(
             ratios=(ratio,), coarse_px=CALIBRATION_PX[ratio], offset=0.0, shift=0.4, equal_blur_share=0.4,
             cloud_share=float(kind == 4), **degraded,
         )  # fmt: skip
-        yield make_training_scene(library, config, settings.seed * 1_000_000 + number, folder=folder)
+        yield make_training_scene(
+            library, config, settings.seed * 1_000_000 + number, folder=folder
+        )
 
 
 def fuse(pairs, model, store, scheduler=None, progress=None) -> list[str]:

@@ -25,7 +25,9 @@ ROUNDS = 2  # of estimating the shift
 SWATH_PX = 0.03  # standard deviation that the sampling of the swath adds to the shift
 
 
-def make_scene(pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate", missing: str = "raise") -> xr.Dataset:
+def make_scene(
+    pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate", missing: str = "raise"
+) -> xr.Dataset:
     """Read a pair onto a GeoBox and put the coarse image where the guide is, in one resampling from the swath.
 
     The swath is rectified as its geolocation says, the shift against the degraded guide estimated (`register`), and the
@@ -58,8 +60,12 @@ def make_scene(pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate",
     """
     coarse_box = coarse_geobox(geobox, ratio)
     given = _given(shift)
-    guide = sentinel2.open_sentinel2(pair.guide_items, geobox, spec=pair.guide_spec, missing=missing)
-    swath = sentinel3_syn.open_syn(pair.coarse_items, spec=pair.coarse_spec, missing=missing, bbox=lonlat_bbox(geobox))
+    guide = sentinel2.open_sentinel2(
+        pair.guide_items, geobox, spec=pair.guide_spec, missing=missing
+    )
+    swath = sentinel3_syn.open_syn(
+        pair.coarse_items, spec=pair.coarse_spec, missing=missing, bbox=lonlat_bbox(geobox)
+    )
     swath = swath.load()
     cells = None
     if given is None:
@@ -73,7 +79,9 @@ def make_scene(pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate",
     return _assemble(pair, guide, coarse, cells, estimate)
 
 
-def register(swath: xr.Dataset, guide_coarse, coarse_box: GeoBox) -> tuple[xr.Dataset, ShiftEstimate]:
+def register(
+    swath: xr.Dataset, guide_coarse, coarse_box: GeoBox
+) -> tuple[xr.Dataset, ShiftEstimate]:
     """Rectify a swath where the degraded guide has its content.
 
     The bilinear weights of a swath sampled between its pixels move the content by some hundredths of a pixel,
@@ -91,12 +99,19 @@ def register(swath: xr.Dataset, guide_coarse, coarse_box: GeoBox) -> tuple[xr.Da
     pixel_m = abs(coarse_box.affine.a)
     coarse, dx, dy = rectify(swath, coarse_box), 0.0, 0.0
     for _ in range(ROUNDS):
-        left = estimate_shift(guide_coarse, coarse["reflectance"].values, pixel_m=pixel_m, valid=coarse["valid"].values)
+        left = estimate_shift(
+            guide_coarse,
+            coarse["reflectance"].values,
+            pixel_m=pixel_m,
+            valid=coarse["valid"].values,
+        )
         if not left.trusted:
             return rectify(swath, coarse_box), left
         dx, dy = dx + left.dx_m, dy + left.dy_m
         coarse = rectify(swath, coarse_box, (dx, dy))
-    return coarse, replace(left, dx_m=dx, dy_m=dy, sigma_m=float(np.hypot(left.sigma_m, SWATH_PX * pixel_m)))
+    return coarse, replace(
+        left, dx_m=dx, dy_m=dy, sigma_m=float(np.hypot(left.sigma_m, SWATH_PX * pixel_m))
+    )
 
 
 def average_guide(guide, valid, ratio: int) -> np.ndarray:
@@ -114,11 +129,15 @@ def average_guide(guide, valid, ratio: int) -> np.ndarray:
     """
     guide, valid = da.asarray(guide), da.asarray(valid)
     block = ratio // cells_per_pixel(ratio, valid.shape)
-    sides = [_multiples(c[0], size, block) for c, size in zip(guide.chunks[1:], valid.shape, strict=True)]
+    sides = [
+        _multiples(c[0], size, block) for c, size in zip(guide.chunks[1:], valid.shape, strict=True)
+    ]
     guide, valid = guide.rechunk((-1, *sides)), valid.rechunk(tuple(sides))
     smaller = [tuple(s // block for s in side) for side in sides]
     chunks = ((guide.shape[0],), *smaller)
-    return da.map_blocks(_cells, guide, valid[None], block, chunks=chunks, dtype=np.float32).compute()
+    return da.map_blocks(
+        _cells, guide, valid[None], block, chunks=chunks, dtype=np.float32
+    ).compute()
 
 
 def sample_guide(guide: xr.DataArray, valid: xr.DataArray, ratio: int) -> np.ndarray:
@@ -139,7 +158,9 @@ def _multiples(chunk, size, block):
     return (step,) * (size // step) + ((size % step,) if size % step else ())
 
 
-def degrade_cells(cells: np.ndarray, ratio: int, k: int, psf_sigma: float = DEFAULT_PSF_SIGMA) -> np.ndarray:
+def degrade_cells(
+    cells: np.ndarray, ratio: int, k: int, psf_sigma: float = DEFAULT_PSF_SIGMA
+) -> np.ndarray:
     """The guide at the coarse scale from its means over k x k cells per coarse pixel, NaN where it is missing."""
     return degrade(cells, k, cell_psf_sigma(psf_sigma, ratio, k), valid=np.isfinite(cells).all(0))
 
@@ -148,7 +169,9 @@ def _given(shift):
     """None where the shift shall be estimated, else (dx, dy) in m."""
     if isinstance(shift, str):
         if shift not in ("estimate", "none"):
-            raise RegistrationError(f'{shift=} must be "estimate", "none" or (dx, dy) in metres east and north')
+            raise RegistrationError(
+                f'{shift=} must be "estimate", "none" or (dx, dy) in metres east and north'
+            )
         return None if shift == "estimate" else (0.0, 0.0)
     try:
         dx, dy = (float(v) for v in shift)
@@ -163,8 +186,13 @@ def _assemble(pair, guide, coarse, cells, estimate):
     applied = coarse.attrs["shift_m"]
     flags = np.uint16(0 if estimate.trusted else Quality.SHIFT_UNTRUSTED)
     flags |= np.uint16(Quality.TIME_APPROXIMATE if pair.approximate else 0)
-    out = xr.merge([_named(guide, "guide"), _named(coarse, "coarse", y="y_coarse", x="x_coarse")], compat="override")
-    out["coarse_quality"] = (out["coarse_quality"] | flags).assign_attrs(out["coarse_quality"].attrs)
+    out = xr.merge(
+        [_named(guide, "guide"), _named(coarse, "coarse", y="y_coarse", x="x_coarse")],
+        compat="override",
+    )
+    out["coarse_quality"] = (out["coarse_quality"] | flags).assign_attrs(
+        out["coarse_quality"].attrs
+    )
     if cells is not None:
         out["guide_cells"] = (("guide_band", "y_cell", "x_cell"), cells)
     out["coarse"].attrs["shift_m"] = applied
@@ -188,7 +216,12 @@ def _assemble(pair, guide, coarse, cells, estimate):
 def _named(data, role, **dims):
     """reflectance -> role, valid -> role_valid, quality -> role_quality, band -> role_band."""
     data = data[["reflectance", "valid", "quality"]].drop_attrs(deep=False)
-    names = {"reflectance": role, "valid": f"{role}_valid", "quality": f"{role}_quality", "band": f"{role}_band"}
+    names = {
+        "reflectance": role,
+        "valid": f"{role}_valid",
+        "quality": f"{role}_quality",
+        "band": f"{role}_band",
+    }
     names |= {n: f"{role}_{n}" for n in ("wavelength_nm", "fwhm_nm") if n in data.coords}
     data = data.rename(names | dims)
     return data.drop_vars("spatial_ref") if dims else data  # one CRS; its transform is the guide's

@@ -19,7 +19,9 @@ def set_up_log(verbose: int) -> None:
     level = _LEVELS[min(verbose, 2)]
     handler = logging.StreamHandler()
     handler.setLevel(level)  # the demo lets satfuse tell more, and prints it itself
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler])
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
     logging.getLogger().setLevel(logging.INFO if verbose > 1 else logging.WARNING)
     logging.getLogger("satfuse").setLevel(level)
     logging.captureWarnings(True)
@@ -31,7 +33,9 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def show(value: dict | list[dict], as_json: bool, columns: dict[str, Callable[[dict], str]] | None = None) -> None:
+def show(
+    value: dict | list[dict], as_json: bool, columns: dict[str, Callable[[dict], str]] | None = None
+) -> None:
     """Print a result.
 
     Parameters
@@ -52,7 +56,13 @@ def show(value: dict | list[dict], as_json: bool, columns: dict[str, Callable[[d
             console.print(f"{key}:")
             console.print(_table(entry, columns))
         elif isinstance(entry, dict):
-            console.print(f"{key}:", *(f"\n  {k}: {v}" for k, v in entry.items()), sep="", soft_wrap=True, markup=False)
+            console.print(
+                f"{key}:",
+                *(f"\n  {k}: {v}" for k, v in entry.items()),
+                sep="",
+                soft_wrap=True,
+                markup=False,
+            )
         else:
             text = ", ".join(map(str, entry)) if isinstance(entry, list | tuple) else entry
             console.print(f"{key}: {text}", soft_wrap=True, markup=False)
@@ -74,6 +84,10 @@ def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
     ------
     Function to call with what is done, what there is in all, and a word on what is at work.
     """
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=f"{title}: {what}")
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=f"{title}: {what}"
+        )

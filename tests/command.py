@@ -56,7 +56,13 @@ def tree(folder) -> set[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self._send(*(self.server.files if self.path.startswith("/files/") else (200, json.dumps(self.server.landing))))
+        self._send(
+            *(
+                self.server.files
+                if self.path.startswith("/files/")
+                else (200, json.dumps(self.server.landing))
+            )
+        )
 
     def do_POST(self):
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["collections"]
@@ -110,7 +116,9 @@ class Service(ThreadingHTTPServer):
 def service(archive: Path):
     """A `Service` while the context lasts."""
     server = Service(archive)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield server
     finally:

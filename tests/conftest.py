@@ -11,14 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
-# The files that take longest: begun first, so that no worker is left with one of them while the others have ended.
+# The files that take longest: begun first, so that no worker is left with one of them while the
+# others have ended.
 LONGEST = (
     "flows/test_deploy.py", "test_pipeline.py", "test_infer.py", "test_cli.py", "test_readme.py",
     "models/test_bayesian.py", "test_fuse_arrays.py", "samples/test_samples_geometry.py", "test_train.py",
 )  # fmt: skip
 _skipped_on_samples = []
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads per worker as cores would only wait for each other
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # as many threads per worker as cores would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -56,7 +59,9 @@ def scheduler():
     """Address of a Dask cluster of threads in this process, so that a test can break what they run."""
     from distributed import LocalCluster
 
-    with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c:
+    with LocalCluster(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0
+    ) as c:
         yield c.scheduler_address
 
 
@@ -87,7 +92,9 @@ def small_recipe(shared):
     }  # fmt: skip
     with shared("small") as folder:
         field = folder / "small.geojson"
-        field.write_text(json.dumps({"type": "Feature", "properties": properties, "geometry": None}))
+        field.write_text(
+            json.dumps({"type": "Feature", "properties": properties, "geometry": None})
+        )
     return ArchiveRecipe(field=str(field), frame_rows=60, columns=129, enmap_scenes=3, enmap_px=128)
 
 

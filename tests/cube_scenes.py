@@ -13,9 +13,13 @@ def spectra() -> np.ndarray:
     """(material, wavelength) reflectance of four made-up surfaces: vegetation, soil, water, roof."""
     nm = WAVELENGTH_NM
     edge = 1 / (1 + np.exp(-(nm - 715) / 15))
-    water_bands = 1 - 0.5 * np.exp(-(((nm - 1940) / 80) ** 2)) - 0.3 * np.exp(-(((nm - 1450) / 60) ** 2))
+    water_bands = (
+        1 - 0.5 * np.exp(-(((nm - 1940) / 80) ** 2)) - 0.3 * np.exp(-(((nm - 1450) / 60) ** 2))
+    )
     green = (
-        0.04 + 0.05 * np.exp(-(((nm - 550) / 40) ** 2)) + 0.42 * edge * np.exp(-(nm - 715).clip(0) / 1400) * water_bands
+        0.04
+        + 0.05 * np.exp(-(((nm - 550) / 40) ** 2))
+        + 0.42 * edge * np.exp(-(nm - 715).clip(0) / 1400) * water_bands
     )
     soil = (0.08 + 0.28 * (1 - np.exp(-(nm - 380) / 700))) * water_bands
     water = 0.07 * np.exp(-(nm - 400) / 180) + 0.002
@@ -26,7 +30,9 @@ def spectra() -> np.ndarray:
 def smooth_noise(rng, size: int, scale: float) -> np.ndarray:
     """(size, size) Gaussian field of unit variance with a `1 / f`-like spectrum and largest wavelength `scale` px."""
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
-    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) / (f + 1 / scale) ** 1.2).real
+    field = np.fft.ifft2(
+        np.fft.fft2(rng.standard_normal((size, size))) / (f + 1 / scale) ** 1.2
+    ).real
     return (field - field.mean()) / field.std()
 
 
@@ -45,5 +51,10 @@ def enmap_scene(seed: int, size: int = 240, *, lon: float = 10.0, hole: bool = F
     easting = 300000 + 30 * round((lon - 10) * 80000 / 30)
     box = GeoBox((size, size), Affine(30, 0, easting, 0, -30, 5400000), "EPSG:32632")
     variables = {"reflectance": (("band", "y", "x"), image), "valid": (("y", "x"), valid)}
-    per_band = {"wavelength_nm": ("band", WAVELENGTH_NM), "usable": ("band", np.ones(len(WAVELENGTH_NM), bool))}
-    return xr.Dataset(variables, {"band": np.arange(1, len(WAVELENGTH_NM) + 1), **per_band, **xr_coords(box)})
+    per_band = {
+        "wavelength_nm": ("band", WAVELENGTH_NM),
+        "usable": ("band", np.ones(len(WAVELENGTH_NM), bool)),
+    }
+    return xr.Dataset(
+        variables, {"band": np.arange(1, len(WAVELENGTH_NM) + 1), **per_band, **xr_coords(box)}
+    )

@@ -24,7 +24,9 @@ class LoopbackServer(ThreadingHTTPServer):
         return f"http://{self.host}"
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_):
@@ -45,11 +47,17 @@ class FileServer(LoopbackServer):
     redirects : path -> address that it sends everybody to.
     """
 
-    def __init__(self, root: Path, *, password=("", ""), key="", query="", answers=None, redirects=None):
+    def __init__(
+        self, root: Path, *, password=("", ""), key="", query="", answers=None, redirects=None
+    ):
         super().__init__(_Handler)
         self.root, self.query = Path(root), query
         self.signed = f"AWS4-HMAC-SHA256 Credential={key}/" if key else ""
-        self.basic = f"Basic {base64.b64encode(':'.join(password).encode()).decode()}" if any(password) else ""
+        self.basic = (
+            f"Basic {base64.b64encode(':'.join(password).encode()).decode()}"
+            if any(password)
+            else ""
+        )
         self.answers, self.redirects, self.seen = answers or {}, redirects or {}, []
 
 
@@ -73,7 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _send_range(self, body):
-        headers = {"Accept-Ranges": "bytes", "ETag": '"1"', "Last-Modified": "Wed, 01 May 2024 00:00:00 GMT"}
+        headers = {
+            "Accept-Ranges": "bytes",
+            "ETag": '"1"',
+            "Last-Modified": "Wed, 01 May 2024 00:00:00 GMT",
+        }
         if not (wanted := self.headers.get("Range")):
             return self._send(200, body, headers)
         first, last = wanted.removeprefix("bytes=").split("-")

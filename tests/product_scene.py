@@ -20,7 +20,9 @@ def truth(shape, bands, seed=0):
     y, x = np.mgrid[: shape[0], : shape[1]]
     fields = [0.5 + 0.4 * np.sin(x / a + y / b) for a, b in ((37, 91), (140, 23), (15, 18))]
     fields.append(((x + 2 * y) % 400 > 200).astype(float))
-    return (0.05 + np.einsum("bf,fyx->byx", rng.uniform(0, 0.12, (bands, 4)), np.stack(fields))).astype("float32")
+    return (
+        0.05 + np.einsum("bf,fyx->byx", rng.uniform(0, 0.12, (bands, 4)), np.stack(fields))
+    ).astype("float32")
 
 
 def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
@@ -52,8 +54,18 @@ def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
             "coarse_valid": (small, coarse_valid),
             "coarse_quality": (small, coarse_quality),
         },
-        coords={**xr_coords(geobox), **box, "guide_band": list(S2_NAMES), "coarse_band": list(S3_NAMES)},
-        attrs={"psf_sigma": DEFAULT_PSF_SIGMA, "shift_m": (0.0, 0.0), "shift_trusted": True, "gap_s": 42.0},
+        coords={
+            **xr_coords(geobox),
+            **box,
+            "guide_band": list(S2_NAMES),
+            "coarse_band": list(S3_NAMES),
+        },
+        attrs={
+            "psf_sigma": DEFAULT_PSF_SIGMA,
+            "shift_m": (0.0, 0.0),
+            "shift_trusted": True,
+            "gap_s": 42.0,
+        },
     )
     for name in ("guide", "guide_valid", "guide_quality"):
         scene[name].attrs["grid_mapping"] = "spatial_ref"

@@ -14,13 +14,24 @@ def cores(box):
 
 
 def publish_flat(
-    store, product_id, box, *, value=0.1, uncertainty=None, time="2024-06-01T10:00:00+00:00", provenance=None, run="r1"
+    store,
+    product_id,
+    box,
+    *,
+    value=0.1,
+    uncertainty=None,
+    time="2024-06-01T10:00:00+00:00",
+    provenance=None,
+    run="r1",
 ):
     """A complete product in which every pixel of every band has one value, and uncertainty; gives the item's address.
 
     The last band, S6N, has no uncertainty.
     """
-    options = {"band_source": ["regression"] * 21, "uncertain_bands": S3_NAMES[:-1] if uncertainty else ()}
+    options = {
+        "band_source": ["regression"] * 21,
+        "uncertain_bands": S3_NAMES[:-1] if uncertainty else (),
+    }
     layout = Layout.of(box, bands=S3_NAMES, time=time, shard_px=600, **options)
     path = group_path(product_id, run)
     create(store, path, layout, {"satfuse": {"run": run}})
@@ -30,6 +41,10 @@ def publish_flat(
         if uncertainty:
             spread = encode_uncertainty(np.full((21, *core.shape), uncertainty))
             spread[-1] = FILL
-        write_tile(store, path, layout, core, encode(np.full((21, *core.shape), value)), quality, spread)
+        write_tile(
+            store, path, layout, core, encode(np.full((21, *core.shape), value)), quality, spread
+        )
     counts = [{"pixels": 1, "finite": 1, "inconsistent": 0}] * len(cores(box))
-    return publish(store, product_id, run, layout, cores=cores(box), counts=counts, provenance=provenance or {})
+    return publish(
+        store, product_id, run, layout, cores=cores(box), counts=counts, provenance=provenance or {}
+    )

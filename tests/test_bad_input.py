@@ -46,8 +46,15 @@ class Place:
 
     def fuse(self, text="", **changes) -> list[str]:
         """A `satfuse fuse` that would work, but for the changes and what is added."""
-        options = {"field": self.field, "date": DAY, "catalog": self.catalog, "store": "store"} | changes
-        given = [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+        options = {
+            "field": self.field,
+            "date": DAY,
+            "catalog": self.catalog,
+            "store": "store",
+        } | changes
+        given = [
+            word for name, value in options.items() if value for word in (f"--{name}", str(value))
+        ]
         return ["fuse", *given, *text.split()]
 
 
@@ -61,7 +68,13 @@ def place(small_recipe, small_archive, tmp_path, monkeypatch, scheduler):
     monkeypatch.setenv("HOME", str(tmp_path / "here"))
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "settings"))  # not a trace of the command
     monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path / "cache"))
-    for name in ("SATFUSE_STORE", "SATFUSE_CONFIG", "SATFUSE_CATALOGS", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+    for name in (
+        "SATFUSE_STORE",
+        "SATFUSE_CONFIG",
+        "SATFUSE_CATALOGS",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+    ):
         monkeypatch.delenv(name, raising=False)
     with service(small_archive.root) as stac:
         stac.move(broken)
@@ -75,13 +88,18 @@ def refused(place, arguments, match) -> str:
     lines = ended.err.splitlines()
     assert ended.code == 1 and ended.out == ""
     assert lines and lines[0].startswith("error: ") and re.search(match, ended.err, re.S), ended.err
-    assert all(line.startswith("  ") for line in lines[1:])  # nearest candidates, where no pair passes
+    assert all(
+        line.startswith("  ") for line in lines[1:]
+    )  # nearest candidates, where no pair passes
     left = tree(place.folder)
-    assert not [p for p in left if re.search(r"(^|/)(items|reports|report|checkpoint)(/|$)|partial", p)], left
+    assert not [
+        p for p in left if re.search(r"(^|/)(items|reports|report|checkpoint)(/|$)|partial", p)
+    ], left
     return ended.err
 
 
-# --- refused before anything is asked of a service or written ------------------------------------------------------
+# --- refused before anything is asked of a service or written
+# ------------------------------------------------------
 
 
 def settings(text):
@@ -189,7 +207,8 @@ def test_refused_before_anything_is_asked_or_written(row, place, monkeypatch):
     assert tree(place.folder) == set()
 
 
-# --- a service that fails, files that are damaged --------------------------------------------------------------------
+# --- a service that fails, files that are damaged
+# --------------------------------------------------------------------
 
 
 def no_day(place):
@@ -219,7 +238,9 @@ def behind_http(status, text):
             "hosts": f'hosts = ["{place.stac.host}"]',
             "auth": 'auth = "basic"\nuser_env = "HOME"\nsecret_env = "HOME"',
         }
-        return place.fuse(catalog=place.stac.catalog(place.broken.parent / "http.toml", place.broken, **lines))
+        return place.fuse(
+            catalog=place.stac.catalog(place.broken.parent / "http.toml", place.broken, **lines)
+        )
 
     return arguments
 
@@ -233,7 +254,17 @@ def damaged(pattern, change, verb="fuse"):
         files[0].unlink()  # it is a link to the archive that other tests use
         files[0].write_bytes(change(content))
         if verb == "cube":
-            return ["cube", "--start", "2024-01-01", "--end", "2024-12-31", "--catalog", place.catalog, "--out", "cube"]
+            return [
+                "cube",
+                "--start",
+                "2024-01-01",
+                "--end",
+                "2024-12-31",
+                "--catalog",
+                place.catalog,
+                "--out",
+                "cube",
+            ]
         return place.fuse(scheduler=place.scheduler)
 
     return arguments
@@ -244,18 +275,39 @@ def half(content):
 
 
 LATE = {
-    "unknown sensor": (lambda p: ["search", "landsat", *p.fuse(store=None)[1:]], "has no landsat; it has: sentinel2"),
+    "unknown sensor": (
+        lambda p: ["search", "landsat", *p.fuse(store=None)[1:]],
+        "has no landsat; it has: sentinel2",
+    ),
     "no item": (no_day, "no pair over small: 0 guide and 0 coarse items"),
-    "no pair": (on(CLOUDY_DAY), r"no pair over small.*\n  S2B_MSIL2A_20240709.*guide cloud \d+\.\d% is above 5\.0%"),
+    "no pair": (
+        on(CLOUDY_DAY),
+        r"no pair over small.*\n  S2B_MSIL2A_20240709.*guide cloud \d+\.\d% is above 5\.0%",
+    ),
     "HTML page in place of an API": (html_api, "local answered an HTML page in place of JSON"),
     "search refused": (refused_search, "the search was refused, HTTP 401"),
-    "login page in place of a file": (behind_http(200, LOGIN), "S2A_MSIL2A.*login page came instead.*check account"),
+    "login page in place of a file": (
+        behind_http(200, LOGIN),
+        "S2A_MSIL2A.*login page came instead.*check account",
+    ),
     "expired token": (behind_http(401, ""), "S2A_MSIL2A.*HTTP 401.*wrong or expired"),
     "truncated JP2": (damaged("S2A*VME*/**/*_B03_10m.jp2", half), "S2A_MSIL2A_20240704.*VME.*B03"),
-    "login page as JP2": (damaged("S2A*VME*/**/*_B03_10m.jp2", lambda _: LOGIN.encode()), "S2A_MSIL2A_20240704.*B03"),
-    "truncated NetCDF": (damaged("S3A*/Syn_Oa08_reflectance.nc", half), "S3A_SY_2_SYN____20240704.*Oa08"),
-    "truncated flags": (damaged("S3A*/flags.nc", half), "no pair over small.*cannot be read.*S3A_SY_2_SYN.*flags"),
-    "truncated TIFF": (damaged("ENMAP*/*SPECTRAL_IMAGE_COG.TIF", half, "cube"), "ENMAP01-____L2A-DT0000080454.*image"),
+    "login page as JP2": (
+        damaged("S2A*VME*/**/*_B03_10m.jp2", lambda _: LOGIN.encode()),
+        "S2A_MSIL2A_20240704.*B03",
+    ),
+    "truncated NetCDF": (
+        damaged("S3A*/Syn_Oa08_reflectance.nc", half),
+        "S3A_SY_2_SYN____20240704.*Oa08",
+    ),
+    "truncated flags": (
+        damaged("S3A*/flags.nc", half),
+        "no pair over small.*cannot be read.*S3A_SY_2_SYN.*flags",
+    ),
+    "truncated TIFF": (
+        damaged("ENMAP*/*SPECTRAL_IMAGE_COG.TIF", half, "cube"),
+        "ENMAP01-____L2A-DT0000080454.*image",
+    ),
 }
 
 
@@ -278,11 +330,15 @@ def test_disk_full_while_fusing(place, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(place, place.fuse(scheduler=place.scheduler), r"cannot write data/.*scene\.npz in store.*No space left")
-    monkeypatch.undo()
-    assert satfuse_error(lambda: satfuse.open_fused((26, 58, 27, 59), DAY, store=place.folder / "store")).match(
-        "is empty"
+    refused(
+        place,
+        place.fuse(scheduler=place.scheduler),
+        r"cannot write data/.*scene\.npz in store.*No space left",
     )
+    monkeypatch.undo()
+    assert satfuse_error(
+        lambda: satfuse.open_fused((26, 58, 27, 59), DAY, store=place.folder / "store")
+    ).match("is empty")
 
 
 def test_disk_full_while_writing_pairs(place, monkeypatch):
@@ -291,11 +347,14 @@ def test_disk_full_while_writing_pairs(place, monkeypatch):
 
     monkeypatch.setattr(pipeline, "write_pairs", full)
     refused(
-        place, ["pairs", *place.fuse(store=None)[1:]], "No space left on device: 'pairs.parquet'; check that the place"
+        place,
+        ["pairs", *place.fuse(store=None)[1:]],
+        "No space left on device: 'pairs.parquet'; check that the place",
     )
 
 
-# --- public calls ----------------------------------------------------------------------------------------------------
+# --- public calls ---------------------------------------------------------------------------------
+# -------------------
 
 
 def satfuse_error(call, kind=SatfuseError):
@@ -309,9 +368,15 @@ def satfuse_error(call, kind=SatfuseError):
 def test_unknown_band(tmp_path):
     publish_flat(Store(tmp_path), "a", BOX)
     west, south, east, north = lonlat_bbox(BOX)
-    open_with = lambda bands: satfuse.open_fused((west, south, east, north), "2024-06-01", store=tmp_path, bands=bands)  # noqa: E731
+    box = west, south, east, north
+
+    def open_with(bands):
+        return satfuse.open_fused(box, "2024-06-01", store=tmp_path, bands=bands)
+
     assert open_with(["Oa08"]).sizes["band"] == 1
-    assert satfuse_error(lambda: open_with(["Oa99"]), BandError).match("unknown band 'Oa99'; known: B01")
+    assert satfuse_error(lambda: open_with(["Oa99"]), BandError).match(
+        "unknown band 'Oa99'; known: B01"
+    )
 
 
 @pytest.fixture
@@ -321,9 +386,13 @@ def images():
 
     def image(geobox, bands):
         values = random.uniform(0.1, 0.4, (len(bands), *geobox.shape)).astype("float32")
-        return xr.DataArray(values, dims=("band", "y", "x"), coords={**xr_coords(geobox), "band": list(bands)})
+        return xr.DataArray(
+            values, dims=("band", "y", "x"), coords={**xr_coords(geobox), "band": list(bands)}
+        )
 
-    return image(BOX, S2_NAMES), image(coarse_geobox(BOX, 30), S3_NAMES).assign_attrs(shift_m=(0.0, 0.0))
+    return image(BOX, S2_NAMES), image(coarse_geobox(BOX, 30), S3_NAMES).assign_attrs(
+        shift_m=(0.0, 0.0)
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -333,8 +402,12 @@ def test_nan_and_infinity_are_holes_and_no_numbers_come_of_them(images, bad):
     coarse[5, 1, 1] = bad
     fused = satfuse.fuse(guide, coarse)
     flag = fused.quality.values
-    assert np.isnan(fused.reflectance.values[:, 10, 20]).all() and flag[10, 20] & Quality.GUIDE_MISSING
-    assert (flag[30:60, 30:60] & Quality.COARSE_MISSING).all() and not (flag[:30] & Quality.COARSE_MISSING).any()
+    assert (
+        np.isnan(fused.reflectance.values[:, 10, 20]).all() and flag[10, 20] & Quality.GUIDE_MISSING
+    )
+    assert (flag[30:60, 30:60] & Quality.COARSE_MISSING).all() and not (
+        flag[:30] & Quality.COARSE_MISSING
+    ).any()
     elsewhere = np.ones(BOX.shape, bool)
     elsewhere[10, 20] = elsewhere[30:60, 30:60] = False
     assert np.isfinite(fused.reflectance.values[:, elsewhere]).all()
@@ -347,7 +420,9 @@ def test_nothing_but_nan_is_refused(images):
 
 def test_ratio_that_is_not_an_integer(images):
     guide, coarse = images
-    odd = coarse.assign_coords(x=coarse.x.values[0] + 255.0 * np.arange(3), y=coarse.y.values[0] - 255.0 * np.arange(3))
+    odd = coarse.assign_coords(
+        x=coarse.x.values[0] + 255.0 * np.arange(3), y=coarse.y.values[0] - 255.0 * np.arange(3)
+    )
     assert satfuse_error(lambda: satfuse.fuse(guide, odd), GridError).match(
         r"25\.5 x 25\.5 guide pixels; the ratio must"
     )

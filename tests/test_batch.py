@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher")
 pytestmark = pytest.mark.torch
 
-from satfuse import cube  # noqa: E402
-from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches, observe  # noqa: E402
-from satfuse.errors import ConfigError, CubeError  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.sensors.degradation import degrade  # noqa: E402
+from satfuse import cube
+from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches, observe
+from satfuse.errors import ConfigError, CubeError
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import degrade
 
 CONFIG = BatchConfig(patch=40, size=5, coverage=1.0, blocks_mixed=2)
 
@@ -21,8 +21,13 @@ CONFIG = BatchConfig(patch=40, size=5, coverage=1.0, blocks_mixed=2)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     path = tmp_path_factory.mktemp("batch") / "c.zarr"
-    scenes = {f"s{i}": cube_scenes.enmap_scene(i, (200, 160, 150, 150)[i], lon=6 + i, hole=i == 1) for i in range(4)}
-    return cube.build(scenes, path, split={"s0": "train", "s1": "train", "s2": "train", "s3": "val"})
+    scenes = {
+        f"s{i}": cube_scenes.enmap_scene(i, (200, 160, 150, 150)[i], lon=6 + i, hole=i == 1)
+        for i in range(4)
+    }
+    return cube.build(
+        scenes, path, split={"s0": "train", "s1": "train", "s2": "train", "s3": "val"}
+    )
 
 
 def same(a, b):
@@ -32,21 +37,39 @@ def same(a, b):
 def test_batches_are_what_a_network_takes(built):
     loader = BlockLoader(built, "train", CONFIG)
     batches = list(loader.epoch(0))
-    assert len(batches) == len(loader) and sum(len(b["valid"]) for b in batches) == loader.patches_per_epoch
+    assert (
+        len(batches) == len(loader)
+        and sum(len(b["valid"]) for b in batches) == loader.patches_per_epoch
+    )
     for batch in batches:
-        assert batch["guide"].shape[1:] == (12, 40, 40) and batch["target"].shape[1:] == (19, 40, 40)
-        assert batch["coarse"].shape[1:] == (19, 4, 4) and batch["coarse_valid"].shape[1:] == (1, 4, 4)
-        assert all(batch[k].isfinite().all() and batch[k].dtype == torch.float32 for k in ("guide", "coarse", "target"))
+        assert batch["guide"].shape[1:] == (12, 40, 40) and batch["target"].shape[1:] == (
+            19,
+            40,
+            40,
+        )
+        assert batch["coarse"].shape[1:] == (19, 4, 4) and batch["coarse_valid"].shape[1:] == (
+            1,
+            4,
+            4,
+        )
+        assert all(
+            batch[k].isfinite().all() and batch[k].dtype == torch.float32
+            for k in ("guide", "coarse", "target")
+        )
 
 
 def test_patches_are_cut_where_the_plan_says(built, monkeypatch):
     """Every patch is found again in its scene, aligned to the ratio inside its block."""
     loader = BlockLoader(built, "train", CONFIG)
     plan = loader.plan(3)
-    assert (plan[:, 1:] % CONFIG.ratio == 0).all() and len(np.unique(plan[:, 0])) == len(loader.blocks)
+    assert (plan[:, 1:] % CONFIG.ratio == 0).all() and len(np.unique(plan[:, 0])) == len(
+        loader.blocks
+    )
     got = torch.cat([b["target"] for b in loader.patches(3)])
     for (block, y, x), patch in list(zip(plan, got, strict=True))[::7]:
-        expected = loader.blocks[block].load()["target"][:, y : y + 40, x : x + 40] * np.float32(1e-4)
+        expected = loader.blocks[block].load()["target"][:, y : y + 40, x : x + 40] * np.float32(
+            1e-4
+        )
         expected = np.where(expected < -3, np.nan, expected)
         np.testing.assert_array_equal(patch.numpy(), expected)
 
@@ -67,7 +90,10 @@ def test_same_by_seed_and_epoch_and_resumable(built):
     assert same(whole, BlockLoader(built, "train", CONFIG, seed=4, prefetch=0).epoch(2))
     for start in (1, len(whole) - 1, len(whole)):
         assert same(whole[start:], BlockLoader(built, "train", CONFIG, seed=4).epoch(2, start))
-    for other in (BlockLoader(built, "train", CONFIG, seed=4).epoch(3), BlockLoader(built, "train", CONFIG).epoch(2)):
+    for other in (
+        BlockLoader(built, "train", CONFIG, seed=4).epoch(3),
+        BlockLoader(built, "train", CONFIG).epoch(2),
+    ):
         assert not torch.equal(next(other)["target"], whole[0]["target"])
 
 
@@ -79,7 +105,9 @@ def test_coarse_is_the_one_observation_model(built):
             expected = degrade(batch["target"][i].numpy(), 10, 0.45, valid=valid)
             known = batch["coarse_valid"][i, 0].numpy()
             np.testing.assert_array_equal(np.isfinite(expected).all(0), known)
-            np.testing.assert_allclose(batch["coarse"][i].numpy()[:, known], expected[:, known], atol=1e-5)
+            np.testing.assert_allclose(
+                batch["coarse"][i].numpy()[:, known], expected[:, known], atol=1e-5
+            )
 
 
 def test_every_disturbance_does_its_part(built):
@@ -91,7 +119,9 @@ def test_every_disturbance_does_its_part(built):
         assert (noisy[image] - quiet[image]).std() == pytest.approx(0.01, rel=0.1)
     gained = observe(patches, replace(still, gain=0.05), np.random.default_rng(0))
     factor = gained["guide"] / quiet["guide"]
-    assert factor.std((-1, -2)).max() < 1e-5 and factor[:, :, 0, 0].std() == pytest.approx(0.05, rel=0.4)
+    assert factor.std((-1, -2)).max() < 1e-5 and factor[:, :, 0, 0].std() == pytest.approx(
+        0.05, rel=0.4
+    )
     assert torch.equal(gained["coarse"], quiet["coarse"])
     shifted = observe(patches, replace(still, shift=0.3), np.random.default_rng(0))
     blurred = observe(patches, replace(still, psf_sigma=(0.8, 0.8)), np.random.default_rng(0))
@@ -124,7 +154,9 @@ def test_the_reading_thread_ends_with_the_consumer(built):
     batches = BlockLoader(built, "train", CONFIG).epoch(0)
     next(batches)
     batches.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("satfuse-blocks") and t.is_alive()]
+    assert not [
+        t for t in threading.enumerate() if t.name.startswith("satfuse-blocks") and t.is_alive()
+    ]
 
 
 def test_plain_xbatcher_gives_the_same_kind_of_batch(built):
@@ -132,7 +164,9 @@ def test_plain_xbatcher_gives_the_same_kind_of_batch(built):
     assert sum(len(b["valid"]) for b in plain) == 9  # whole patches of 40 in 150 x 150
     assert plain[0].keys() == next(BlockLoader(built, "val", CONFIG).patches(0)).keys()
     scene = built.open_scene("s3", decode=True).target.values[:, :120, :120].astype(np.float32)
-    assert torch.cat([b["target"] for b in plain]).sum() == pytest.approx(float(scene.sum()), rel=1e-4)
+    assert torch.cat([b["target"] for b in plain]).sum() == pytest.approx(
+        float(scene.sum()), rel=1e-4
+    )
 
 
 def test_pairs_are_degraded_once_more(built, tmp_path):
@@ -157,7 +191,9 @@ def test_pairs_are_degraded_once_more(built, tmp_path):
 
 
 def test_errors_name_the_culprit(built):
-    with pytest.raises(CubeError, match=r"no scene in split 'test' \(\{'train': 3, 'val': 1, 'test': 0\}\)"):
+    with pytest.raises(
+        CubeError, match=r"no scene in split 'test' \(\{'train': 3, 'val': 1, 'test': 0\}\)"
+    ):
         BlockLoader(built, "test", CONFIG)
     with pytest.raises(CubeError, match="no 200 px patch with 50% valid"):
         BlockLoader(built, "val", replace(CONFIG, patch=200))

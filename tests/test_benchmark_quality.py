@@ -7,17 +7,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher", reason="benchmarks.quality trains")
 pytestmark = pytest.mark.torch
 
-from dataclasses import replace  # noqa: E402
-from functools import partial  # noqa: E402
+from dataclasses import replace
+from functools import partial
 
-from benchmarks.quality import longer, matrix, scenes, tables, training  # noqa: E402
-from benchmarks.quality.methods import LEARNED, METHODS, Budget, Tiled, run, weights_of  # noqa: E402
-from benchmarks.quality.scenes import POTSDAM, RATIOS, Case, make_scene  # noqa: E402
-from benchmarks.quality.scores import CLASSES, band_quality, class_map, coverage, score  # noqa: E402
-from satfuse import metrics, models  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.sensors.degradation import degrade  # noqa: E402
-from satfuse.simulate.factory import BIOME_NAMES  # noqa: E402
+from benchmarks.quality import longer, matrix, scenes, tables, training
+from benchmarks.quality.methods import LEARNED, METHODS, Budget, Tiled, run, weights_of
+from benchmarks.quality.scenes import POTSDAM, RATIOS, Case, make_scene
+from benchmarks.quality.scores import CLASSES, band_quality, class_map, coverage, score
+from satfuse import metrics, models
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import degrade
+from satfuse.simulate.factory import BIOME_NAMES
 
 SMALL = Budget(seconds=0.5, scenes=1, side_px=60)
 
@@ -34,9 +34,9 @@ def scene():
 def test_default_cases_are_what_the_document_says():
     cases = scenes.default_cases(3)
     assert len(set(cases)) == len(cases)
-    assert {(c.place, c.ratio) for c in cases if c.protocol == "realistic" and c.place != POTSDAM} == {
-        (biome, ratio) for biome in BIOME_NAMES for ratio in RATIOS
-    }
+    assert {
+        (c.place, c.ratio) for c in cases if c.protocol == "realistic" and c.place != POTSDAM
+    } == {(biome, ratio) for biome in BIOME_NAMES for ratio in RATIOS}
     assert {c.place for c in cases if c.protocol == "clean"} == set(scenes.PLACES)
     for protocol in scenes.PROTOCOLS:
         biomes = [c for c in cases if c.protocol == protocol and c.place != POTSDAM]
@@ -56,12 +56,15 @@ def test_every_learned_method_is_withheld_and_the_slow_ones_leave_out_the_rest()
     rest = matrix.planned(list(METHODS), case("shift 1"), full=False)
     assert {n for n in METHODS if (n, False) not in rest} == {"fusformer", "fusformer-other"}
     assert {n for n, withheld in rest if withheld} == {"library_regression", "bayesian"}
-    assert len(matrix.planned(list(METHODS), case("shift 1"), full=True)) == len(METHODS) + len(LEARNED)
+    assert len(matrix.planned(list(METHODS), case("shift 1"), full=True)) == len(METHODS) + len(
+        LEARNED
+    )
 
 
 def test_protocols_see_one_truth_and_differ_in_what_they_say():
     clean, moved, cloudy, other, unseen = (
-        make_scene(case(p), 120) for p in ("clean", "shift 0.5", "cloud 40 %", "other SRF", scenes.UNSEEN)
+        make_scene(case(p), 120)
+        for p in ("clean", "shift 0.5", "cloud 40 %", "other SRF", scenes.UNSEEN)
     )
     np.testing.assert_array_equal(clean.target, moved.target)
     np.testing.assert_array_equal(clean.target, cloudy.target)
@@ -88,20 +91,30 @@ def test_potsdam_is_seen_as_the_protocol_says(samples):
     clean, real = (make_scene(case(p, POTSDAM)) for p in ("clean", "realistic"))
     assert clean.bands == S3_NAMES[2:] and clean.target.shape == (19, 120, 60)
     np.testing.assert_allclose(clean.coarse.values, degrade(clean.target, 10), atol=1e-6)
-    inside = (slice(None), slice(2, -2), slice(2, -2))  # away from the edges, of which the coarse image knows nothing
+    inside = (
+        slice(None),
+        slice(2, -2),
+        slice(2, -2),
+    )  # away from the edges, of which the coarse image knows nothing
     seen = degrade(real.target, 10, 0.5, shift=(0.25, 0.25)) * real.gain[:, None, None]
     assert np.std((real.coarse.values - seen)[inside]) == pytest.approx(0.002, rel=0.2)
 
 
 def test_the_truth_scores_perfectly_and_known_errors_as_they_are(scene):
     truth = score(scene.target, None, scene)
-    assert truth["all"]["rmse"] == 0 and truth["all"]["sam_deg"] == 0 and truth["all"]["psnr_db"] is None
+    assert (
+        truth["all"]["rmse"] == 0
+        and truth["all"]["sam_deg"] == 0
+        and truth["all"]["psnr_db"] is None
+    )
     assert truth["all"]["ssim"] == truth["all"]["q2n"] == 1
     assert truth["back"]["rmse"] == truth["back"]["noise"]
     assert truth["back"]["noise"] == pytest.approx(0.002, rel=0.25)  # of the protocol
     assert truth["back"]["rmse_uncalibrated"] > 1.2 * truth["back"]["noise"]  # a gain error of 2 %
     off = score(scene.target + np.float32(0.01), None, scene)
-    assert off["all"]["rmse"] == pytest.approx(0.01, rel=1e-3) and off["all"]["psnr_db"] == pytest.approx(40, abs=0.01)
+    assert off["all"]["rmse"] == pytest.approx(0.01, rel=1e-3) and off["all"][
+        "psnr_db"
+    ] == pytest.approx(40, abs=0.01)
     assert off["bands"]["bias"] == pytest.approx([0.01] * 21, rel=1e-3)
     assert off["land"]["sam_rad"] == pytest.approx(np.deg2rad(off["land"]["sam_deg"]), rel=1e-4)
     assert off["dark"]["sam_deg"] > off["land"]["sam_deg"] > 0
@@ -109,7 +122,11 @@ def test_the_truth_scores_perfectly_and_known_errors_as_they_are(scene):
 
 def test_the_coarse_image_is_met_as_far_as_a_method_estimates_how_it_was_seen(scene):
     right, down = scene.shift
-    true = {"shift_m": (300 * right, -300 * down), "psf_sigma": list(scene.psf_sigma), "gain": list(scene.gain)}
+    true = {
+        "shift_m": (300 * right, -300 * down),
+        "psf_sigma": list(scene.psf_sigma),
+        "gain": list(scene.gain),
+    }
     back = score(scene.target, None, scene, true)["back"]
     assert back["rmse_estimated"] == back["rmse"]
     worse = score(scene.target, None, scene, true | {"gain": list(1.02 * scene.gain)})["back"]
@@ -126,7 +143,9 @@ def test_classes_partition_the_scene(scene):
 
 
 def test_snow_is_found_where_there_is_snow():
-    share = {p: class_map(make_scene(case(place=p), 120))["snow"].mean() for p in ("snow", "desert")}
+    share = {
+        p: class_map(make_scene(case(place=p), 120))["snow"].mean() for p in ("snow", "desert")
+    }
     assert share["snow"] > 0.2 and share["desert"] < 0.01
 
 
@@ -154,7 +173,12 @@ def test_patches_of_both_scales_show_the_same_place():
     rng = np.random.default_rng(2)
     target = torch.from_numpy(rng.random((21, 180, 180), dtype=np.float32))
     coarse = target.unflatten(1, (18, 10)).unflatten(3, (18, 10)).mean((2, 4))
-    one = {"guide": target[:12], "coarse": coarse, "target": target, "valid": torch.ones(1, 180, 180, dtype=bool)}
+    one = {
+        "guide": target[:12],
+        "coarse": coarse,
+        "target": target,
+        "valid": torch.ones(1, 180, 180, dtype=bool),
+    }
     batch = training._patches({10: [one]}, Budget(), 16, rng)
     blocks = batch["target"].unflatten(2, (6, 10)).unflatten(4, (6, 10)).mean((3, 5))
     torch.testing.assert_close(blocks, batch["coarse"])
@@ -168,7 +192,11 @@ def test_training_scenes_are_complete_and_of_the_bands_asked_for(make):
     made = training.of_bands(make((10, 30), S3_NAMES, SMALL), 19, (10,))
     assert list(made) == [10] and len(made[10]) == SMALL.scenes
     one = made[10][0]
-    assert one["guide"].shape == (12, 60, 60) and one["coarse"].shape == (19, 6, 6) and one["target"].shape[0] == 19
+    assert (
+        one["guide"].shape == (12, 60, 60)
+        and one["coarse"].shape == (19, 6, 6)
+        and one["target"].shape[0] == 19
+    )
     assert all(v.isfinite().all() for v in one.values())
     middle = one["target"].unflatten(1, (6, 10)).unflatten(3, (6, 10)).mean((2, 4))[:, 2:4, 2:4]
     assert (one["coarse"][:, 2:4, 2:4] - middle).abs().mean() < 0.1
@@ -177,7 +205,9 @@ def test_training_scenes_are_complete_and_of_the_bands_asked_for(make):
 def test_a_network_learns_within_its_seconds_and_fuses(tmp_path):
     budget = replace(SMALL, seconds=1.5)
     made = training.factory_scenes((10,), S3_NAMES, budget)
-    training.train_network("spectral", made, weights_of("spectral", S3_NAMES, tmp_path, budget), S3_NAMES, budget)
+    training.train_network(
+        "spectral", made, weights_of("spectral", S3_NAMES, tmp_path, budget), S3_NAMES, budget
+    )
     small = make_scene(case(), 60)
     image = run("spectral", small, tmp_path, budget).image
     assert image.shape == (21, 60, 60) and np.isfinite(image).all()
@@ -189,7 +219,9 @@ def test_a_network_learns_within_its_seconds_and_fuses(tmp_path):
 def test_withheld_means_that_nothing_of_the_coarse_image_arrives(tmp_path, scene):
     training.train_library(weights_of("library_regression", S3_NAMES, tmp_path, SMALL), S3_NAMES)
     other = replace(scene, coarse=scene.coarse * 0.5 + 0.1)
-    blind, again = (run("library_regression", s, tmp_path, SMALL, withheld=True).image for s in (scene, other))
+    blind, again = (
+        run("library_regression", s, tmp_path, SMALL, withheld=True).image for s in (scene, other)
+    )
     np.testing.assert_array_equal(blind, again)
     seeing = run("library_regression", scene, tmp_path, SMALL).image
     assert np.abs(seeing - blind).max() > 1e-3
@@ -205,7 +237,14 @@ def test_tiles_give_every_pixel_once():
 
 
 def row(method, seed=0, sam=1.0, withheld=False, **rest):
-    known = {"place": "coast", "ratio": 10, "protocol": "clean", "seed": seed, "method": method, "withheld": withheld}
+    known = {
+        "place": "coast",
+        "ratio": 10,
+        "protocol": "clean",
+        "seed": seed,
+        "method": method,
+        "withheld": withheld,
+    }
     scores_ = {"land": {"sam_deg": sam}, "all": {"rmse": sam / 100}, "bands": {"rmse": [sam, None]}}
     return known | {"scores": scores_} | rest
 
@@ -215,7 +254,12 @@ def failed(method, seed):
 
 
 def test_a_cell_is_the_mean_over_scenes_and_the_spread_over_seeds():
-    rows = [row("gsa", 0, 1.0), row("gsa", 0, 3.0, place="city"), row("gsa", 1, 4.0), row("gsa", 1, 4.0, place="city")]
+    rows = [
+        row("gsa", 0, 1.0),
+        row("gsa", 0, 3.0, place="city"),
+        row("gsa", 1, 4.0),
+        row("gsa", 1, 4.0, place="city"),
+    ]
     assert tables.mean_spread(rows, tables.SAM) == (3.0, pytest.approx(2**0.5))  # of 2 and 4
     assert np.isnan(tables.mean_spread(rows[:2], tables.SAM)[1])
     assert np.isnan(tables.value(rows[0], ("bands", "rmse", 1))) and np.isnan(
@@ -236,7 +280,9 @@ def test_a_column_counts_only_scenes_that_all_have():
     ("ours", "said"), [((0.8, 0.9), "| better |"), ((0.2, 1.3), "not better"), ((1.5, 1.5), "not")]
 )
 def test_the_verdict_needs_a_gain_beyond_the_spread(ours, said):
-    rows = [row("gsa", s, sam) for s, sam in enumerate((1.0, 1.2))] + [row("bicubic", s, 9.0) for s in (0, 1)]
+    rows = [row("gsa", s, sam) for s, sam in enumerate((1.0, 1.2))] + [
+        row("bicubic", s, 9.0) for s in (0, 1)
+    ]
     rows += [row("bayesian", s, sam) for s, sam in enumerate(ours)]
     lines = tables.verdict(rows).splitlines()
     assert len(lines) == 4 and all(said in line and "| gsa |" in line for line in lines[2:])
@@ -250,7 +296,9 @@ def test_the_verdict_on_the_coarse_image_compares_our_model_with_itself():
         for s, sam in enumerate(sams)
     ]
     lines = tables.verdict_withheld(rows).splitlines()
-    assert len(lines) == 4 and all("| without S3 |" in line and line.endswith("| better |") for line in lines[2:])
+    assert len(lines) == 4 and all(
+        "| without S3 |" in line and line.endswith("| better |") for line in lines[2:]
+    )
     assert "| 0.325 ± 0.035 |" in lines[2]
 
 
@@ -260,8 +308,18 @@ def test_the_verdict_says_when_there_is_one_seed_only():
 
 
 def test_scenes_that_ours_wins_are_counted():
-    rows = [row("bayesian", 0, 0.5), row("gsa", 0, 0.6), row("cnmf", 0, 0.7), row("bayesian", 0, 0.4, withheld=True)]
-    rows += [row("bayesian", 1, 0.5), row("gsa", 1, 0.6), row("cnmf", 1, 0.4), row("gsa", 1, 0.1, withheld=True)]
+    rows = [
+        row("bayesian", 0, 0.5),
+        row("gsa", 0, 0.6),
+        row("cnmf", 0, 0.7),
+        row("bayesian", 0, 0.4, withheld=True),
+    ]
+    rows += [
+        row("bayesian", 1, 0.5),
+        row("gsa", 1, 0.6),
+        row("cnmf", 1, 0.4),
+        row("gsa", 1, 0.1, withheld=True),
+    ]
     rows += [failed("bayesian", 2), row("gsa", 2, 0.1)]
     lines = tables.wins(rows).splitlines()
     assert len(lines) == 3 and lines[2] == "| clean | 1 of 2 | 0 of 1 | 1 of 2 | 0 of 1 |"

@@ -11,7 +11,9 @@ from satfuse.errors import ReadError
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import response
 
-pytestmark = pytest.mark.filterwarnings(f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning")
+pytestmark = pytest.mark.filterwarnings(
+    f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning"
+)
 LEVEL = 65535
 
 
@@ -30,7 +32,9 @@ def write_scene(root, name, image, dtype="uint16"):
 
 def write_png(path, band):
     height, width = band.shape
-    with rasterio.open(path, "w", driver="PNG", dtype=band.dtype, count=1, height=height, width=width) as file:
+    with rasterio.open(
+        path, "w", driver="PNG", dtype=band.dtype, count=1, height=height, width=width
+    ) as file:
         file.write(band, 1)
 
 
@@ -79,7 +83,9 @@ def test_a_cube_of_it_has_all_bands(folder, tmp_path):
     for image, platform, names in ((scene.guide, "S2A", S2_NAMES), (scene.target, "S3A", S3_NAMES)):
         for band, name in zip(image.values, names, strict=True):
             nm, weight = response(platform, name)
-            expected = np.average(cubic(stretched_back(nm)), weights=weight)  # of the brightest pixel
+            expected = np.average(
+                cubic(stretched_back(nm)), weights=weight
+            )  # of the brightest pixel
             assert band[-1, -1] == pytest.approx(expected, abs=4e-4), name
             assert band[0, 0] == pytest.approx(0.1 * expected, abs=2e-4), name
 

@@ -24,9 +24,22 @@ from satfuse.simulate import archive as archive_module
 
 pytestmark = pytest.mark.torch
 
-VERBS = ("demo", "simulate", "search", "pairs", "cube", "train", "fuse", "validate", "report", "info")
+VERBS = (
+    "demo",
+    "simulate",
+    "search",
+    "pairs",
+    "cube",
+    "train",
+    "fuse",
+    "validate",
+    "report",
+    "info",
+)
 DAYS = ("--start", DAY, "--end", CLOUDY_DAY)
-TRAIN = "[train]\nepochs = 1\nthreads = 1\ntensorboard = false\n[train.batches]\npatch = 60\nsize = 4\n"
+TRAIN = (
+    "[train]\nepochs = 1\nthreads = 1\ntensorboard = false\n[train.batches]\npatch = 60\nsize = 4\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +63,9 @@ def checkpoint(small_recipe, small_catalog, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     (folder / "settings.toml").write_text(TRAIN)
     year = ("--start", "2024-01-01", "--end", "2024-12-31")
-    made = command("cube", *year, "--catalog", small_catalog, "--out", folder / "cube.zarr", "--json")
+    made = command(
+        "cube", *year, "--catalog", small_catalog, "--out", folder / "cube.zarr", "--json"
+    )
     assert (made.code, made.err) == (0, "")
     options = ("--config", folder / "settings.toml", "--out", folder / "checkpoint", "--json")
     trained = command("train", folder / "cube.zarr", *options)
@@ -64,7 +79,9 @@ def product(small_recipe, small_catalog, scheduler, checkpoint, tmp_path_factory
     folder = tmp_path_factory.mktemp("product")
     validated = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "validate", lambda item, out, again: validated.append(item) or str(out))
+        patch.setattr(
+            pipeline, "validate", lambda item, out, again: validated.append(item) or str(out)
+        )
         ended = command(
             "fuse", "--field", small_recipe.field, "--date", DAY, "--catalog", small_catalog, "--store",
             folder / "store", "--model", checkpoint[0] / "checkpoint", "--scheduler", scheduler, "--work",
@@ -75,7 +92,8 @@ def product(small_recipe, small_catalog, scheduler, checkpoint, tmp_path_factory
     return folder, ended.json
 
 
-# --- help ----------------------------------------------------------------------------------------------------------
+# --- help -----------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_the_verbs():
@@ -98,8 +116,21 @@ def test_help_shows_an_example_that_parses_on_one_line(verb, monkeypatch):
 
 def test_options_that_verbs_share_keep_one_name():
     verbs = typer.main.get_command(app).commands
-    named = {verb: {o for p in c.params if p.param_type_name == "option" for o in p.opts} for verb, c in verbs.items()}
-    places = {"--field", "--bbox", "--date", "--start", "--end", "--catalog", "--config", "-v", "--json"}
+    named = {
+        verb: {o for p in c.params if p.param_type_name == "option" for o in p.opts}
+        for verb, c in verbs.items()
+    }
+    places = {
+        "--field",
+        "--bbox",
+        "--date",
+        "--start",
+        "--end",
+        "--catalog",
+        "--config",
+        "-v",
+        "--json",
+    }
     assert all(places <= named[verb] for verb in ("search", "pairs", "cube", "fuse"))
     assert named["fuse"] >= {"--store", "--model", "--scheduler", "--dry-run"}
     assert all({"--json", "-v"} <= options for options in named.values())
@@ -119,7 +150,8 @@ def test_the_production_job_is_one_line(monkeypatch):
     assert Path(ended.json["work"]).name == "algeria-5_2024-06-01_2024-06-01"
 
 
-# --- verbs ---------------------------------------------------------------------------------------------------------
+# --- verbs ----------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_demo_prints_json_alone_on_stdout(monkeypatch, tmp_path):
@@ -136,12 +168,23 @@ def test_demo_prints_json_alone_on_stdout(monkeypatch, tmp_path):
 
 def test_simulate(monkeypatch, tmp_path):
     field = tmp_path / "tiny.geojson"
-    properties = {"name": "tiny", "title": "tiny", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 467400, 6462600]}
+    properties = {
+        "name": "tiny",
+        "title": "tiny",
+        "crs": "EPSG:32635",
+        "bounds_m": [466200, 6461400, 467400, 6462600],
+    }
     field.write_text(json.dumps({"type": "Feature", "properties": properties, "geometry": None}))
-    small = partial(archive_module.ArchiveRecipe, frame_rows=60, columns=129, enmap_scenes=1, enmap_px=32)
+    small = partial(
+        archive_module.ArchiveRecipe, frame_rows=60, columns=129, enmap_scenes=1, enmap_px=32
+    )
     monkeypatch.setattr(archive_module, "ArchiveRecipe", small)
-    monkeypatch.setattr(archive_module, "make_archive", partial(archive_module.make_archive, workers=1))
-    ended = command("simulate", tmp_path / "archive", "--field", field, "--seed", 3, "--gap", 90, "--json")
+    monkeypatch.setattr(
+        archive_module, "make_archive", partial(archive_module.make_archive, workers=1)
+    )
+    ended = command(
+        "simulate", tmp_path / "archive", "--field", field, "--seed", 3, "--gap", 90, "--json"
+    )
     assert ended.code == 0 and ended.json["pixels"] == [120, 120]
     made = json.loads((tmp_path / "archive/archive.json").read_text())["recipe"]
     assert (made["seed"], made["gap_s"]) == (3, 90)
@@ -164,17 +207,27 @@ def test_pairs(job, tmp_path):
     (row,) = ended.json
     assert ended.code == 0 and ended.err == "written: pairs.parquet\n"
     assert row["gap_s"] == pytest.approx(180, abs=1) and abs(row["item_gap_s"] - row["gap_s"]) > 200
-    assert {"guide_cloud", "coarse_cloud", "overlap", "coarse_view_zenith_deg", "guide_sun_zenith_deg"} <= set(row)
+    assert {
+        "guide_cloud",
+        "coarse_cloud",
+        "overlap",
+        "coarse_view_zenith_deg",
+        "guide_sun_zenith_deg",
+    } <= set(row)
     assert [p.id for p in read_pairs(tmp_path / "pairs.parquet")] == [row["id"]]
     about = command("info", "pairs.parquet")
     assert "table of pairs" in about.out and "+180.0" in about.out and "gap s" in about.out
-    assert command("cube", "--pairs", "pairs.parquet", "--dry-run", "--json").json["pairs"] == [row["id"]]
+    assert command("cube", "--pairs", "pairs.parquet", "--dry-run", "--json").json["pairs"] == [
+        row["id"]
+    ]
 
 
 def test_cube_and_train(checkpoint):
     folder, made, trained = checkpoint
     assert made == {"cube": str(folder / "cube.zarr")}
-    assert trained["checkpoint"] == str(folder / "checkpoint") and trained["metrics"]["val_rmse"] > 0
+    assert (
+        trained["checkpoint"] == str(folder / "checkpoint") and trained["metrics"]["val_rmse"] > 0
+    )
     cube = command("info", folder / "cube.zarr", "--json").json
     assert cube["kind"] == "training cube (enmap)" and len(cube["scenes"]) == 3
     assert cube["missing_bands"] == ["Oa01", "Oa02"]
@@ -194,7 +247,9 @@ def test_fuse(product, small_archive, small_recipe):
     assert fused["kind"] == "product" and fused["bands"] == list(S3_NAMES)
     assert fused["model"].startswith("spectral") and len(fused["model_sha256"]) == 64
     group = Path(item).parent / fused["data"]
-    assert command("info", group.resolve(), "--json").json["reflectance"] == "int16 (1, 21, 540, 540)"
+    assert (
+        command("info", group.resolve(), "--json").json["reflectance"] == "int16 (1, 21, 540, 540)"
+    )
     assert command("info", folder / "store", "--json").json["count"] == 1
     assert (folder / "work").iterdir().__next__().name == f"small_{DAY}_{DAY}"
 
@@ -214,14 +269,32 @@ def test_report(product, scheduler, tmp_path):
     item = product[1]["products"][0]
     planned = command("report", item, "--also-at", 30, "--out", "comparison", "--dry-run", "--json")
     assert planned.json["would write"] == "comparison" and not (tmp_path / "comparison").exists()
-    line = ("report", item, "--also-at", 30, "--scheduler", scheduler, "--out", "comparison", "--json")
+    line = (
+        "report",
+        item,
+        "--also-at",
+        30,
+        "--scheduler",
+        scheduler,
+        "--out",
+        "comparison",
+        "--json",
+    )
     assert command(*line).json == {"report": "comparison"}
     found = json.loads((tmp_path / "comparison/metrics.json").read_text())
-    assert [(p["letter"], p["pixel_m"], p["ratio"]) for p in found["products"]] == [("A", 10, 30), ("B", 30, 10)]
+    assert [(p["letter"], p["pixel_m"], p["ratio"]) for p in found["products"]] == [
+        ("A", 10, 30),
+        ("B", 30, 10),
+    ]
     first, second = (p["model_sha256"] for p in found["products"])
     assert first == second != ""
     (pair,) = found["pairs"]
-    assert (pair["kind"], pair["factor"], pair["large"], pair["small"]) == ("two pixel sizes", 3, "B", "A")
+    assert (pair["kind"], pair["factor"], pair["large"], pair["small"]) == (
+        "two pixel sizes",
+        3,
+        "B",
+        "A",
+    )
     assert 0 < pair["rmse"] < 0.05 and pair["guide_rmse"] < 1e-6
     alone = command("report", item)
     assert alone.code == 1 and "for one: satfuse validate" in alone.err
@@ -239,16 +312,29 @@ def test_report(product, scheduler, tmp_path):
     ],
 )  # fmt: skip
 def test_dry_run_checks_and_writes_nothing(line, small_recipe, small_catalog, tmp_path):
-    ended = command(*line.format(field=small_recipe.field, catalog=small_catalog).split(), "--dry-run", "--json")
+    ended = command(
+        *line.format(field=small_recipe.field, catalog=small_catalog).split(), "--dry-run", "--json"
+    )
     assert (ended.code, ended.err) == (0, "")
     assert ended.json["would write"]
     assert tree(tmp_path) == set()
 
 
 def test_two_boxes_of_one_day_are_two_fields(small_catalog):
-    line = ("fuse", "--date", DAY, "--catalog", small_catalog, "--store", "store", "--dry-run", "--json")
+    line = (
+        "fuse",
+        "--date",
+        DAY,
+        "--catalog",
+        small_catalog,
+        "--store",
+        "store",
+        "--dry-run",
+        "--json",
+    )
     first, second = (
-        command(*line, "--bbox", box).json["work"] for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4")
+        command(*line, "--bbox", box).json["work"]
+        for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4")
     )
     assert first != second
 
@@ -256,25 +342,44 @@ def test_two_boxes_of_one_day_are_two_fields(small_catalog):
 def test_settings_give_defaults_and_options_win(small_recipe, small_catalog, tmp_path, monkeypatch):
     settings = tmp_path / "settings.toml"
     settings.write_text(f'catalog = "{small_catalog}"\nstore = "from-file"\nmodel = "bicubic"\n')
-    line = ("fuse", "--field", small_recipe.field, "--date", DAY, "--dry-run", "--json", "--config", settings)
+    line = (
+        "fuse",
+        "--field",
+        small_recipe.field,
+        "--date",
+        DAY,
+        "--dry-run",
+        "--json",
+        "--config",
+        settings,
+    )
     said = command(*line).json
-    assert (said["would write"], said["model"], said["catalog"]) == ("from-file", "bicubic", small_catalog)
+    assert (said["would write"], said["model"], said["catalog"]) == (
+        "from-file",
+        "bicubic",
+        small_catalog,
+    )
     monkeypatch.setenv("SATFUSE_STORE", "from-environment")
     assert command(*line, "--model", "regression").json["would write"] == "from-environment"
     assert command(*line, "--store", "here").json["would write"] == "here"
 
 
-# --- the entry point -----------------------------------------------------------------------------------------------
+# --- the entry point
+# -----------------------------------------------------------------------------------------------
 
 
 def test_the_installed_command(tmp_path):
     program = ENTRY_POINT if ENTRY_POINT.is_file() else shutil.which("satfuse")
     assert program, "the package is not installed"
     env = {**os.environ, "COLUMNS": "80"}
-    wrong = subprocess.run([program, "info", "nothing"], capture_output=True, text=True, cwd=tmp_path, env=env)
+    wrong = subprocess.run(
+        [program, "info", "nothing"], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert wrong.stderr == "error: there is nothing at nothing\n"
-    usage = subprocess.run([program, "info", "--nope"], capture_output=True, text=True, cwd=tmp_path, env=env)
+    usage = subprocess.run(
+        [program, "info", "--nope"], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
     assert usage.returncode == 2 and "--nope" in usage.stderr and "Traceback" not in usage.stderr
     assert tree(tmp_path) == set()
 
@@ -288,9 +393,19 @@ def test_interrupt_exits_with_130(job, monkeypatch):
 
 
 def test_log_goes_to_stderr_when_asked_for(small_recipe, small_catalog, tmp_path):
-    line = [ENTRY_POINT, "search", "sentinel2", "--field", small_recipe.field, *DAYS, "--catalog", small_catalog]
+    line = [
+        ENTRY_POINT,
+        "search",
+        "sentinel2",
+        "--field",
+        small_recipe.field,
+        *DAYS,
+        "--catalog",
+        small_catalog,
+    ]
     quiet, told = (
-        subprocess.run([*line, "--json", *more], capture_output=True, text=True, cwd=tmp_path) for more in ([], ["-v"])
+        subprocess.run([*line, "--json", *more], capture_output=True, text=True, cwd=tmp_path)
+        for more in ([], ["-v"])
     )
     assert quiet.stderr == "" and "INFO satfuse.catalog.search" in told.stderr
     assert json.loads(quiet.stdout) == json.loads(told.stdout)

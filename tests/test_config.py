@@ -17,7 +17,11 @@ def test_without_a_file_the_defaults_hold():
 
 
 def test_named_file_wins_over_environment_over_home(tmp_path, monkeypatch):
-    home, environment, named = tmp_path / ".config/satfuse.toml", tmp_path / "environment.toml", tmp_path / "named.toml"
+    home, environment, named = (
+        tmp_path / ".config/satfuse.toml",
+        tmp_path / "environment.toml",
+        tmp_path / "named.toml",
+    )
     home.parent.mkdir()
     for file in (home, environment, named):
         file.write_text(f'store = "{file.stem}"\n')
@@ -45,7 +49,10 @@ def test_everything_that_it_may_hold(tmp_path):
         ('stroe = "x"', r"s\.toml: unknown key 'stroe'; known: store"),
         ("store = 5", "store is 5; it must be a text"),
         ("rules = 5", "rules is 5; it must be a table"),
-        ("[rules]\nmaximum_gab_s = 5", r"s\.toml: unknown pair rule 'maximum_gab_s'; known: maximum_gap_s"),
+        (
+            "[rules]\nmaximum_gab_s = 5",
+            r"s\.toml: unknown pair rule 'maximum_gab_s'; known: maximum_gap_s",
+        ),
         ('[rules]\nmaximum_gap_s = "5"', "must be a number"),
         ("store = ", "not valid TOML"),
         ('store = "\udcff"', "not valid TOML"),

@@ -48,8 +48,15 @@ def test_declares_what_is_missing(built):
 
 def test_layout(built):
     array = zarr.open_array(built.path, path="scenes/s0/target", mode="r")
-    assert array.dtype == np.int16 and array.chunks == (19, 128, 128) and array.shards == (19, 256, 256)
-    assert array.fill_value == -32768 and array.compressors[0].to_dict()["configuration"]["shuffle"] == "bitshuffle"
+    assert (
+        array.dtype == np.int16
+        and array.chunks == (19, 128, 128)
+        and array.shards == (19, 256, 256)
+    )
+    assert (
+        array.fill_value == -32768
+        and array.compressors[0].to_dict()["configuration"]["shuffle"] == "bitshuffle"
+    )
     grid = built.open_scene("s0").odc.geobox
     assert grid == scenes(1)["s0"].odc.geobox
 
@@ -80,7 +87,9 @@ def test_merged_statistics_equal_those_of_the_whole(cuts, seed):
     values = np.random.default_rng(seed).integers(-50, 9000, (3, 40, 6))
     valid = np.random.default_rng(seed + 1).random((40, 6)) > 0.4
     edges = [0, *sorted(cuts), 40]
-    parts = [scene_statistics(values[:, a:b], valid[a:b], 1e-4) for a, b in pairwise(edges) if b > a]
+    parts = [
+        scene_statistics(values[:, a:b], valid[a:b], 1e-4) for a, b in pairwise(edges) if b > a
+    ]
     whole = values[:, valid] * 1e-4
     merged = merge_statistics(parts)
     np.testing.assert_allclose(merged["mean"], whole.mean(1))
@@ -128,7 +137,9 @@ def test_same_bytes_whoever_computes(built, tmp_path):
     for s in built.scenes:
         for name in ("guide", "target"):
             a, b = (c.open_scene(s.id)[name].values for c in (built, other))
-            assert abs(a.astype(int) - b).max() <= 1  # matrix products of other shapes round differently
+            assert (
+                abs(a.astype(int) - b).max() <= 1
+            )  # matrix products of other shapes round differently
 
 
 def test_split_is_by_place():
@@ -141,10 +152,15 @@ def test_split_is_by_place():
     assert split["s3"] == split["twin"] == split["near"]
     shuffled = dict(sorted(place.items(), key=lambda kv: hash(kv[1])))
     assert split_by_place(shuffled) == split
-    assert set(split.values()) == {"train", "val", "test"} and sum(s == "train" for s in split.values()) > 15
+    assert (
+        set(split.values()) == {"train", "val", "test"}
+        and sum(s == "train" for s in split.values()) > 15
+    )
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, ["train"]), (2, ["train", "val"]), (3, ["test", "train", "val"])])
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, ["train"]), (2, ["train", "val"]), (3, ["test", "train", "val"])]
+)
 def test_every_split_has_a_place_where_that_can_be(count, expected):
     for offset in range(20):
         split = split_by_place({f"s{i}": f"place {i} {offset}" for i in range(count)})
@@ -168,7 +184,10 @@ def test_pairs_with_frames(tmp_path):
     scene = grid.assign_coords(bands).assign(
         guide=(("guide_band", "y", "x"), rng.random((12, 60, 60), np.float32)),
         guide_valid=(("y", "x"), rng.random((60, 60)) > 0.1),
-        coarse=(("frame", "coarse_band", "y_coarse", "x_coarse"), rng.random((4, 21, 6, 6), np.float32)),
+        coarse=(
+            ("frame", "coarse_band", "y_coarse", "x_coarse"),
+            rng.random((4, 21, 6, 6), np.float32),
+        ),
         coarse_valid=(("frame", "y_coarse", "x_coarse"), rng.random((4, 6, 6)) > 0.1),
     )
     made = cube.build_pairs({"p": scene}, tmp_path / "c.zarr", split={"p": "train"})
@@ -219,6 +238,10 @@ def test_real_enmap_tiles(samples, tmp_path):
     first = made.open_scene(items[0].id, decode=True)
     source = open_enmap(items[0], spec=spec, missing="flag").load()
     near = source.isel(band=int(abs(source.wavelength_nm.values - 664.6).argmin())).reflectance
-    assert abs(first.guide.sel(guide_band="B04") - near).max() < 0.05  # the band of EnMAP at the centre of B04
-    assert np.corrcoef(first.target.sel(band="Oa08").values.ravel(), near.values.ravel())[0, 1] > 0.999
+    assert (
+        abs(first.guide.sel(guide_band="B04") - near).max() < 0.05
+    )  # the band of EnMAP at the centre of B04
+    assert (
+        np.corrcoef(first.target.sel(band="Oa08").values.ravel(), near.values.ravel())[0, 1] > 0.999
+    )
     assert first.valid.values.mean() > 0.99 and 0.01 < made.statistics["target"]["mean"][0] < 0.3

@@ -52,7 +52,9 @@ def test_own_field_from_a_file(tmp_path):
 def test_field_of_a_box():
     field = field_of_bbox("16.8,58.9,17.0,59.0", "here")
     west, south, east, north = lonlat_bbox(field.geobox)
-    assert field.name == "here" and west <= 16.8 and south <= 58.9 and east >= 17.0 and north >= 59.0
+    assert (
+        field.name == "here" and west <= 16.8 and south <= 58.9 and east >= 17.0 and north >= 59.0
+    )
     with pytest.raises(GridError, match="reversed"):
         field_of_bbox((17, 58, 16, 59))
 
@@ -62,7 +64,13 @@ def test_refusals(tmp_path):
         load_field("atlantis")
     with pytest.raises(ConfigError, match="unknown field"):
         load_field(str(tmp_path / "none.geojson"))
-    for content in (b"{", b'{"properties": {"name": "x"}}', b'{"properties": []}', b"[1]", b"\xff\xfe"):
+    for content in (
+        b"{",
+        b'{"properties": {"name": "x"}}',
+        b'{"properties": []}',
+        b"[1]",
+        b"\xff\xfe",
+    ):
         (tmp_path / "bad.geojson").write_bytes(content)
         with pytest.raises(ConfigError, match="malformed"):
             load_field(str(tmp_path / "bad.geojson"))
@@ -82,7 +90,13 @@ def test_refusals(tmp_path):
     ],
 )
 def test_field_files_that_cannot_be_used(tmp_path, change, words):
-    properties = {"name": "mine", "title": "mine", "crs": "EPSG:32633", "bounds_m": [0, 0, 3000, 3000], **change}
+    properties = {
+        "name": "mine",
+        "title": "mine",
+        "crs": "EPSG:32633",
+        "bounds_m": [0, 0, 3000, 3000],
+        **change,
+    }
     (tmp_path / "bad.geojson").write_text(json.dumps({"properties": properties}))
     with pytest.raises(ConfigError, match=words):
         load_field(str(tmp_path / "bad.geojson"))

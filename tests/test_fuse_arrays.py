@@ -30,7 +30,9 @@ SURFACES = ("vegetation_dense", "soil_bright", "soil_dark", "water_turbid")
 def textured(shape, platform, names):
     """(band, y, x) mixtures of four surfaces whose shares are rough at every scale."""
     fields = np.random.default_rng(0).normal(size=(4, *shape))
-    wave = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]), indexing="ij"))
+    wave = np.hypot(
+        *np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]), indexing="ij")
+    )
     fields = np.fft.irfft2(np.fft.rfft2(fields) / np.maximum(wave, 1 / shape[0]) ** 1.5, shape)
     fields = (fields - fields.mean((1, 2), keepdims=True)) / fields.std((1, 2), keepdims=True)
     shares = np.exp(fields) / np.exp(fields).sum(0)
@@ -43,17 +45,25 @@ def textured(shape, platform, names):
 def arrays(shift_m=(0.0, 0.0), guide_bands=S2_NAMES, coarse_bands=FEW):
     guide, target = textured(SHAPE, "S2A", guide_bands), textured(SHAPE, "S3A", coarse_bands)
     small = degrade(target, RATIO, shift=(shift_m[0] / 300, -shift_m[1] / 300))
-    return image(guide, BOX, guide_bands), image(small, coarse_geobox(BOX, RATIO), coarse_bands), target
+    return (
+        image(guide, BOX, guide_bands),
+        image(small, coarse_geobox(BOX, RATIO), coarse_bands),
+        target,
+    )
 
 
 def image(values, box, bands):
     return xr.DataArray(
-        values.astype("float32"), dims=("band", "y", "x"), coords={**xr_coords(box), "band": list(bands)}
+        values.astype("float32"),
+        dims=("band", "y", "x"),
+        coords={**xr_coords(box), "band": list(bands)},
     )
 
 
 def without_crs(array):
-    return xr.DataArray(array.values, dims=array.dims, coords={n: array[n].values for n in array.dims})
+    return xr.DataArray(
+        array.values, dims=array.dims, coords={n: array[n].values for n in array.dims}
+    )
 
 
 def rmse(a, b):
@@ -68,7 +78,9 @@ def test_recovers_the_truth_that_bicubic_does_not():
     plain = satfuse.fuse(guide, coarse, model="bicubic")
     assert rmse(fused.reflectance, target) < 0.1 * rmse(plain.reflectance, target)
     assert not np.isnan(fused.reflectance).any() and (fused.quality == 0).all()
-    assert (fused.uncertainty > 0).all() and len(fused.attrs["gain"]) == len(fused.attrs["psf_sigma"]) == 21
+    assert (fused.uncertainty > 0).all() and len(fused.attrs["gain"]) == len(
+        fused.attrs["psf_sigma"]
+    ) == 21
 
 
 @pytest.mark.parametrize("registered", [{}, {"shift_m": (0.0, 0.0)}])
@@ -94,7 +106,9 @@ def test_a_shift_is_found_and_applied_once(shift_m):
 
 
 def test_any_subset_and_order_of_bands():
-    guide, coarse, target = arrays(guide_bands=("B11", "B04", "B03", "B8A"), coarse_bands=("S5N", "Oa08", "Oa17"))
+    guide, coarse, target = arrays(
+        guide_bands=("B11", "B04", "B03", "B8A"), coarse_bands=("S5N", "Oa08", "Oa17")
+    )
     fused = satfuse.fuse(guide, coarse)
     assert list(fused.band.values) == ["S5N", "Oa08", "Oa17"]
     assert list(fused.wavelength_nm.values) == [1610, 665, 865]
@@ -106,7 +120,9 @@ def test_orientation_and_dimension_order_of_the_inputs_do_not_matter():
     wanted = satfuse.fuse(guide, coarse)
     flipped = satfuse.fuse(guide.isel(y=slice(None, None, -1)), coarse.transpose("y", "x", "band"))
     assert flipped.y.values[0] < flipped.y.values[-1]
-    xr.testing.assert_allclose(flipped.reflectance.sortby("y", ascending=False), wanted.reflectance, atol=1e-6)
+    xr.testing.assert_allclose(
+        flipped.reflectance.sortby("y", ascending=False), wanted.reflectance, atol=1e-6
+    )
 
 
 def test_holes_stay_where_they_are():
@@ -131,7 +147,10 @@ def test_what_is_fused_can_be_kept(tmp_path):
     fused.to_netcdf(tmp_path / "fused.nc")
     with xr.open_dataset(tmp_path / "fused.nc", decode_coords="all") as again:
         np.testing.assert_array_equal(again.reflectance, fused.reflectance)
-        assert again.odc.crs.to_epsg() == 32631 and again.attrs["shift_trusted"] == fused.attrs["shift_trusted"]
+        assert (
+            again.odc.crs.to_epsg() == 32631
+            and again.attrs["shift_trusted"] == fused.attrs["shift_trusted"]
+        )
 
 
 def test_ratio_comes_from_the_coordinates():
@@ -147,18 +166,38 @@ def test_ratio_comes_from_the_coordinates():
     [
         (lambda g, c: (g * 10000, c), RadiometryError, "digital numbers"),
         (lambda g, c: (g, c * 10), RadiometryError, "not what the guide shows"),
-        (lambda g, c: (g, c.assign_coords(band=c.band.values[::-1])), RadiometryError, "order and names of the bands"),
-        (lambda g, c: (g.assign_coords(band=g.band.values[::-1]), c), RadiometryError, "order and names of the bands"),
+        (
+            lambda g, c: (g, c.assign_coords(band=c.band.values[::-1])),
+            RadiometryError,
+            "order and names of the bands",
+        ),
+        (
+            lambda g, c: (g.assign_coords(band=g.band.values[::-1]), c),
+            RadiometryError,
+            "order and names of the bands",
+        ),
         (lambda g, c: (g, c * np.nan), ProductError, "share no usable pixel"),
-        (lambda g, c: (g.assign_coords(band=[f"x{i}" for i in range(12)]), c), BandError, "unknown band 'x0'"),
+        (
+            lambda g, c: (g.assign_coords(band=[f"x{i}" for i in range(12)]), c),
+            BandError,
+            "unknown band 'x0'",
+        ),
         (lambda g, c: (g.rename(band="wavelength"), c), GridError, "dimensions band, y, x"),
         (lambda g, c: (g, c.assign_coords(x=c.x + 100)), GridError, "do not align"),
         (lambda g, c: (g.isel(x=slice(0, 300)), c), GridError, "do not cover"),
         (lambda g, c: (g.isel(x=[0, 1, 5, 6]), c), GridError, "not evenly spaced"),
         (lambda g, c: (without_crs(g), c), GridError, "no CRS"),
-        (lambda g, c: (g, c.isel(x=slice(0, None, 2), y=slice(0, None, 3))), GridError, "one integer"),
+        (
+            lambda g, c: (g, c.isel(x=slice(0, None, 2), y=slice(0, None, 3))),
+            GridError,
+            "one integer",
+        ),
         (lambda g, c: (g.values, c), GridError, "must be a DataArray"),
-        (lambda g, c: (without_crs(g).assign_attrs(crs="nonsense"), c), GridError, "guide.*is no CRS"),
+        (
+            lambda g, c: (without_crs(g).assign_attrs(crs="nonsense"), c),
+            GridError,
+            "guide.*is no CRS",
+        ),
         (lambda g, c: (g, c.assign_attrs(shift_m=None)), GridError, "shift_m.*is None"),
     ],
 )
@@ -199,7 +238,9 @@ def test_what_leaves_no_usable_pixel_is_said():
     middle = float(coarse.x.mean())
     holes = coarse.copy()
     holes[1], holes[3] = holes[1].where(coarse.x > middle + 1000), holes[3].where(coarse.x < middle)
-    with pytest.raises(ProductError, match=r"every coarse pixel lacks some band.*: Oa05 \(\d\d%\), Oa11 \(\d\d%\)$"):
+    with pytest.raises(
+        ProductError, match=r"every coarse pixel lacks some band.*: Oa05 \(\d\d%\), Oa11 \(\d\d%\)$"
+    ):
         satfuse.fuse(guide, holes)  # every band has data, but no pixel has every band
     with pytest.raises(ProductError, match="nothing but NaN"):
         satfuse.fuse(guide, coarse * np.nan)

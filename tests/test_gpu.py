@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the models need the models extra")
-pytestmark = [pytest.mark.torch, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+]
 
-from satfuse import checkpoint, models  # noqa: E402
-from satfuse.geometry.tiling import Window  # noqa: E402
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
-from satfuse.models.summary import summarise  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.simulate.factory import biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol  # noqa: E402
+from satfuse import checkpoint, models
+from satfuse.geometry.tiling import Window
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.summary import summarise
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol
 
 BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
 RATIO, PX = 10, 120
@@ -34,7 +37,12 @@ def scene():
     protocol = Protocol(psf_sigma=0.5, shift=(0.25, -0.2), gain=0.02, noise=0.002, cloud=0.15)
     made = biome_scene("crop", ratio=RATIO, protocol=protocol, seed=3, fine_px=PX)
     guide = np.where(made.guide_valid, made.guide, np.float32(np.nan))
-    return guide, made.guide_valid, fill_holes(made.coarse[0], made.coarse_valid[0]), made.coarse_valid[0]
+    return (
+        guide,
+        made.guide_valid,
+        fill_holes(made.coarse[0], made.coarse_valid[0]),
+        made.coarse_valid[0],
+    )
 
 
 def trained(name):
@@ -50,9 +58,17 @@ def trained(name):
 
 def fused(model, state, scene, device):
     guide, guide_valid, coarse, coarse_valid = scene
-    filled = np.where(guide_valid, guide, np.nanmedian(guide, (1, 2), keepdims=True)).astype(np.float32)
+    filled = np.where(guide_valid, guide, np.nanmedian(guide, (1, 2), keepdims=True)).astype(
+        np.float32
+    )
     whole = Window(0, PX, 0, PX)
-    inputs = Inputs(window=whole, guide=filled, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid)
+    inputs = Inputs(
+        window=whole,
+        guide=filled,
+        guide_valid=guide_valid,
+        coarse=coarse,
+        coarse_valid=coarse_valid,
+    )
     state = {k: v.to(device) for k, v in state.items()}
     cut = Cut.of(model, (PX, PX), RATIO, block_px=PX, mosaic=(60, 60))
     ((_, image, sigma),) = fuse_blocks(model.to(device), state, inputs, whole, cut, device)
@@ -65,7 +81,9 @@ def test_a_gpu_gives_the_image_of_the_cpu(name, scene):
     guide, _, coarse, coarse_valid = scene
     with torch.inference_mode():
         state = model.fit(summarise(guide, coarse, coarse_valid, ratio=RATIO, registered=False))
-    (image, sigma), (again, again_sigma) = (fused(model, state, scene, device) for device in ("cpu", "cuda"))
+    (image, sigma), (again, again_sigma) = (
+        fused(model, state, scene, device) for device in ("cpu", "cuda")
+    )
     np.testing.assert_allclose(again, image, rtol=1e-4, atol=1e-4 if name == "fusformer" else 2e-5)
     assert (sigma is None) == (again_sigma is None)
     if sigma is not None:
@@ -81,7 +99,9 @@ def test_training_in_mixed_precision_gives_a_checkpoint_for_any_machine(name, ep
     from satfuse.train import TrainConfig, fit
 
     scenes = {f"s{i}": cube_scenes.enmap_scene(i, 120, lon=6 + i) for i in range(3)}
-    built = cube.build(scenes, tmp_path / "c.zarr", split={"s0": "train", "s1": "val", "s2": "test"})
+    built = cube.build(
+        scenes, tmp_path / "c.zarr", split={"s0": "train", "s1": "val", "s2": "test"}
+    )
     settings = {
         "model": name, "epochs": epochs, "tensorboard": False, "device": "cuda", "mixed_precision": True,
         "batches": {"patch": 40, "size": 4, "coverage": 2.0},
@@ -101,12 +121,18 @@ def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
     from satfuse.infer import FuseConfig, fuse_field, write_scene
     from satfuse.validate.product import open_run
 
-    path = write_scene(make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00")
+    path = write_scene(
+        make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00"
+    )
     config = FuseConfig(shard_px=150, chunk_px=150, block_px=90, workers=1, memory_limit="0")
     images = [
-        open_run(fuse_field(path, "bayesian", tmp_path / device, config=replace(config, device=device)))[0].load()
+        open_run(
+            fuse_field(path, "bayesian", tmp_path / device, config=replace(config, device=device))
+        )[0].load()
         for device in ("cpu", "cuda")
     ]
     xr.testing.assert_equal(images[0].quality, images[1].quality)
     assert abs(images[0].reflectance - images[1].reflectance).max() < 1.5e-4  # a digital number
-    np.testing.assert_allclose(images[0].uncertainty, images[1].uncertainty, rtol=0.07)  # a step of its coding
+    np.testing.assert_allclose(
+        images[0].uncertainty, images[1].uncertainty, rtol=0.07
+    )  # a step of its coding

@@ -50,7 +50,12 @@ def scene_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+        "memory_limit": 0,
+    }
     with LocalCluster(**options) as cluster:
         yield cluster.scheduler_address
 
@@ -83,13 +88,17 @@ def inputs_of(scene):
     coarse_valid = scene.coarse_valid.values
     whole = Window(0, guide.shape[1], 0, guide.shape[2])
     coarse = fill_holes(scene.coarse.values, coarse_valid)
-    return Inputs(window=whole, guide=guide, guide_valid=valid, coarse=coarse, coarse_valid=coarse_valid)
+    return Inputs(
+        window=whole, guide=guide, guide_valid=valid, coarse=coarse, coarse_valid=coarse_valid
+    )
 
 
 def fitted(model, scene, inputs):
     guide = scene.guide.where(scene.guide_valid).values
     sigma = scene.attrs["psf_sigma"]
-    return model.fit(summarise(guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=sigma))
+    return model.fit(
+        summarise(guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=sigma)
+    )
 
 
 def untiled(model, state, inputs):
@@ -126,11 +135,15 @@ def test_the_product_is_the_untiled_image(scene_path, undisturbed):
     scene, target = make_scene()
     model, inputs = network("regression"), inputs_of(scene)
     expected = untiled(model, fitted(model, scene, inputs), inputs)
-    data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), "2024-06-01", store=undisturbed[0])
+    data = satfuse.open_fused(
+        lonlat_bbox(scene.guide.odc.geobox), "2024-06-01", store=undisturbed[0]
+    )
     values, valid = data.reflectance.values[0], scene.guide_valid.values
     np.testing.assert_array_equal(np.isfinite(values).all(0), valid)
     np.testing.assert_array_equal(np.isfinite(values).any(0), valid)
-    np.testing.assert_allclose(values[:, valid], expected[:, valid], atol=6.5e-5)  # half a digital number
+    np.testing.assert_allclose(
+        values[:, valid], expected[:, valid], atol=6.5e-5
+    )  # half a digital number
     assert np.sqrt(np.mean((values[:, valid] - target[:, valid]) ** 2)) < 0.1 * target.std()
     quality = data.quality.values[0]
     np.testing.assert_array_equal((quality & int(GUIDE_INVALID)) > 0, ~valid)
@@ -158,8 +171,13 @@ def test_a_mosaic_does_not_depend_on_tiles_and_its_seam_is_measured():
             out[:, *window.slices()] = image
         images.append(out)
     np.testing.assert_allclose(*images, atol=1e-5)
-    one = model(torch.from_numpy(inputs.guide[None, :, :30, :30]), torch.from_numpy(inputs.coarse[None, :, :3, :3]))
-    np.testing.assert_allclose(images[0][:, :25, :25], one.image[0, :, :25, :25].detach(), atol=1e-5)
+    one = model(
+        torch.from_numpy(inputs.guide[None, :, :30, :30]),
+        torch.from_numpy(inputs.coarse[None, :, :3, :3]),
+    )
+    np.testing.assert_allclose(
+        images[0][:, :25, :25], one.image[0, :, :25, :25].detach(), atol=1e-5
+    )
     edges = [span[2] for span in mosaic_spans(80, *mosaic)][1:]
     assert 0.5 < seam_statistic(images[0], (), edges)["ratio"] < 5
 
@@ -168,7 +186,11 @@ def test_a_cut_knows_its_seams():
     cut = Cut(shape=(2100, 2100), ratio=30, halo_px=150, block_px=900)
     assert cut.edges(2100, 1800) == (900, 1800)
     mosaic = Cut(shape=(300, 300), ratio=30, halo_px=150, block_px=900, mosaic=(150, 120))
-    assert mosaic.edges(300, 1800) == tuple(core for _, _, core, _ in mosaic_spans(300, 150, 120))[1:] == (135, 210)
+    assert (
+        mosaic.edges(300, 1800)
+        == tuple(core for _, _, core, _ in mosaic_spans(300, 150, 120))[1:]
+        == (135, 210)
+    )
 
 
 @pytest.mark.torch
@@ -199,8 +221,13 @@ def test_running_again_returns_at_once_and_overwrite_does_not(scene_path, undist
     fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG, overwrite=True)
     again = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
     assert again != run and chunk_bytes(store, again) == before
-    assert fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG) == uri
-    assert json.loads(Path(uri).read_text())["properties"]["satfuse:run"] == again  # the older run stays replaced
+    assert (
+        fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG)
+        == uri
+    )
+    assert (
+        json.loads(Path(uri).read_text())["properties"]["satfuse:run"] == again
+    )  # the older run stays replaced
     record = json.loads((store / f"data/demo_20240601T100000/{again}.run.json").read_text())
     assert record["tiles"] == 16 and record["host"]
 
@@ -215,9 +242,13 @@ SCRIPT = """
 @pytest.mark.torch
 def test_a_killed_process_continues_with_the_same_bytes(scene_path, undisturbed, cluster, tmp_path):
     script = tmp_path / "job.py"
-    script.write_text(textwrap.dedent(SCRIPT).format(scene=scene_path, store=str(tmp_path / "store")))
+    script.write_text(
+        textwrap.dedent(SCRIPT).format(scene=scene_path, store=str(tmp_path / "store"))
+    )
     with open(tmp_path / "log", "wb") as log:
-        job = subprocess.Popen([sys.executable, script], start_new_session=True, stdout=log, stderr=log)
+        job = subprocess.Popen(
+            [sys.executable, script], start_new_session=True, stdout=log, stderr=log
+        )
     wait_for(lambda: len(done_markers(tmp_path)) >= 2, job, tmp_path / "log")
     os.killpg(job.pid, signal.SIGKILL)
     job.wait()
@@ -242,12 +273,16 @@ KILLED_AT = """
 
 
 @pytest.mark.torch
-def test_a_kill_before_or_after_the_item_leaves_nothing_wrong(scene_path, undisturbed, cluster, tmp_path):
+def test_a_kill_before_or_after_the_item_leaves_nothing_wrong(
+    scene_path, undisturbed, cluster, tmp_path
+):
     """Between the data and the item nothing is visible; between the item and the index the product is whole."""
     store = tmp_path / "store"
     for place, visible in (("run.publish", 0), ("publish.rebuild_index", 1)):
         names = {"place": place, "scene": scene_path, "store": str(store), "scheduler": cluster}
-        job = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_AT).format(**names)], capture_output=True)
+        job = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(KILLED_AT).format(**names)], capture_output=True
+        )
         assert job.returncode == -signal.SIGKILL, job.stderr.decode()
         assert len(done_markers(tmp_path)) == 16 and not (store / "index.parquet").exists()
         assert len(list(store.glob("items/*"))) == visible
@@ -264,7 +299,14 @@ def test_a_shard_that_was_lost_is_made_again(scene_path, undisturbed, cluster, t
     uri.unlink()
     next(tmp_path.glob("data/*/*.zarr/quality/c/0/1/1")).unlink()
     seen = []
-    fuse_field(scene_path, "regression", tmp_path, scheduler=cluster, config=CONFIG, progress=lambda *n: seen.append(n))
+    fuse_field(
+        scene_path,
+        "regression",
+        tmp_path,
+        scheduler=cluster,
+        config=CONFIG,
+        progress=lambda *n: seen.append(n),
+    )
     assert seen == [(15, 16), (16, 16)] and chunk_bytes(tmp_path) == undisturbed[1]
 
 
@@ -272,7 +314,14 @@ def test_a_shard_that_was_lost_is_made_again(scene_path, undisturbed, cluster, t
 def test_a_killed_worker_changes_nothing(scene_path, undisturbed, cluster, tmp_path):
     with Client(cluster, set_as_default=False) as client, ThreadPoolExecutor() as pool:
         pids = list(client.run(os.getpid).values())
-        job = pool.submit(fuse_field, scene_path, "regression", tmp_path / "store", scheduler=cluster, config=CONFIG)
+        job = pool.submit(
+            fuse_field,
+            scene_path,
+            "regression",
+            tmp_path / "store",
+            scheduler=cluster,
+            config=CONFIG,
+        )
         wait_for(lambda: done_markers(tmp_path))
         os.kill(pids[0], signal.SIGKILL)
         job.result(120)
@@ -287,21 +336,34 @@ def done_markers(folder):
 def wait_for(condition, job=None, log=None):
     end = time.monotonic() + 120
     while not condition():
-        assert job is None or job.poll() is None, f"the job ended before it was killed: {log.read_text()}"
+        assert job is None or job.poll() is None, (
+            f"the job ended before it was killed: {log.read_text()}"
+        )
         assert time.monotonic() < end, "nothing happened for two minutes"
         time.sleep(0.005)
 
 
 @pytest.mark.torch
-def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(scene_path, undisturbed, cluster, tmp_path):
+def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(
+    scene_path, undisturbed, cluster, tmp_path
+):
     with ThreadPoolExecutor() as pool:
         names = ("regression", "regression", "bicubic")
-        jobs = [pool.submit(fuse_field, scene_path, n, tmp_path, scheduler=cluster, config=CONFIG) for n in names]
+        jobs = [
+            pool.submit(fuse_field, scene_path, n, tmp_path, scheduler=cluster, config=CONFIG)
+            for n in names
+        ]
         for job in jobs:
             job.result(120)
     item = json.loads((tmp_path / "items/demo_20240601T100000.json").read_text())
-    plans = {p.parent.stem: json.loads(p.read_text())["model"] for p in tmp_path.glob("data/*/*.plan/plan.json")}
-    assert sorted(plans.values()) == ["bicubic", "regression"] and item["properties"]["satfuse:run"] in plans
+    plans = {
+        p.parent.stem: json.loads(p.read_text())["model"]
+        for p in tmp_path.glob("data/*/*.plan/plan.json")
+    }
+    assert (
+        sorted(plans.values()) == ["bicubic", "regression"]
+        and item["properties"]["satfuse:run"] in plans
+    )
     (regression,) = [run for run, name in plans.items() if name == "regression"]
     assert chunk_bytes(tmp_path, regression) == undisturbed[1]
 
@@ -309,13 +371,17 @@ def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(scene_path, un
 @pytest.mark.torch
 def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("satfuse.geometry.cells.SAMPLE_PIXELS", 1)
-    monkeypatch.setattr("satfuse.geometry.cells.LEAST_SAMPLE", 1)  # the plan's samples miss the damaged chunk
+    monkeypatch.setattr(
+        "satfuse.geometry.cells.LEAST_SAMPLE", 1
+    )  # the plan's samples miss the damaged chunk
     scene, _ = make_scene(holes=False)
     scene["guide_cells"] = (
         ("guide_band", "y_cell", "x_cell"),
         average_guide(scene.guide, scene.guide_valid, RATIO),
     )
-    path = write_scene(scene, tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00", chunk_px=150)
+    path = write_scene(
+        scene, tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00", chunk_px=150
+    )
     chunk = Path(path) / "guide/c/0/1/1"
     good = chunk.read_bytes()
     chunk.write_bytes(b"damaged")
@@ -339,7 +405,13 @@ def test_an_unreachable_scheduler_is_named(scene_path, tmp_path, monkeypatch):
 def test_a_store_that_cannot_be_written_stops_before_any_work(scene_path, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
-        fuse_field(scene_path, "bicubic", tmp_path / "file/store", scheduler="tcp://127.0.0.1:1", config=CONFIG)
+        fuse_field(
+            scene_path,
+            "bicubic",
+            tmp_path / "file/store",
+            scheduler="tcp://127.0.0.1:1",
+            config=CONFIG,
+        )
 
 
 @pytest.mark.torch
@@ -359,7 +431,9 @@ def test_too_little_memory_is_refused_before_the_first_read(scene_path):
     with pytest.raises(ConfigError, match="may use 1024 MiB, but 4 tiles of 600 px"):
         infer_run.check_memory(Workers(2**30), source, cut, plain, FuseConfig())
     shard = 4 * 600**2 * 21 * 2
-    enough = infer_run.PROCESS_BYTES + 4 * tile_bytes(600, cut.halo_px, cut.block_px, 12, 21, uncertainty=False)
+    enough = infer_run.PROCESS_BYTES + 4 * tile_bytes(
+        600, cut.halo_px, cut.block_px, 12, 21, uncertainty=False
+    )
     infer_run.check_memory(Workers(enough), source, cut, plain, FuseConfig())
     with pytest.raises(ConfigError, match="give it more memory"):
         infer_run.check_memory(Workers(enough + shard - 1), source, cut, uncertain, FuseConfig())
@@ -370,7 +444,9 @@ def test_too_little_memory_is_refused_before_the_first_read(scene_path):
 def test_run_keys_depend_on_what_shapes_the_result(scene_path, monkeypatch):
     source = as_source(scene_path, missing="raise")
     key = infer_run.run_key(source, "", "regression", 30, FuseConfig())
-    assert key == infer_run.run_key(source, "", "regression", 30, FuseConfig(workers=7, memory_limit="1GB"))
+    assert key == infer_run.run_key(
+        source, "", "regression", 30, FuseConfig(workers=7, memory_limit="1GB")
+    )
     changes = (
         {"shard_px": 900},
         {"chunk_px": 100},
@@ -379,7 +455,10 @@ def test_run_keys_depend_on_what_shapes_the_result(scene_path, monkeypatch):
         {"device": "cuda"},
         {"mosaic": (90, 60)},
     )
-    others = {infer_run.run_key(source, "", "regression", 30, FuseConfig(**c)) for c in (*changes, {"missing": "flag"})}
+    others = {
+        infer_run.run_key(source, "", "regression", 30, FuseConfig(**c))
+        for c in (*changes, {"missing": "flag"})
+    }
     others |= {
         infer_run.run_key(source, "", "bicubic", 30, FuseConfig()),
         infer_run.run_key(source, "", "regression", 15, FuseConfig()),

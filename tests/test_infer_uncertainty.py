@@ -45,7 +45,9 @@ def scene(crops):
 
 @pytest.fixture(scope="module")
 def scene_path(scene, tmp_path_factory):
-    return write_scene(scene, tmp_path_factory.mktemp("scene") / "scene.zarr", field="crops", time=TIME)
+    return write_scene(
+        scene, tmp_path_factory.mktemp("scene") / "scene.zarr", field="crops", time=TIME
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,21 @@ def group(store):
 
 
 def chunk_bytes(store):
-    return {str(p.relative_to(group(store))): p.read_bytes() for p in group(store).rglob("c/**/*") if p.is_file()}
+    return {
+        str(p.relative_to(group(store))): p.read_bytes()
+        for p in group(store).rglob("c/**/*")
+        if p.is_file()
+    }
 
 
 def test_the_product_holds_what_the_model_gives(scene, store, scene_path):
     """Every tile, read with its own halo, against the whole field in one piece."""
     data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=store).isel(time=0)
-    values, sigma, valid = data.reflectance.values, data.uncertainty.values, scene.guide_valid.values
+    values, sigma, valid = (
+        data.reflectance.values,
+        data.uncertainty.values,
+        scene.guide_valid.values,
+    )
     has = np.array([name == "bayesian" for name in data.band_source.values])
     assert (~has).sum() == 1 and data.band_source.values[S3_NAMES.index("Oa05")] == "none"
     np.testing.assert_array_equal(np.isfinite(sigma), np.isfinite(values))
@@ -76,14 +86,18 @@ def test_the_product_holds_what_the_model_gives(scene, store, scene_path):
     whole = FuseConfig(shard_px=450, chunk_px=450, block_px=450)
     alone = store.parent / "one-tile"
     source = as_source(scene_path, missing="raise")
-    model, card = checkpoint.resolve("bayesian", guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO)
+    model, card = checkpoint.resolve(
+        "bayesian", guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO
+    )
     plan = make_plan(Store(alone), "r", source, model, card, "bayesian", RATIO, whole)
     context = open_context(Store(alone), plan_path(plan.product_id, "r"))
     (tile,) = plan.tiles()
     uncertainty = compute_tile(context, tile)[2]
     here = uncertainty != FILL
     np.testing.assert_array_equal(here, np.isfinite(sigma))
-    np.testing.assert_allclose(sigma[here], uncertainty[here] * np.float32(2e-5), rtol=0.07)  # a step of 5 bits apart
+    np.testing.assert_allclose(
+        sigma[here], uncertainty[here] * np.float32(2e-5), rtol=0.07
+    )  # a step of 5 bits apart
     assert (sigma[here] == uncertainty[here] * np.float32(2e-5)).mean() > 0.99
 
 
@@ -111,13 +125,23 @@ def test_a_lost_shard_is_made_again_with_the_same_bytes(scene_path, store, sched
     uri.unlink()
     (group(tmp_path) / "uncertainty/c/0/0/1/2").unlink()
     seen = []
-    fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG, progress=lambda *n: seen.append(n))
+    fuse_field(
+        scene_path,
+        "bayesian",
+        tmp_path,
+        scheduler=scheduler,
+        config=CONFIG,
+        progress=lambda *n: seen.append(n),
+    )
     assert seen == [(8, 9), (9, 9)] and chunk_bytes(tmp_path) == before
 
 
 def test_a_model_that_gives_none_makes_a_product_without(scene_path, scheduler, tmp_path):
     uri = fuse_field(scene_path, "regression", tmp_path, scheduler=scheduler, config=CONFIG)
-    assert set(json.loads(Path(uri).read_text())["properties"]["cube:variables"]) == {"reflectance", "quality"}
+    assert set(json.loads(Path(uri).read_text())["properties"]["cube:variables"]) == {
+        "reflectance",
+        "quality",
+    }
     assert "uncertainty" not in zarr.open_group(group(tmp_path))
     assert "uncertainty" not in satfuse.open_fused((1.8, 30.6, 2, 31), DAY, store=tmp_path)
 
@@ -146,7 +170,11 @@ def test_contradictions_are_counted_once_a_pixel():
     number[:, 0, 0], quality[0, 0] = FILL, 1
     uncertainty = np.where(number == FILL, FILL, 50).astype("int16")
     uncertainty[0] = FILL
-    assert count(layout, number, quality, uncertainty) == {"pixels": 6, "finite": 5, "inconsistent": 0}
+    assert count(layout, number, quality, uncertainty) == {
+        "pixels": 6,
+        "finite": 5,
+        "inconsistent": 0,
+    }
     uncertainty[1, 0, :2] = 50, FILL  # without a value; a value without
     uncertainty[0, 1, 0] = 50  # in a band that has none
     quality[0, 1] = quality[1, 2] = 1  # a value where the guide is missing
@@ -163,6 +191,8 @@ def test_a_hole_in_the_uncertainty_is_not_published(scene_path, scheduler, tmp_p
         return sigma
 
     monkeypatch.setattr(bayesian, "standard_deviation", holed)
-    with pytest.raises(ProductError, match="value, quality and uncertainty contradict each other in"):
+    with pytest.raises(
+        ProductError, match="value, quality and uncertainty contradict each other in"
+    ):
         fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG)
     assert not list(tmp_path.glob("items/*"))

@@ -12,8 +12,12 @@ GPL = re.compile(r"(?<![a-z])A?GPL|(?<!lesser )General Public License", re.IGNOR
 
 def licences(package):
     """The licences that a package offers to choose from."""
-    expression = package.get("License-Expression", "").replace("GPL-3.0-or-later WITH GCC-exception-3.1", "")
-    offered = [c.split(" :: ")[-1] for c in package.get_all("Classifier", []) if c.startswith("License ::")]
+    expression = package.get("License-Expression", "").replace(
+        "GPL-3.0-or-later WITH GCC-exception-3.1", ""
+    )
+    offered = [
+        c.split(" :: ")[-1] for c in package.get_all("Classifier", []) if c.startswith("License ::")
+    ]
     text = package.get("License", "").strip()
     return expression.split(" OR ") if expression else offered or text.splitlines()[:1]
 
@@ -38,7 +42,9 @@ def requirements(name):
             continue  # an extra that is not installed
         chains.setdefault(package, chain)
         for requirement in map(Requirement, asked):
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in {"", *extras}):
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": e}) for e in {"", *extras}
+            ):
                 key = re.sub(r"[-_.]+", "-", requirement.name).lower()
                 waiting.append((key, frozenset(requirement.extras), (*chain, key)))
     return chains
@@ -47,7 +53,11 @@ def requirements(name):
 def test_no_requirement_is_under_the_gpl():
     chains = requirements("satfuse")
     assert {"numpy", "botocore"} <= set(chains)  # botocore comes with s3fs only
-    assert not [" -> ".join(chain) for name, chain in chains.items() if is_gpl(licences(metadata.metadata(name)))]
+    assert not [
+        " -> ".join(chain)
+        for name, chain in chains.items()
+        if is_gpl(licences(metadata.metadata(name)))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +66,19 @@ def test_no_requirement_is_under_the_gpl():
         ({"License": "GNU General Public License (GPL)"}, True),
         ({"License-Expression": "AGPL-3.0-only"}, True),
         ({"License-Expression": "MIT AND GPL-2.0-only"}, True),
-        ({"Classifier": "License :: OSI Approved :: GNU General Public License v3 (GPLv3)", "License": "free"}, True),
-        ({"Classifier": "License :: OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)"}, False),
+        (
+            {
+                "Classifier": "License :: OSI Approved :: GNU General Public License v3 (GPLv3)",
+                "License": "free",
+            },
+            True,
+        ),
+        (
+            {
+                "Classifier": "License :: OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)"
+            },
+            False,
+        ),
         ({"License-Expression": "LGPL-2.1-or-later"}, False),
         ({"License-Expression": "BSD-3-Clause AND GPL-3.0-or-later WITH GCC-exception-3.1"}, False),
         ({"License-Expression": "GPL-2.0-only OR Artistic-1.0"}, False),

@@ -25,11 +25,19 @@ def valid():
 
 def test_rmse_bias_euclidean_cosine_by_loop(images, valid):
     x, z = images
-    pairs = [(x[k, i, j], z[k, i, j]) for k in range(5) for i in range(64) for j in range(70) if valid[i, j]]
+    pairs = [
+        (x[k, i, j], z[k, i, j])
+        for k in range(5)
+        for i in range(64)
+        for j in range(70)
+        if valid[i, j]
+    ]
     a, b = np.array(pairs).T
     assert metrics.rmse(x, z, valid) == pytest.approx(np.mean((a - b) ** 2) ** 0.5, rel=1e-12)
     assert metrics.euclidean(x, z, valid) == pytest.approx(np.linalg.norm(a - b), rel=1e-12)
-    assert metrics.cosine(x, z, valid) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-12)
+    assert metrics.cosine(x, z, valid) == pytest.approx(
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-12
+    )
     assert metrics.bias(x, z, valid)[2] == pytest.approx((x[2] - z[2])[valid].mean(), rel=1e-12)
     assert metrics.rmse(x, z, valid, per_band=True)[3] == pytest.approx(
         np.sqrt(((x[3] - z[3])[valid] ** 2).mean()), rel=1e-12
@@ -38,7 +46,9 @@ def test_rmse_bias_euclidean_cosine_by_loop(images, valid):
 
 def test_psnr_against_scikit_image(images):
     x, z = images
-    assert metrics.psnr(x, z, data_range=0.5) == pytest.approx(peak_signal_noise_ratio(z, x, data_range=0.5))
+    assert metrics.psnr(x, z, data_range=0.5) == pytest.approx(
+        peak_signal_noise_ratio(z, x, data_range=0.5)
+    )
     assert metrics.psnr(z, z) == np.inf
 
 
@@ -46,7 +56,12 @@ def test_ssim_against_scikit_image(images):
     x, z = images
     for k, score in enumerate(metrics.ssim(x, z, data_range=0.5)):
         expected = structural_similarity(
-            x[k], z[k], data_range=0.5, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            x[k],
+            z[k],
+            data_range=0.5,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         assert score == pytest.approx(expected, rel=1e-9)
     assert metrics.ssim(z, z, data_range=0.5) == pytest.approx(1)
@@ -58,8 +73,12 @@ def test_ssim_ignores_what_is_invalid(images):
     hole[20:30, 25:40] = True
     a, b = x.copy(), x.copy()
     a[:, hole], b[:, hole] = np.nan, 99.0
-    assert metrics.ssim(a, z, data_range=0.5) == pytest.approx(metrics.ssim(b, z, ~hole, data_range=0.5))
-    assert np.all(np.abs(metrics.ssim(a, z, data_range=0.5) - metrics.ssim(x, z, data_range=0.5)) < 0.02)
+    assert metrics.ssim(a, z, data_range=0.5) == pytest.approx(
+        metrics.ssim(b, z, ~hole, data_range=0.5)
+    )
+    assert np.all(
+        np.abs(metrics.ssim(a, z, data_range=0.5) - metrics.ssim(x, z, data_range=0.5)) < 0.02
+    )
 
 
 def test_ssim_refuses_a_window_larger_than_the_image():
@@ -96,7 +115,9 @@ def test_ergas_by_hand():
     x = z + np.array([0.02, -0.02])[:, None, None]
     assert metrics.ergas(x, z, 10) == pytest.approx(10 * np.sqrt((0.1**2 + 0.05**2) / 2))
     dark = np.concatenate([z, np.zeros((1, 4, 4))])
-    assert metrics.ergas(np.concatenate([x, np.ones((1, 4, 4))]), dark, 10) == pytest.approx(metrics.ergas(x, z, 10))
+    assert metrics.ergas(np.concatenate([x, np.ones((1, 4, 4))]), dark, 10) == pytest.approx(
+        metrics.ergas(x, z, 10)
+    )
 
 
 def test_uiqi_by_block_loop(images):
@@ -106,7 +127,13 @@ def test_uiqi_by_block_loop(images):
         for j in (0, 32):
             a, b = x[0, i : i + 32, j : j + 32], z[0, i : i + 32, j : j + 32]
             s = np.cov(a.ravel(), b.ravel(), ddof=0)
-            scores.append(4 * s[0, 1] * a.mean() * b.mean() / ((s[0, 0] + s[1, 1]) * (a.mean() ** 2 + b.mean() ** 2)))
+            scores.append(
+                4
+                * s[0, 1]
+                * a.mean()
+                * b.mean()
+                / ((s[0, 0] + s[1, 1]) * (a.mean() ** 2 + b.mean() ** 2))
+            )
     assert metrics.uiqi(x, z)[0] == pytest.approx(np.mean(scores))
     assert metrics.uiqi(np.ones((1, 32, 32)), np.ones((1, 32, 32)))[0] == 1
 
@@ -138,7 +165,10 @@ def test_quaternion_product_is_associative_and_multiplies_norms():
     np.testing.assert_allclose(product(i, j), -product(j, i))
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.lists(st.floats(0, 1), min_size=8, max_size=8))
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=8),
+    st.lists(st.floats(0, 1), min_size=8, max_size=8),
+)
 def test_jensen_shannon_is_the_square_of_scipys(p, q):
     p, q = np.array(p) + 1e-3, np.array(q[: len(p)]) + 1e-3
     ours = metrics.jensen_shannon(p, q)
@@ -160,7 +190,8 @@ def test_scc_sees_sharpness_not_offset(images):
 
 def test_ndvi_stays_in_its_range():
     np.testing.assert_allclose(
-        metrics.ndvi([0.1, 0.2, 0.0, -0.1, np.nan], [0.3, 0.2, 0.0, 0.2, 1]), [0.5, 0, np.nan, 1, np.nan]
+        metrics.ndvi([0.1, 0.2, 0.0, -0.1, np.nan], [0.3, 0.2, 0.0, 0.2, 1]),
+        [0.5, 0, np.nan, 1, np.nan],
     )
 
 
@@ -188,15 +219,27 @@ def test_radial_power_ratio_is_gain_squared_and_shows_lost_detail():
 def test_every_score_ignores_nan_and_invalid_pixels(images, valid):
     x, z = images
     with_nan = np.where(valid, x, np.nan)
-    for score in (metrics.rmse, metrics.bias, metrics.sam_deg, metrics.cosine, metrics.psnr, metrics.euclidean):
-        np.testing.assert_allclose(score(with_nan, z), score(np.where(valid, x, 77.0), z, valid), rtol=1e-12)
+    for score in (
+        metrics.rmse,
+        metrics.bias,
+        metrics.sam_deg,
+        metrics.cosine,
+        metrics.psnr,
+        metrics.euclidean,
+    ):
+        np.testing.assert_allclose(
+            score(with_nan, z), score(np.where(valid, x, 77.0), z, valid), rtol=1e-12
+        )
 
 
 def test_nothing_valid_is_nan_and_shapes_must_agree(images):
     x, z = images
     none = np.zeros(x.shape[1:], bool)
     assert np.isnan(metrics.rmse(x, z, none)) and np.isnan(metrics.sam_deg(x, z, none))
-    assert np.isnan(metrics.bias(x, z, none)).all() and np.isnan(metrics.ssim(x, z, none, data_range=1)).all()
+    assert (
+        np.isnan(metrics.bias(x, z, none)).all()
+        and np.isnan(metrics.ssim(x, z, none, data_range=1)).all()
+    )
     with pytest.raises(GridError, match="one shape"):
         metrics.rmse(x, z[:, :-1])
 

@@ -33,14 +33,18 @@ def store(tmp_path_factory):
     """Two fields that overlap on one day, the western one again a week later."""
     store = Store(tmp_path_factory.mktemp("store"))
     publish_flat(store, "west", WEST, value=0.1, provenance={"gap_s": -100.0})
-    publish_flat(store, "east", EAST, value=0.2, provenance={"gap_s": 50.0}, time="2024-06-01T10:00:20+00:00")
+    publish_flat(
+        store, "east", EAST, value=0.2, provenance={"gap_s": 50.0}, time="2024-06-01T10:00:20+00:00"
+    )
     publish_flat(store, "later", WEST, value=0.3, time="2024-06-08T10:00:00+00:00")
     return store
 
 
 def test_opens_lazily_and_clips(store):
     data = open_fused((1.85, 30.69, 1.87, 30.70), "2024-06-08", store=store.url)
-    assert data.reflectance.dims == ("time", "band", "y", "x") and data.reflectance.dtype == "float32"
+    assert (
+        data.reflectance.dims == ("time", "band", "y", "x") and data.reflectance.dtype == "float32"
+    )
     assert data.reflectance.chunks is not None and data.sizes["band"] == 21
     assert 190 < data.sizes["x"] < 200 and 105 < data.sizes["y"] < 120
     box = data.odc.geobox
@@ -66,19 +70,32 @@ def mixed(tmp_path_factory):
     publish_flat(store, "west", WEST, value=0.1, provenance={"gap_s": 50.0})
     east = {"provenance": {"gap_s": -100.0}, "time": "2024-06-01T10:00:20+00:00"}
     publish_flat(store, "east", EAST, value=0.2, uncertainty=0.004, **east)
-    publish_flat(store, "later", WEST, value=0.3, uncertainty=0.008, time="2024-06-08T10:00:00+00:00")
+    publish_flat(
+        store, "later", WEST, value=0.3, uncertainty=0.008, time="2024-06-08T10:00:00+00:00"
+    )
     return store
 
 
 def test_uncertainty_is_opened_lazily_beside_reflectance(mixed):
-    data = open_fused((1.85, 30.69, 1.87, 30.70), "2024-06-08", store=mixed.url, bands=["S6N", "Oa02"])
-    assert data.uncertainty.dims == data.reflectance.dims and data.uncertainty.chunks == data.reflectance.chunks
-    assert data.uncertainty.dtype == "float32" and list(data.data_vars) == ["reflectance", "quality", "uncertainty"]
+    data = open_fused(
+        (1.85, 30.69, 1.87, 30.70), "2024-06-08", store=mixed.url, bands=["S6N", "Oa02"]
+    )
+    assert (
+        data.uncertainty.dims == data.reflectance.dims
+        and data.uncertainty.chunks == data.reflectance.chunks
+    )
+    assert data.uncertainty.dtype == "float32" and list(data.data_vars) == [
+        "reflectance",
+        "quality",
+        "uncertainty",
+    ]
     np.testing.assert_allclose(data.uncertainty.sel(band="Oa02"), 0.008, rtol=0.032)
     assert data.uncertainty.sel(band="S6N").isnull().all()
     assert data.reflectance.attrs["ancillary_variables"] == "quality uncertainty"
     alone = open_fused((1.85, 30.69, 1.87, 30.70), "2024-06-01", store=mixed.url)
-    assert list(alone.data_vars) == ["reflectance", "quality"], "west holds none, and east lies elsewhere"
+    assert list(alone.data_vars) == ["reflectance", "quality"], (
+        "west holds none, and east lies elsewhere"
+    )
     assert alone.reflectance.attrs["ancillary_variables"] == "quality"
 
 
@@ -95,7 +112,9 @@ def test_in_a_mosaic_the_uncertainty_is_that_of_the_value(mixed):
 
 @pytest.mark.parametrize("options", [{"resolution": 100}, {"crs": "EPSG:32632"}])
 def test_uncertainty_is_resampled_with_reflectance(mixed, options):
-    data = open_fused(lonlat_bbox(EAST), "2024-06-01", store=mixed.url, bands=["Oa05"], **options).isel(band=0, time=0)
+    data = open_fused(
+        lonlat_bbox(EAST), "2024-06-01", store=mixed.url, bands=["Oa05"], **options
+    ).isel(band=0, time=0)
     east, west = (np.isclose(data.reflectance, value) for value in (0.2, 0.1))
     assert min(east.mean(), west.mean()) > 0.3
     np.testing.assert_allclose(data.uncertainty.values[east], 0.004, rtol=0.032)
@@ -103,11 +122,16 @@ def test_uncertainty_is_resampled_with_reflectance(mixed, options):
 
 
 def test_an_interval_stacks_dates(store):
-    data = open_fused(lonlat_bbox(BOTH), "2024-06-01/2024-06-10", store=store.url, bands=["S5N", "Oa01"])
+    data = open_fused(
+        lonlat_bbox(BOTH), "2024-06-01/2024-06-10", store=store.url, bands=["S5N", "Oa01"]
+    )
     assert data.sizes["time"] == 2 and list(data.band.values) == ["S5N", "Oa01"]
     values = data.reflectance[1, 0, 300].values
     np.testing.assert_allclose(values[:900], 0.3, atol=1e-6)
-    assert np.isnan(values[900:]).all() and (data.quality[1, 300, 900:] == int(Quality.GUIDE_MISSING)).all()
+    assert (
+        np.isnan(values[900:]).all()
+        and (data.quality[1, 300, 900:] == int(Quality.GUIDE_MISSING)).all()
+    )
 
 
 def test_other_crs_and_resolution(store):
@@ -115,8 +139,13 @@ def test_other_crs_and_resolution(store):
     data = open_fused(box, "2024-06-01", store=store.url, crs="EPSG:32632", bands=["Oa01"])
     assert data.rio.crs == CRS.from_epsg(32632) and data.odc.geobox.resolution.x == 10
     values = data.reflectance.values
-    assert np.isclose(values, 0.1, atol=2e-4).sum() > 300_000 and np.isclose(values, 0.2, atol=2e-4).sum() > 500_000
-    np.testing.assert_array_equal(np.isnan(values[:, 0]), (data.quality.values & Quality.GUIDE_MISSING) > 0)
+    assert (
+        np.isclose(values, 0.1, atol=2e-4).sum() > 300_000
+        and np.isclose(values, 0.2, atol=2e-4).sum() > 500_000
+    )
+    np.testing.assert_array_equal(
+        np.isnan(values[:, 0]), (data.quality.values & Quality.GUIDE_MISSING) > 0
+    )
     coarse = open_fused(box, "2024-06-01", store=store.url, resolution=100)
     assert coarse.odc.geobox.affine.a == 100 and coarse.sizes["x"] == 150
     degrees = open_fused(box, "2024-06-01", store=store.url, crs="EPSG:4326", bands="Oa01")
@@ -132,7 +161,12 @@ def test_without_dask(store):
 @pytest.mark.parametrize(
     ("bbox", "when", "error", "match"),
     [
-        ((1.85, 30.69, 1.87, 30.70), "2024-07-01", ProductError, r"nearest dates: 2024-06-08 \(later\)"),
+        (
+            (1.85, 30.69, 1.87, 30.70),
+            "2024-07-01",
+            ProductError,
+            r"nearest dates: 2024-06-08 \(later\)",
+        ),
         ((50, 50, 51, 51), "2024-06-01", ProductError, "the store covers"),
         ((1.9, 30.69, 1.8, 30.7), "2024-06-01", GridError, "reversed"),
         ((1.85, 30.69, 1.87, 30.70), "2124-06-01", ConfigError, "future"),
@@ -168,13 +202,17 @@ def test_a_grid_that_cannot_be_is_refused(store, options, match):
 
 def test_a_box_that_reaches_outside_gives_what_is_there(store):
     west, south, _, _ = lonlat_bbox(WEST)
-    data = open_fused((west - 1, south - 1, west + 0.03, south + 0.03), "2024-06-08", store=store.url)
+    data = open_fused(
+        (west - 1, south - 1, west + 0.03, south + 0.03), "2024-06-08", store=store.url
+    )
     box = data.odc.geobox.boundingbox
     assert (box.left, box.bottom) == (388800, 3394500) and box.right < 397800 and box.top < 3401700
 
 
 def test_what_is_opened_can_be_chunked_and_kept(store, tmp_path):
-    data = open_fused(lonlat_bbox(WEST), "2024-06-08", store=store.url, bands=["Oa08", "Oa04"], chunks="auto")
+    data = open_fused(
+        lonlat_bbox(WEST), "2024-06-08", store=store.url, bands=["Oa08", "Oa04"], chunks="auto"
+    )
     assert data.reflectance.chunks[2] == (720,)
     data.isel(y=slice(0, 40), x=slice(0, 50)).to_netcdf(tmp_path / "cut.nc")
     with xr.open_dataset(tmp_path / "cut.nc", decode_coords="all") as again:
@@ -194,7 +232,9 @@ def test_dates():
     assert parse_date(np.datetime64("2024-06-01")) == (start, end)
     eastern = datetime(2024, 6, 1, 15, tzinfo=timezone(timedelta(hours=5)))
     around = parse_date(datetime(2024, 6, 1, 10, tzinfo=UTC))
-    assert parse_date(eastern) == around == parse_date(np.datetime64("2024-06-01T10:00:00.000000000"))
+    assert (
+        parse_date(eastern) == around == parse_date(np.datetime64("2024-06-01T10:00:00.000000000"))
+    )
     assert around[0] < datetime(2024, 6, 1, 10, tzinfo=UTC) < around[1]
     assert parse_date("2024-06-01/2024-06-03") == (start, parse_date("2024-06-03")[1])
 
@@ -218,7 +258,8 @@ def test_100_products_open_fast_and_no_pixel_is_read(store, tmp_path):
             ignore=lambda f, names: ["c"] if f.endswith(("reflectance", "quality")) else [],
         )
         Store(tmp_path).write(
-            f"items/{product}.json", text.replace("later", product).replace("2024-06-08", day).encode()
+            f"items/{product}.json",
+            text.replace("later", product).replace("2024-06-08", day).encode(),
         )
     assert not list(tmp_path.glob("data/*/*/reflectance/c"))
     began = time.perf_counter()
@@ -245,7 +286,9 @@ class _RangeHandler(http.server.SimpleHTTPRequestHandler):
         body, status = path.read_bytes(), 200
         if wanted := self.headers.get("Range"):
             first, last = wanted.removeprefix("bytes=").split("-")
-            body = body[int(first) : int(last) + 1 if last else None] if first else body[-int(last) :]
+            body = (
+                body[int(first) : int(last) + 1 if last else None] if first else body[-int(last) :]
+            )
             status = 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -14,16 +14,32 @@ from satfuse.catalog.specs import local_catalog
 from satfuse.errors import ConfigError, NoPairError, ReadError
 from satfuse.geometry.grids import coarse_geobox, lonlat_bbox, snap_geobox
 from satfuse.pair_table import Angles
-from satfuse.pairing import Observation, PairRules, candidates, find_pairs, read_pairs, table, write_pairs
+from satfuse.pairing import (
+    Observation,
+    PairRules,
+    candidates,
+    find_pairs,
+    read_pairs,
+    table,
+    write_pairs,
+)
 from satfuse.sensors.quality import Quality
 
 NOON = datetime(2024, 6, 1, 10, 42, 10, 250_000, tzinfo=UTC)
-FIELD = Field(name="plain", title="a plain", geobox=snap_geobox("EPSG:32635", 400_000, 6_450_000, 406_000, 6_453_000))
+FIELD = Field(
+    name="plain",
+    title="a plain",
+    geobox=snap_geobox("EPSG:32635", 400_000, 6_450_000, 406_000, 6_453_000),
+)
 BBOX = lonlat_bbox(FIELD.geobox)
 
 
 def item(name, time, platform, **properties):
-    start = {"start_datetime": time, "end_datetime": time + timedelta(seconds=180)} if "3" in platform else {}
+    start = (
+        {"start_datetime": time, "end_datetime": time + timedelta(seconds=180)}
+        if "3" in platform
+        else {}
+    )
     return pystac.Item(
         name,
         geometry=shapely.geometry.mapping(shapely.box(*BBOX)),
@@ -51,7 +67,9 @@ def seen(time, cloud=0.0, missing=0.0, platform="S2A", clock="MTD_TL SENSING_TIM
     lost = share.copy()
     lost[: round(missing * lost.size)] = 1
     share[::-1][: round(cloud * share.size)] = 1
-    angles = Angles(sun_zenith_deg=35.5, sun_azimuth_deg=160.0, view_zenith_deg=view, view_azimuth_deg=100.0)
+    angles = Angles(
+        sun_zenith_deg=35.5, sun_azimuth_deg=160.0, view_zenith_deg=view, view_azimuth_deg=100.0
+    )
     return Observation(
         platform=platform, time=time, clock=clock, approximate="item" in clock, cloud=share.reshape(shape),
         missing=lost.reshape(shape), angles=angles, maximum_view_zenith_deg=view,
@@ -108,13 +126,21 @@ def test_item_times_alone_would_find_a_pair_that_is_none(sky, specs):
         ({}, {"cloud": 0.3}, {}, r"coarse cloud 30.0% is above 5.0%"),
         ({"cloud": 0.5}, {}, {}, r"guide cloud 50.0% is above 5.0%"),
         ({"missing": 0.25}, {}, {}, r"overlap 75.2% is below 95.0%"),
-        ({}, {"view": 55.0}, {"maximum_view_zenith_deg": 45}, r"view zenith 55 is above 45 degrees"),
+        (
+            {},
+            {"view": 55.0},
+            {"maximum_view_zenith_deg": 45},
+            r"view zenith 55 is above 45 degrees",
+        ),
         ({}, {}, {"maximum_gap_s": 30}, r"gap \+60 s is beyond 30 s"),
     ],
 )
 def test_each_rule_is_applied_and_named(sky, specs, guide, coarse, rules, words):
     g, c = guide_item(), coarse_item(minutes=1)
-    sky[g.id], sky["c"] = seen(NOON, **guide), seen(NOON + timedelta(minutes=1), platform="S3B", **coarse)
+    sky[g.id], sky["c"] = (
+        seen(NOON, **guide),
+        seen(NOON + timedelta(minutes=1), platform="S3B", **coarse),
+    )
     with pytest.raises(NoPairError, match=words) as caught:
         find_pairs([g], [c], FIELD, rules=PairRules.from_dict(rules), **specs)
     assert g.id in str(caught.value) and "gap +60 s" in str(caught.value)
@@ -126,14 +152,21 @@ def test_cloud_is_the_share_of_what_is_covered(sky, specs):
     g, c = guide_item(), coarse_item()
     sky[g.id], sky["c"] = seen(NOON, cloud=0.2, missing=0.5), seen(NOON, platform="S3B")
     (candidate,) = candidates([g], [c], FIELD, **specs)
-    assert candidate.pair.guide_cloud == pytest.approx(0.4) and candidate.pair.overlap == pytest.approx(0.5)
+    assert candidate.pair.guide_cloud == pytest.approx(
+        0.4
+    ) and candidate.pair.overlap == pytest.approx(0.5)
 
 
 def test_only_what_item_times_leave_possible_is_opened(sky, specs):
     """A year of items: one guide a day, two coarse orbits each; one day is opened."""
     guides = [guide_item(f"g{d}", minutes=1440 * d) for d in range(40)]
-    coarse = [coarse_item(f"c{d}", minutes=1440 * d + (1 if d == 17 else 60), orbit=d) for d in range(40)]
-    sky[guides[17].id], sky["c17"] = seen(NOON + timedelta(days=17)), seen(NOON + timedelta(days=17), platform="S3B")
+    coarse = [
+        coarse_item(f"c{d}", minutes=1440 * d + (1 if d == 17 else 60), orbit=d) for d in range(40)
+    ]
+    sky[guides[17].id], sky["c17"] = (
+        seen(NOON + timedelta(days=17)),
+        seen(NOON + timedelta(days=17), platform="S3B"),
+    )
     looked_at = candidates(guides, coarse, FIELD, **specs)
     assert sky["opened"] == [[guides[17].id], ["c17"]]
     assert len(looked_at) == 1600 and not looked_at[0].failed
@@ -142,22 +175,33 @@ def test_only_what_item_times_leave_possible_is_opened(sky, specs):
 
 
 def test_tiles_of_a_datatake_and_frames_of_an_orbit_are_one_acquisition(sky, specs):
-    guides = [guide_item(tile=t, **{"eopf:datatake_id": "GS2A_1"}) for t in ("T35VMF", "T35VMG")] + [
-        guide_item("other", minutes=1, tile="T35VMF", **{"eopf:datatake_id": "GS2A_2"})
+    guides = [
+        guide_item(tile=t, **{"eopf:datatake_id": "GS2A_1"}) for t in ("T35VMF", "T35VMG")
+    ] + [guide_item("other", minutes=1, tile="T35VMF", **{"eopf:datatake_id": "GS2A_2"})]
+    coarse = [
+        coarse_item("c1", minutes=-2),
+        coarse_item("c2", minutes=1),
+        coarse_item("late", minutes=99),
     ]
-    coarse = [coarse_item("c1", minutes=-2), coarse_item("c2", minutes=1), coarse_item("late", minutes=99)]
     for i in (guides[0], guides[2]):
         sky[i.id] = seen(NOON, cloud=0.0 if i is guides[0] else 1.0)
     sky["c1"] = seen(NOON, platform="S3B")
     (pair,) = find_pairs(guides, coarse, FIELD, **specs)
-    assert [i["id"] for i in pair.guide] == ["g_T35VMF", "g_T35VMG"] and [i["id"] for i in pair.coarse] == ["c1", "c2"]
-    assert [i.id for i in pair.coarse_items] == ["c1", "c2"] and pair.guide_spec == specs["guide_spec"]
+    assert [i["id"] for i in pair.guide] == ["g_T35VMF", "g_T35VMG"] and [
+        i["id"] for i in pair.coarse
+    ] == ["c1", "c2"]
+    assert [i.id for i in pair.coarse_items] == ["c1", "c2"] and pair.guide_spec == specs[
+        "guide_spec"
+    ]
 
 
 def test_tiles_of_one_datatake_in_two_baselines_are_one_acquisition(sky, specs):
     """The ids of CDSE end with the baseline, and one tile may be reprocessed before its neighbour."""
     takes = ("GS2A_20240601T103629_046699_N05.10", "GS2A_20240601T103629_046699_N05.11")
-    guides = [guide_item(tile=f"T35VM{t}", **{"eopf:datatake_id": d}) for t, d in zip("FG", takes, strict=True)]
+    guides = [
+        guide_item(tile=f"T35VM{t}", **{"eopf:datatake_id": d})
+        for t, d in zip("FG", takes, strict=True)
+    ]
     coarse = coarse_item()
     sky[guides[0].id], sky["c"] = seen(NOON), seen(NOON, platform="S3B")
     (pair,) = find_pairs(guides, [coarse], FIELD, **specs)
@@ -171,8 +215,13 @@ def test_cloud_beyond_the_edge_of_the_swath_is_not_counted(monkeypatch, specs):
     quality[:, :15] = Quality.COARSE_MISSING | Quality.COARSE_CLOUD
     quality[:, 18:] = Quality.COARSE_CLOUD
     plane = {"time": np.full(grid.shape, np.datetime64("2024-06-01T10:40:00")), "quality": quality}
-    angles = dict.fromkeys(("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"), np.ones(grid.shape))
-    swath = xr.Dataset({k: (("y", "x"), v) for k, v in {**plane, **angles}.items()}, attrs={"clock": "time.nc rows"})
+    angles = dict.fromkeys(
+        ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"), np.ones(grid.shape)
+    )
+    swath = xr.Dataset(
+        {k: (("y", "x"), v) for k, v in {**plane, **angles}.items()},
+        attrs={"clock": "time.nc rows"},
+    )
     monkeypatch.setattr(pairing.sentinel3_syn, "open_syn", lambda *_, **__: swath)
     monkeypatch.setattr(pairing, "rectify", lambda swath, _: swath)
     saw = pairing.observe_coarse([coarse_item()], FIELD, specs["coarse_spec"])
@@ -199,13 +248,17 @@ def test_further_frames_are_the_nearest_that_pass(sky, specs):
     g = guide_item()
     sky[g.id] = seen(NOON)
     for name, m in minutes.items():
-        sky[name] = seen(NOON + timedelta(minutes=m), platform="S3B", cloud=0.9 if name == "cloudy" else 0.0)
+        sky[name] = seen(
+            NOON + timedelta(minutes=m), platform="S3B", cloud=0.9 if name == "cloudy" else 0.0
+        )
     (alone,) = find_pairs([g], coarse, FIELD, **specs)
     assert alone.extra_coarse == ()
     (pair,) = find_pairs([g], coarse, FIELD, frames=3, **specs)
     assert [f.items[0]["id"] for f in pair.extra_coarse] == ["before", "after"]
     assert [f.gap_s for f in pair.extra_coarse] == [-6060, 12000]
-    (more,) = find_pairs([g], coarse, FIELD, frames=9, **specs)  # fewer than asked for: 50 hours are too far
+    (more,) = find_pairs(
+        [g], coarse, FIELD, frames=9, **specs
+    )  # fewer than asked for: 50 hours are too far
     assert len(more.extra_coarse) == 2
 
 
@@ -213,7 +266,10 @@ def test_a_damaged_item_is_one_failed_candidate_not_the_end(sky, specs):
     coarse = [coarse_item("broken", orbit=1), coarse_item("good", minutes=1, orbit=2)]
     g = guide_item()
     sky[g.id] = seen(NOON)
-    sky["broken"], sky["good"] = ReadError("broken: asset flags truncated"), seen(NOON, platform="S3B")
+    sky["broken"], sky["good"] = (
+        ReadError("broken: asset flags truncated"),
+        seen(NOON, platform="S3B"),
+    )
     assert [p.coarse[0]["id"] for p in find_pairs([g], coarse, FIELD, **specs)] == ["good"]
     with pytest.raises(NoPairError, match="flags truncated"):
         find_pairs([g], coarse[:1], FIELD, **specs)
@@ -250,9 +306,15 @@ def test_rules_are_strict(rules, words):
 
 def test_table_round_trip(sky, specs, tmp_path):
     g = guide_item()
-    coarse = [coarse_item("a", minutes=1, orbit=1), coarse_item("b", minutes=-2, orbit=2, platform="sentinel-3a")]
+    coarse = [
+        coarse_item("a", minutes=1, orbit=1),
+        coarse_item("b", minutes=-2, orbit=2, platform="sentinel-3a"),
+    ]
     sky[g.id] = seen(NOON, cloud=0.01)
-    sky["a"], sky["b"] = seen(NOON + timedelta(seconds=60.5), platform="S3B"), seen(NOON, platform="S3A", view=17.25)
+    sky["a"], sky["b"] = (
+        seen(NOON + timedelta(seconds=60.5), platform="S3B"),
+        seen(NOON, platform="S3A", view=17.25),
+    )
     pairs = find_pairs([g], coarse, FIELD, frames=2, **specs)
     assert len(pairs) == 2
     write_pairs(pairs, tmp_path / "sub" / "pairs.parquet")
@@ -265,9 +327,14 @@ def test_table_round_trip(sky, specs, tmp_path):
 
     frame = geopandas.read_parquet(tmp_path / "sub" / "pairs.parquet")
     assert np.allclose(frame.total_bounds, BBOX) and frame.crs.to_epsg() == 4326
-    assert {"id", "gap_s", "item_gap_s", "guide_cloud", "overlap", "coarse_angles.view_zenith_deg"} <= set(
-        frame.columns
-    )
+    assert {
+        "id",
+        "gap_s",
+        "item_gap_s",
+        "guide_cloud",
+        "overlap",
+        "coarse_angles.view_zenith_deg",
+    } <= set(frame.columns)
 
 
 def test_a_full_disk_leaves_the_older_table(tmp_path, monkeypatch):

@@ -59,7 +59,12 @@ def result(job):
 def agreement(image, truth):
     """Correlation with the truth, mean of the bands."""
     edge = (slice(20, -20), slice(20, -20))
-    return np.mean([np.corrcoef(a[edge].ravel(), b[edge].ravel())[0, 1] for a, b in zip(image, truth, strict=True)])
+    return np.mean(
+        [
+            np.corrcoef(a[edge].ravel(), b[edge].ravel())[0, 1]
+            for a, b in zip(image, truth, strict=True)
+        ]
+    )
 
 
 def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
@@ -74,7 +79,13 @@ def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
     assert np.isfinite(fused).mean() > 0.99
     here = agreement(fused, truth)
     assert here > 0.9
-    moved = np.roll(fused, 3, 1), np.roll(fused, 3, 2), fused[:, ::-1], fused[:, :, ::-1], fused[::-1]
+    moved = (
+        np.roll(fused, 3, 1),
+        np.roll(fused, 3, 2),
+        fused[:, ::-1],
+        fused[:, :, ::-1],
+        fused[::-1],
+    )
     assert max(agreement(other, truth) for other in moved) < here - 0.1
     assert {"metrics.json", "index.html", "quicklook.png"} <= tree(result.reports[0])
 
@@ -97,7 +108,9 @@ def test_only_the_clear_day_is_paired_and_no_duplicate(result):
     (pair,) = read_pairs(result.pairs)
     assert str(pair.guide_time.date()) == DAY
     coarse = [item["id"] for item in pair.coarse]
-    assert len(coarse) == 2 and all("_O_NT_" in i for i in coarse)  # two frames; the STC copy of one is gone
+    assert len(coarse) == 2 and all(
+        "_O_NT_" in i for i in coarse
+    )  # two frames; the STC copy of one is gone
     assert len(pair.guide) == 2  # two tiles
 
 
@@ -105,23 +118,35 @@ def test_running_again_keeps_what_is_done(result, job):
     before = {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()}
     report = Path(result.reports[0], "metrics.json")
     measured = report.stat().st_mtime_ns
-    made = [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
+    made = [
+        Path(job.work, name).stat().st_mtime_ns
+        for name in ("checkpoint/card.json", "cube.zarr/scenes")
+    ]
     assert pipeline.run(job) == result
     assert {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()} == before
-    assert made == [Path(job.work, name).stat().st_mtime_ns for name in ("checkpoint/card.json", "cube.zarr/scenes")]
+    assert made == [
+        Path(job.work, name).stat().st_mtime_ns
+        for name in ("checkpoint/card.json", "cube.zarr/scenes")
+    ]
     assert report.stat().st_mtime_ns == measured
     numbers = json.loads(report.read_text())
     assert numbers["run"] in Path(result.products[0]).read_text()
     report.write_text(json.dumps(numbers | {"run": "another"}))
-    assert pipeline.run(job) == result and json.loads(report.read_text()) == numbers, "a report of another run is old"
+    assert pipeline.run(job) == result and json.loads(report.read_text()) == numbers, (
+        "a report of another run is old"
+    )
 
 
 def test_the_cloudy_day_alone_names_the_rule(job, tmp_path):
     with pytest.raises(NoPairError, match=r"guide cloud \d+\.\d% is above 5\.0%") as error:
-        pipeline.discover(job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet")
+        pipeline.discover(
+            job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet"
+        )
     assert "S2B_MSIL2A_20240709" in str(error.value)
     loose = {"maximum_cloud": 1.0}
-    path = pipeline.discover(job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet", loose)
+    path = pipeline.discover(
+        job.field, CLOUDY_DAY, CLOUDY_DAY, job.catalog, tmp_path / "pairs.parquet", loose
+    )
     assert [str(p.guide_time.date()) for p in read_pairs(path)] == [CLOUDY_DAY]
 
 
@@ -132,17 +157,23 @@ def test_a_duplicate_that_comes_alone_is_used(small_archive, small_recipe, tmp_p
         start = doubled.split("____")[1][:31]
         stac.items = [i for i in stac.items if not (start in i["id"] and "_O_NT_" in i["id"])]
         catalog = stac.catalog(tmp_path / "c.toml", small_archive.root)
-        path = pipeline.discover(small_recipe.field, DAY, DAY, str(catalog), tmp_path / "pairs.parquet")
+        path = pipeline.discover(
+            small_recipe.field, DAY, DAY, str(catalog), tmp_path / "pairs.parquet"
+        )
     (pair,) = read_pairs(path)
     assert doubled in [item["id"] for item in pair.coarse]
 
 
 def test_further_frames_are_asked_for_and_kept(job, tmp_path):
     rules = {"maximum_cloud": 1.0, "maximum_frame_gap_s": 6 * 86400.0}
-    path = pipeline.discover(job.field, DAY, DAY, job.catalog, tmp_path / "pairs.parquet", rules, frames=2)
+    path = pipeline.discover(
+        job.field, DAY, DAY, job.catalog, tmp_path / "pairs.parquet", rules, frames=2
+    )
     (pair,) = read_pairs(path)
     assert [str(frame.time.date()) for frame in pair.extra_coarse] == [CLOUDY_DAY]
-    scene = open_cube(pipeline.build_pair_cube(path, tmp_path / "cube.zarr")).open_scene(pair.id, decode=True)
+    scene = open_cube(pipeline.build_pair_cube(path, tmp_path / "cube.zarr")).open_scene(
+        pair.id, decode=True
+    )
     assert scene.coarse.dims[0] == "frame" and scene.sizes["frame"] == 2
     seen = scene.coarse_valid.all("frame").values
     first, second = scene.coarse.values[:, :, seen]
@@ -168,11 +199,21 @@ def test_a_box_of_a_search_may_be_wider_than_a_utm_zone(small_archive, tmp_path)
     with service(small_archive.root) as stac:
         catalog = ("--catalog", stac.catalog(tmp_path / "c.toml", small_archive.root))
         found = command("search", "enmap", "--bbox", "9,47,40,66", *year, *catalog, "--json").json
-        made = command("cube", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "cube.zarr")
-        none = command("cube", "--bbox", "-120,10,-100,40", *year, *catalog, "--out", tmp_path / "none.zarr")
-        pairs = command("pairs", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "none.parquet")
+        made = command(
+            "cube", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "cube.zarr"
+        )
+        none = command(
+            "cube", "--bbox", "-120,10,-100,40", *year, *catalog, "--out", tmp_path / "none.zarr"
+        )
+        pairs = command(
+            "pairs", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "none.parquet"
+        )
     assert made.code == 0, made.err
-    assert {s.id for s in open_cube(tmp_path / "cube.zarr").scenes} == {row["id"] for row in found} != set()
+    assert (
+        {s.id for s in open_cube(tmp_path / "cube.zarr").scenes}
+        == {row["id"] for row in found}
+        != set()
+    )
     assert "has no EnMAP scene over -120,10,-100,40" in none.err and "fits no UTM zone" in pairs.err
 
 
@@ -190,7 +231,10 @@ def test_the_same_scene_from_another_server_is_the_same_run(result, job, small_a
     before = [p.stat().st_mtime_ns for p in chunks]
     assert pipeline.fuse(path, result.checkpoint, job.store) == list(result.products)
     assert before and [p.stat().st_mtime_ns for p in chunks] == before
-    read = [Path(item["assets"]["B02_10m"]["href"]) for item in run_plan(result.products[0]).source["guide"]]
+    read = [
+        Path(item["assets"]["B02_10m"]["href"])
+        for item in run_plan(result.products[0]).source["guide"]
+    ]
     assert read and all(path.is_relative_to(moved) for path in read)
     assert np.isfinite(open_run(result.products[0])[1].guide[:, 300:310, 300:310].values).any()
 
@@ -200,13 +244,17 @@ def test_a_worker_loads_a_run_once(result, job, tmp_path):
     plan = run_plan(result.products[0])
     path = plan_path(plan.product_id, plan.run)
     shutil.copytree(Path(job.store, path), tmp_path / path)
-    first, second = (open_context(pickle.loads(pickle.dumps(Store(tmp_path))), path) for _ in range(2))
+    first, second = (
+        open_context(pickle.loads(pickle.dumps(Store(tmp_path))), path) for _ in range(2)
+    )
     assert first is second and first.plan == plan
     Store(tmp_path).write_json(f"{path}/plan.json", asdict(replace(plan, threads=2)))
     assert open_context(Store(tmp_path), path).plan.threads == 2
 
 
-@pytest.mark.parametrize("changed", ["id", "baseline", "size", "checksum", "coarse id", "grid", "radiometry", "field"])
+@pytest.mark.parametrize(
+    "changed", ["id", "baseline", "size", "checksum", "coarse id", "grid", "radiometry", "field"]
+)
 def test_other_content_is_another_run(changed, result):
     (pair,) = read_pairs(result.pairs)
     guide, coarse = copy.deepcopy(pair.guide), copy.deepcopy(pair.coarse)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.torch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# What the simulated archive cannot have: fields of 75 and 18 km, an overpass on that day, many EnMAP scenes in one box;
+# What the simulated archive cannot have: fields of 75 and 18 km, an overpass on that day, many
+# EnMAP scenes in one box;
 # and the id of a product, which nobody knows before.
 SUBSTITUTED = {
     "algeria-5": "{field}",
@@ -39,10 +40,17 @@ RUN_ELSEWHERE = {
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "pip install '.[models]'": ("Makefile", "pip install", "'.[all,server,dev]'"),
-    "pip install -c constraints.txt '.[all]'": ("Makefile", "-c constraints.txt", "'.[all,server,dev]'"),
+    "pip install -c constraints.txt '.[all]'": (
+        "Makefile",
+        "-c constraints.txt",
+        "'.[all,server,dev]'",
+    ),
     "prefect server start &": ("tests/flows/conftest.py", '"server", "start"'),
     "bash deploy/deploy.sh": ("tests/flows/test_deploy.py", '"bash", "deploy/deploy.sh"'),
-    "prefect worker start --pool satfuse": ("tests/flows/test_deploy.py", '"worker", "start", "--pool", "satfuse"'),
+    "prefect worker start --pool satfuse": (
+        "tests/flows/test_deploy.py",
+        '"worker", "start", "--pool", "satfuse"',
+    ),
 }
 SETTINGS = """
 scheduler = "{scheduler}"
@@ -77,7 +85,10 @@ def cdse(small_archive, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dlr(small_archive):
     """DLR: a STAC API, and a file server that wants a password. Gives what changes in its catalogue."""
-    with service(small_archive.root) as server, FileServer(small_archive.root, password=("user", "pw")) as files:
+    with (
+        service(small_archive.root) as server,
+        FileServer(small_archive.root, password=("user", "pw")) as files,
+    ):
         server.move(files.url)
         yield {"url": f"http://{server.host}", "schemes": ["http"], "hosts": [files.host]}
 
@@ -97,7 +108,11 @@ def world(cdse, dlr, tmp_path_factory):
         (folder / "catalogs" / f"{name}.toml").write_text(text)
     with (
         LocalCluster(
-            processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None, memory_limit=0
+            processes=False,
+            n_workers=1,
+            threads_per_worker=2,
+            dashboard_address=None,
+            memory_limit=0,
         ) as dask,
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -113,7 +128,9 @@ def world(cdse, dlr, tmp_path_factory):
         for line in COMMANDS:
             for name, value in re.findall(r"(\w+(?:_KEY|_ID|_USERNAME|_PASSWORD))=(\S+)", line):
                 assert value == "..."
-                patch.setenv(name, {"ENMAP_USERNAME": "user", "ENMAP_PASSWORD": "pw"}.get(name, "key"))
+                patch.setenv(
+                    name, {"ENMAP_USERNAME": "user", "ENMAP_PASSWORD": "pw"}.get(name, "key")
+                )
         yield folder
 
 
@@ -125,7 +142,9 @@ def ran(world, small_recipe):
         text = line
         (product,) = [path.stem for path in Path("fused/items").glob("*.json")] or [""]
         for printed, value in SUBSTITUTED.items():
-            text = re.sub(rf"(?<!\w){printed}\b", value.format(field=small_recipe.field, id=product), text)
+            text = re.sub(
+                rf"(?<!\w){printed}\b", value.format(field=small_recipe.field, id=product), text
+            )
         with pytest.MonkeyPatch.context() as patch:
             if line.startswith("satfuse fuse"):
                 patch.setattr(pipeline, "validate", lambda item, out, again: str(out))
@@ -135,22 +154,38 @@ def ran(world, small_recipe):
 
 def test_every_command_is_run_here_or_where_it_is_named():
     assert len(VERBS) == 9 and not [
-        line for line in COMMANDS if line and line not in VERBS and line not in RUN_ELSEWHERE and "export " not in line
+        line
+        for line in COMMANDS
+        if line and line not in VERBS and line not in RUN_ELSEWHERE and "export " not in line
     ]
     for file, *words in RUN_ELSEWHERE.values():
         assert all(word in (ROOT / file).read_text() for word in words), (file, words)
 
 
 def test_what_is_installed_exported_and_named_is_known():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     named = re.findall(r"'\.\[(.*?)\]'", "\n".join(COMMANDS))
-    assert named and set(",".join(named).split(",")) <= set(extras) and (ROOT / "constraints.txt").is_file()
-    sources = [p for kind in ("satfuse/**/*.py", "catalogs/*.toml", "deploy/*.yaml") for p in ROOT.glob(kind)]
+    assert (
+        named
+        and set(",".join(named).split(",")) <= set(extras)
+        and (ROOT / "constraints.txt").is_file()
+    )
+    sources = [
+        p
+        for kind in ("satfuse/**/*.py", "catalogs/*.toml", "deploy/*.yaml")
+        for p in ROOT.glob(kind)
+    ]
     code = "\n".join(p.read_text() for p in sources)
-    exported = re.findall(r"\b(\w+)=", "\n".join(line for line in COMMANDS if line.startswith("export ")))
+    exported = re.findall(
+        r"\b(\w+)=", "\n".join(line for line in COMMANDS if line.startswith("export "))
+    )
     assert len(exported) == 7 and not [name for name in exported if name not in code]
     services = {path.stem for path in (ROOT / "catalogs").glob("*.toml")} - {"local"}
-    assert services == set(re.findall(r"`([\w-]+)`", README.split("Services are")[1].split("--catalog")[0]))
+    assert services == set(
+        re.findall(r"`([\w-]+)`", README.split("Services are")[1].split("--catalog")[0])
+    )
 
 
 @pytest.mark.parametrize("line", VERBS)
@@ -158,7 +193,9 @@ def test_command(line, ran):
     assert (ran[line].code, ran[line].out != "") == (0, True), ran[line].err
 
 
-@pytest.mark.parametrize("line", [line for line in VERBS if line.split()[1] in ("pairs", "cube", "train", "fuse")])
+@pytest.mark.parametrize(
+    "line", [line for line in VERBS if line.split()[1] in ("pairs", "cube", "train", "fuse")]
+)
 def test_what_was_substituted_is_right_too(line, ran):
     """The line as it is printed, up to the first request: its own field, box and day."""
     ended = command(*shlex.split(line)[1:], "--dry-run")
@@ -169,7 +206,9 @@ def test_what_the_commands_left(ran, world):
     assert (world / "pairs.parquet").is_file() and (world / "cube.zarr/scenes").is_dir()
     card = json.loads((world / "checkpoint/card.json").read_text())
     (item,) = [json.loads(p.read_text()) for p in (world / "fused/items").glob("*.json")]
-    assert card["model"] == "spectral" and item["properties"]["satfuse:model"].startswith("spectral")
+    assert card["model"] == "spectral" and item["properties"]["satfuse:model"].startswith(
+        "spectral"
+    )
     assert (world / "report" / item["id"] / "index.html").is_file()
     said = next(ended.out for line, ended in ran.items() if line.startswith("satfuse search"))
     assert said.count("S3A_SY_2_SYN") + said.count("S3B_SY_2_SYN") == 3
@@ -178,19 +217,31 @@ def test_what_the_commands_left(ran, world):
 def test_the_python_of_the_page(ran, world):
     """`demo-out/store` is what `make demo` leaves: a product of the default model; here of the pair found above."""
     (pair,) = read_pairs("pairs.parquet")
-    fuse_field(pair, store="demo-out/store", scheduler=tomllib.loads(Path("settings.toml").read_text())["scheduler"])
+    fuse_field(
+        pair,
+        store="demo-out/store",
+        scheduler=tomllib.loads(Path("settings.toml").read_text())["scheduler"],
+    )
     opened, fused = blocks("python")
     names = {}
     exec(compile(opened, "README.md", "exec"), names)
-    assert names["fused"].reflectance.dims == ("time", "band", "y", "x") and names["fused"].sizes["band"] == 21
+    assert (
+        names["fused"].reflectance.dims == ("time", "band", "y", "x")
+        and names["fused"].sizes["band"] == 21
+    )
     shown = names["fused"].reflectance.sel(band="Oa12")
-    assert shown.dims == ("time", "y", "x") and shown.chunks and float(shown.wavelength_nm) == 753.75
+    assert (
+        shown.dims == ("time", "y", "x") and shown.chunks and float(shown.wavelength_nm) == 753.75
+    )
     assert names["fused"].uncertainty.sel(band="Oa12").dims == shown.dims
     guide, coarse = arrays()
     names |= {"satfuse": satfuse, "guide": guide, "coarse": coarse}
     exec(compile(fused, "README.md", "exec"), names)
     assert names["fused"].reflectance.dims == ("band", "y", "x")
-    assert names["fused"].reflectance.shape == (2, 120, 120) and np.isfinite(names["fused"].reflectance).all()
+    assert (
+        names["fused"].reflectance.shape == (2, 120, 120)
+        and np.isfinite(names["fused"].reflectance).all()
+    )
 
 
 def arrays():
@@ -203,7 +254,9 @@ def arrays():
         axis = np.arange(600000 + step / 2, 601200, step)
         values = rng.uniform(0.02, 0.4, (len(bands), len(axis), len(axis)))
         coords = {"band": bands, "y": axis[::-1] + 5e6, "x": axis}
-        return xr.DataArray(values, dims=("band", "y", "x"), coords=coords, attrs={"crs": "EPSG:32631"})
+        return xr.DataArray(
+            values, dims=("band", "y", "x"), coords=coords, attrs={"crs": "EPSG:32631"}
+        )
 
     return image(["B02", "B04", "B08"], 10), image(["Oa04", "Oa17"], 300)
 

@@ -31,7 +31,13 @@ def archive(tmp_path_factory):
     path = folder / "small.geojson"
     path.write_text(json.dumps({"type": "Feature", "properties": properties}))
     recipe = ArchiveRecipe(
-        field=str(path), frame_rows=60, columns=65, enmap_scenes=0, shift_m=SHIFT_M, gap_s=GAP_S, cloudy_cover=0.5
+        field=str(path),
+        frame_rows=60,
+        columns=65,
+        enmap_scenes=0,
+        shift_m=SHIFT_M,
+        gap_s=GAP_S,
+        cloudy_cover=0.5,
     )
     return make_archive(folder / "archive", recipe, workers=1), load_field(str(path))
 
@@ -62,7 +68,9 @@ def test_true_gap_of_the_archive(pair):
     assert pair.gap_s == pytest.approx(GAP_S, abs=1.0)
     assert pair.gap_clock == "MTD_TL SENSING_TIME, time.nc rows" and not pair.approximate
     assert abs(pair.item_gap_s - GAP_S) > 300
-    assert len(pair.guide) == 2 and len(pair.coarse) == 2  # two tiles, two frames that meet on the field
+    assert (
+        len(pair.guide) == 2 and len(pair.coarse) == 2
+    )  # two tiles, two frames that meet on the field
     assert pair.overlap == 1 and pair.guide_cloud < 0.05 and pair.coarse_cloud < 0.05
     assert (pair.guide_platform, pair.coarse_platform) == ("S2A", "S3A")
     assert 0 < pair.coarse_angles.view_zenith_deg <= pair.maximum_view_zenith_deg < 60
@@ -72,7 +80,9 @@ def test_clouds_on_the_field_fail_the_rule(inputs):
     guide, coarse, field, specs = inputs
     cloudy = [c for c in candidates(guide, coarse, field, **specs) if c.pair and c.failed]
     assert len(cloudy) == 1
-    assert any("guide cloud" in f for f in cloudy[0].failed) and any("coarse cloud" in f for f in cloudy[0].failed)
+    assert any("guide cloud" in f for f in cloudy[0].failed) and any(
+        "coarse cloud" in f for f in cloudy[0].failed
+    )
     assert cloudy[0].pair.guide_cloud == pytest.approx(cloudy[0].pair.coarse_cloud, abs=0.2)
     assert len(find_pairs(guide, coarse, field, rules=PairRules(maximum_cloud=1), **specs)) == 2
 
@@ -84,7 +94,9 @@ def test_pair_survives_the_table(pair, tmp_path):
 
 def test_known_shift_is_found_and_applied(scene):
     dx, dy = scene.attrs["shift_m"]
-    assert scene.attrs["shift_trusted"] and np.hypot(dx - SHIFT_M[0], dy - SHIFT_M[1]) < 30  # a tenth of a pixel
+    assert (
+        scene.attrs["shift_trusted"] and np.hypot(dx - SHIFT_M[0], dy - SHIFT_M[1]) < 30
+    )  # a tenth of a pixel
     assert 0 < scene.attrs["shift_sigma_m"] < 30
     assert scene["coarse"].attrs["shift_m"] == scene.attrs["shift_m"]
 
@@ -99,11 +111,15 @@ def test_coarse_is_the_degraded_truth(scene, archive, pair):
 
     assert error(scene) < 0.015 < truth[:, valid].std() / 4
     assert error(make_scene(pair, pair.geobox, shift="none")) > 1.5 * error(scene)
-    assert error(make_scene(pair, pair.geobox, shift=SHIFT_M)) == pytest.approx(error(scene), rel=0.1)
+    assert error(make_scene(pair, pair.geobox, shift=SHIFT_M)) == pytest.approx(
+        error(scene), rel=0.1
+    )
 
 
 def test_contract_of_a_scene(scene, pair):
-    assert scene["guide"].dims == ("guide_band", "y", "x") and list(scene.guide_band.values) == list(S2_NAMES)
+    assert scene["guide"].dims == ("guide_band", "y", "x") and list(
+        scene.guide_band.values
+    ) == list(S2_NAMES)
     assert scene["coarse"].dims == ("coarse_band", "y_coarse", "x_coarse")
     assert list(scene.coarse_band.values) == list(S3_NAMES)
     assert scene["guide"].odc.geobox == pair.geobox
@@ -114,11 +130,19 @@ def test_contract_of_a_scene(scene, pair):
     assert scene["guide_quality"].dtype == scene["coarse_quality"].dtype == np.uint16
     bad = (scene["coarse_quality"].values & np.uint16(COARSE_INVALID)) > 0
     assert (bad == ~scene["coarse_valid"].values).all()
-    assert np.isfinite(scene["coarse"].values[:, ~bad]).all() and np.isnan(scene["coarse"].values[:, bad]).all()
+    assert (
+        np.isfinite(scene["coarse"].values[:, ~bad]).all()
+        and np.isnan(scene["coarse"].values[:, bad]).all()
+    )
     assert scene.attrs["gap_s"] == pair.gap_s and len(scene.attrs["item_ids"]) == 4
-    assert scene.attrs["baselines"] == ["05.11", "05.11"] and scene.attrs["guide_angles"]["sun_zenith_deg"] < 60
+    assert (
+        scene.attrs["baselines"] == ["05.11", "05.11"]
+        and scene.attrs["guide_angles"]["sun_zenith_deg"] < 60
+    )
     direct = degrade(scene["guide"].values, 30, valid=scene["guide_valid"].values)
-    np.testing.assert_allclose(degrade_cells(scene["guide_cells"].values, 30, 30), direct, atol=1e-6)
+    np.testing.assert_allclose(
+        degrade_cells(scene["guide_cells"].values, 30, 30), direct, atol=1e-6
+    )
 
 
 def test_untrusted_shift_is_flagged_and_not_applied(pair):
@@ -146,7 +170,8 @@ def test_bad_ratio(pair):
 
 
 @pytest.mark.parametrize(
-    "chunks", [((3, 1), (70, 100, 10), (40, 140, 30)), ((1, 3), (180,), (9, 201)), ((4,), (60,) * 3, 210)]
+    "chunks",
+    [((3, 1), (70, 100, 10), (40, 140, 30)), ((1, 3), (180,), (9, 201)), ((4,), (60,) * 3, 210)],
 )
 def test_averaging_by_chunks_is_averaging(chunks, monkeypatch):
     monkeypatch.setattr("satfuse.geometry.cells.EXACT_PIXELS", 1)

@@ -18,7 +18,11 @@ from satfuse.product import publish
 from satfuse.product.store import Store
 
 BOX = snap_geobox("EPSG:32631", 388800, 3466800, 391800, 3469800)
-KINDS = {"Feature": STACObjectType.ITEM, "Collection": STACObjectType.COLLECTION, "Catalog": STACObjectType.CATALOG}
+KINDS = {
+    "Feature": STACObjectType.ITEM,
+    "Collection": STACObjectType.COLLECTION,
+    "Catalog": STACObjectType.CATALOG,
+}
 LOCAL = "1.1.0"  # the version whose schemas pystac ships
 
 
@@ -33,7 +37,9 @@ def no_network(monkeypatch):
 def check(content: dict) -> None:
     """Validate against the core schema. 1.1.0 keeps every rule of 1.0.0, so items of that version are checked by it."""
     assert content["stac_version"] in ("1.0.0", LOCAL)
-    JsonSchemaSTACValidator().validate_core({**content, "stac_version": LOCAL}, KINDS[content["type"]], LOCAL)
+    JsonSchemaSTACValidator().validate_core(
+        {**content, "stac_version": LOCAL}, KINDS[content["type"]], LOCAL
+    )
 
 
 def read(path: Path) -> dict:
@@ -52,7 +58,11 @@ def test_a_store_is_valid_from_catalogue_to_item(tmp_path, products):
     publish.rebuild_index(store)
     for number in range(products):
         publish_flat(store, f"p{number}", BOX, provenance=inputs, uncertainty=0.01 * number)
-    written = [read(p) for p in sorted(tmp_path.rglob("*.json")) if "data" not in p.relative_to(tmp_path).parts]
+    written = [
+        read(p)
+        for p in sorted(tmp_path.rglob("*.json"))
+        if "data" not in p.relative_to(tmp_path).parts
+    ]
     assert sorted(c["type"] for c in written) == ["Catalog", "Collection"] + ["Feature"] * products
     for content in written:
         check(content)
@@ -62,7 +72,9 @@ def test_the_extensions_of_a_product_are_understood(tmp_path):
     """Their schemas are not shipped; pystac's own readers of datacube, projection and EO find what we wrote."""
     item = pystac.Item.from_file(publish_flat(Store(tmp_path), "p", BOX, uncertainty=0.01))
     assert item.ext.proj.code == "EPSG:32631" and item.ext.proj.shape == list(BOX.shape)
-    assert item.ext.proj.transform[:6] == list(BOX.affine)[:6] and item.ext.proj.bbox == list(BOX.boundingbox)
+    assert item.ext.proj.transform[:6] == list(BOX.affine)[:6] and item.ext.proj.bbox == list(
+        BOX.boundingbox
+    )
     dimensions = item.ext.cube.dimensions
     assert {name: d.dim_type for name, d in dimensions.items()} == {
         "time": "temporal", "band": "bands", "y": "spatial", "x": "spatial",
@@ -71,16 +83,26 @@ def test_the_extensions_of_a_product_are_understood(tmp_path):
     assert {name: str(v.var_type) for name, v in variables.items()} == {
         "reflectance": "data", "uncertainty": "auxiliary", "quality": "auxiliary",
     }  # fmt: skip
-    assert variables["uncertainty"].dimensions == variables["reflectance"].dimensions == ["time", "band", "y", "x"]
+    assert (
+        variables["uncertainty"].dimensions
+        == variables["reflectance"].dimensions
+        == ["time", "band", "y", "x"]
+    )
     assert dimensions["x"].extent == [BOX.boundingbox.left, BOX.boundingbox.right]
-    assert [b["name"] for b in item.assets["data"].extra_fields["bands"]] == dimensions["band"].values
+    assert [b["name"] for b in item.assets["data"].extra_fields["bands"]] == dimensions[
+        "band"
+    ].values
     assert item.bbox == pytest.approx(lonlat_bbox(BOX))
 
 
 def test_simulated_items_and_collections_are_valid(small_archive):
     root = small_archive.root
-    written = [p for folder in ("items", "collections") for p in sorted((root / folder).glob("*.json"))]
-    assert len({read(p).get("collection") for p in written}) == 5  # four collections, and what is none
+    written = [
+        p for folder in ("items", "collections") for p in sorted((root / folder).glob("*.json"))
+    ]
+    assert (
+        len({read(p).get("collection") for p in written}) == 5
+    )  # four collections, and what is none
     for path in written:
         check(read(path))
 
@@ -95,13 +117,17 @@ def test_what_the_stac_server_gives_is_valid(small_catalog):
     spec = load_catalog(small_catalog)
     for collection in sorted({c for ids in spec.collections.values() for c in ids}):
         check(requests.get(f"{spec.url}/collections/{collection}", timeout=10).json())
-        found = requests.get(f"{spec.url}/search", params={"collections": collection, "limit": 100}, timeout=10).json()
+        found = requests.get(
+            f"{spec.url}/search", params={"collections": collection, "limit": 100}, timeout=10
+        ).json()
         assert found["features"]
         for item in found["features"]:
             check(item)
 
 
-@pytest.mark.parametrize("change", ({"links": []}, {"bbox": [1, 2, 3]}, {"geometry": {"type": "Polygon"}}))
+@pytest.mark.parametrize(
+    "change", ({"links": []}, {"bbox": [1, 2, 3]}, {"geometry": {"type": "Polygon"}})
+)
 def test_the_check_would_find_a_fault(small_archive, change):
     item = read(next((small_archive.root / "items").glob("S2*.json")))
     with pytest.raises(STACValidationError):

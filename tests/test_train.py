@@ -8,19 +8,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint, cube  # noqa: E402
-from satfuse.batch import BatchConfig  # noqa: E402
-from satfuse.errors import (  # noqa: E402
+from satfuse import checkpoint, cube
+from satfuse.batch import BatchConfig
+from satfuse.errors import (
     CheckpointError,
     ConfigError,
     CubeError,
     TrainError,
 )
-from satfuse.losses import Score, fusion_loss, spectral_angle  # noqa: E402
-from satfuse.models import FusionModel  # noqa: E402
-from satfuse.models.ssrnet import SSRNet  # noqa: E402
-from satfuse.train import TrainConfig, fit  # noqa: E402
-from satfuse.train.config import learning_rate  # noqa: E402
+from satfuse.losses import Score, fusion_loss, spectral_angle
+from satfuse.models import FusionModel
+from satfuse.models.ssrnet import SSRNet
+from satfuse.train import TrainConfig, fit
+from satfuse.train.config import learning_rate
 
 SMALL = {"epochs": 3, "state_every": 4, "tensorboard": False, "batches": {"patch": 40, "size": 4}}
 
@@ -45,20 +45,31 @@ def config(**changes):
 
 
 def test_spectral_learns_and_beats_bicubic_on_places_it_never_saw(built, tmp_path):
-    settings = config(epochs=12, tensorboard=True, batches={"patch": 40, "size": 4, "coverage": 2.0})
+    settings = config(
+        epochs=12, tensorboard=True, batches={"patch": 40, "size": 4, "coverage": 2.0}
+    )
     metrics = fit(built.path, settings, tmp_path / "out")
     for split in ("val", "test"):
         for name in ("sam_deg", "rmse"):
-            trained, untrained, bicubic = (metrics[f"{split}_{name}{k}"] for k in ("", "_untrained", "_bicubic"))
+            trained, untrained, bicubic = (
+                metrics[f"{split}_{name}{k}"] for k in ("", "_untrained", "_bicubic")
+            )
             assert trained < 0.5 * bicubic and trained < 0.5 * untrained
     _, card = checkpoint.load(tmp_path / "out", coarse_bands=built.coarse_bands)
     assert card.metrics == metrics and card.data["scenes"]["test"] == ["s3"]
     assert card.normalisation["mean"][:12] == pytest.approx(built.statistics["guide"]["mean"])
     rows = list(csv.DictReader((tmp_path / "out-run/metrics.csv").open()))
     assert [int(r["epoch"]) for r in rows] == list(range(12))
-    assert min(float(r["val_rmse"]) for r in rows) == metrics["val_rmse"]  # the best epoch is the one that is kept
-    assert list((tmp_path / "out-run/tensorboard").iterdir()) and not (tmp_path / "out-run/state").exists()
-    assert fit(built.path, settings, tmp_path / "out", progress=_fail) == metrics  # done: no step more
+    assert (
+        min(float(r["val_rmse"]) for r in rows) == metrics["val_rmse"]
+    )  # the best epoch is the one that is kept
+    assert (
+        list((tmp_path / "out-run/tensorboard").iterdir())
+        and not (tmp_path / "out-run/state").exists()
+    )
+    assert (
+        fit(built.path, settings, tmp_path / "out", progress=_fail) == metrics
+    )  # done: no step more
 
 
 def _fail(*_):
@@ -71,7 +82,10 @@ FUSFORMER = {"model": "fusformer", "epochs": 1, "state_every": 2}
 @pytest.mark.parametrize(
     ("changes", "deadlines"),
     [
-        ({}, (6, 3, 9)),  # between two states, before the first state of the rest, past an epoch's end
+        (
+            {},
+            (6, 3, 9),
+        ),  # between two states, before the first state of the rest, past an epoch's end
         (FUSFORMER | {"batches": {"patch": 20, "size": 4, "coverage": 0.2}}, (3,)),
     ],
 )
@@ -139,7 +153,11 @@ def test_the_state_is_plain_and_belongs_to_its_settings(built, tmp_path):
 
 
 def test_stops_early(built, tmp_path):
-    metrics = fit(built.path, config(learning_rate=1e-30, schedule="step", epochs=9, patience=0), tmp_path / "out")
+    metrics = fit(
+        built.path,
+        config(learning_rate=1e-30, schedule="step", epochs=9, patience=0),
+        tmp_path / "out",
+    )
     assert metrics["epochs"] == 2  # the first is the best, the second is no better
 
 
@@ -170,7 +188,12 @@ def test_the_loss_that_a_model_adds_counts(built, tmp_path, monkeypatch):
     for name, seen in losses.items():
         if name == "without":
             monkeypatch.setattr(SSRNet, "extra_loss", FusionModel.extra_loss)
-        fit(built.path, settings, tmp_path / name, progress=lambda epoch, batch, loss, seen=seen: seen.append(loss))
+        fit(
+            built.path,
+            settings,
+            tmp_path / name,
+            progress=lambda epoch, batch, loss, seen=seen: seen.append(loss),
+        )
     assert losses["with"][0] > losses["without"][0]  # the same weights and the same batch
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in losses)
     assert a != b
@@ -197,7 +220,10 @@ def test_refuses_what_cannot_be_trained(built, tmp_path):
 
 
 def test_schedules():
-    cosine, step = TrainConfig(epochs=10, learning_rate=1.0), config(schedule="step", step_epochs=2, learning_rate=1.0)
+    cosine, step = (
+        TrainConfig(epochs=10, learning_rate=1.0),
+        config(schedule="step", step_epochs=2, learning_rate=1.0),
+    )
     assert [learning_rate(cosine, 0, p) for p in (0, 5, 10)] == pytest.approx([1.0, 0.5, 0.0])
     assert [learning_rate(step, e, e) for e in (0, 1, 2, 4)] == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
@@ -216,11 +242,19 @@ def test_losses_and_scores_against_numpy_metrics():
     assert score.result()["sam_deg"] == pytest.approx(metrics.sam_deg(*arrays))
     assert spectral_angle(image, 3 * image).abs().max() < 1e-6
     keep = valid.expand_as(image)
-    assert fusion_loss(image, target, valid) == pytest.approx(float((image - target)[keep].abs().mean()))
-    assert fusion_loss(image, target, valid, kind="mse") == pytest.approx(float((image - target)[keep].square().mean()))
-    turned = fusion_loss(image, 2 * image, valid, sam_weight=1.0) - fusion_loss(image, 2 * image, valid)
+    assert fusion_loss(image, target, valid) == pytest.approx(
+        float((image - target)[keep].abs().mean())
+    )
+    assert fusion_loss(image, target, valid, kind="mse") == pytest.approx(
+        float((image - target)[keep].square().mean())
+    )
+    turned = fusion_loss(image, 2 * image, valid, sam_weight=1.0) - fusion_loss(
+        image, 2 * image, valid
+    )
     assert float(turned) == pytest.approx(0.0, abs=1e-6)
-    assert fusion_loss(image, target, valid, sam_weight=1.0) > fusion_loss(image, target, valid) + 0.01
+    assert (
+        fusion_loss(image, target, valid, sam_weight=1.0) > fusion_loss(image, target, valid) + 0.01
+    )
 
 
 def test_batch_settings_are_part_of_the_config():

@@ -21,7 +21,14 @@ from benchmarks.document import ROOT
 from benchmarks.quality import figures, matrix, pages
 from benchmarks.quality.memory import memory_mb
 from benchmarks.quality.methods import METHODS, Budget, prepare
-from benchmarks.quality.scenes import PLACES, PROTOCOLS, RATIOS, REGISTERED, all_cases, default_cases
+from benchmarks.quality.scenes import (
+    PLACES,
+    PROTOCOLS,
+    RATIOS,
+    REGISTERED,
+    all_cases,
+    default_cases,
+)
 
 log = logging.getLogger("benchmarks.quality")
 
@@ -48,7 +55,9 @@ def run(arguments, budget: Budget, path: Path) -> dict:
     """Train what is missing, run the chosen cases, keep the rows after each case."""
     start = time.perf_counter()
     names = arguments.methods
-    trained = dict.fromkeys([*names, "library_regression"])  # which makes what stands in for a coarse image
+    trained = dict.fromkeys(
+        [*names, "library_regression"]
+    )  # which makes what stands in for a coarse image
     prepare(trained, arguments.work, budget, jobs=arguments.jobs)
     log.info("weights ready after %.0f s", time.perf_counter() - start)
     results = matrix.read(path)
@@ -60,33 +69,69 @@ def run(arguments, budget: Budget, path: Path) -> dict:
     cases = [
         case
         for case in (all_cases if arguments.full else default_cases)(arguments.seeds)
-        if case.protocol in arguments.protocols and case.place in arguments.places and case.ratio in arguments.ratios
+        if case.protocol in arguments.protocols
+        and case.place in arguments.places
+        and case.ratio in arguments.ratios
     ]
     options = {"full": arguments.full, "jobs": arguments.jobs}
     begin = time.perf_counter()
-    for done, new in enumerate(matrix.run_matrix(cases, names, arguments.work, budget, **options), 1):
+    for done, new in enumerate(
+        matrix.run_matrix(cases, names, arguments.work, budget, **options), 1
+    ):
         results["rows"] = matrix.merged(results["rows"], new)
         matrix.write(path, results)
         left = (time.perf_counter() - begin) / done * (len(cases) - done)
-        log.info("%d of %d scenes, %.0f s, about %.0f s left", done, len(cases), time.perf_counter() - start, left)
+        log.info(
+            "%d of %d scenes, %.0f s, about %.0f s left",
+            done,
+            len(cases),
+            time.perf_counter() - start,
+            left,
+        )
     return results
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--full", action="store_true", help="every place, ratio and protocol; every learned method also withheld")
+    add(
+        "--full",
+        action="store_true",
+        help="every place, ratio and protocol; every learned method also withheld",
+    )
     add("--write", action="store_true", help="put tables and figures into docs/")
     add("--train", action="store_true", help="train only")
-    add("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure the memory of each method")
-    add("--from", dest="source", type=Path, metavar="FILE", help="results of an earlier run instead of a run")
-    add("--work", type=Path, default=ROOT / "benchmarks/out/quality", help="folder of weights and results")
+    add(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the memory of each method",
+    )
+    add(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="results of an earlier run instead of a run",
+    )
+    add(
+        "--work",
+        type=Path,
+        default=ROOT / "benchmarks/out/quality",
+        help="folder of weights and results",
+    )
     add("--results", type=Path, help="results file; WORK/results.json by default")
     add("--budget", type=float, default=120, help="seconds of training per network")
     add("--device", default="cpu", help="of the training; fusing is timed on the CPU")
     add("--jobs", type=int, default=os.cpu_count(), help="processes")
     add("--seeds", type=int, default=3, help="of every scene; cloudy ones get two more")
-    for name, known in (("methods", METHODS), ("protocols", [*PROTOCOLS, REGISTERED]), ("places", PLACES)):
+    for name, known in (
+        ("methods", METHODS),
+        ("protocols", [*PROTOCOLS, REGISTERED]),
+        ("places", PLACES),
+    ):
         listed = ", ".join(known).replace("%", "%%")
         add(f"--{name}", type=_some(tuple(known)), default=tuple(known), help=f"of {listed}")
     add("--ratios", type=_some(RATIOS), default=RATIOS)
@@ -97,7 +142,9 @@ def _some(known):
     def pick(given: str):
         chosen = tuple(type(known[0])(part.strip()) for part in given.split(","))
         if unknown := [str(c) for c in chosen if c not in known]:
-            raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known: {', '.join(map(str, known))}")
+            raise argparse.ArgumentTypeError(
+                f"unknown {', '.join(unknown)}; known: {', '.join(map(str, known))}"
+            )
         return chosen
 
     return pick

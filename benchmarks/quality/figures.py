@@ -56,16 +56,24 @@ def by_protocol(rows: Rows) -> Figure | None:
             if not any(np.isfinite(mean) for mean, _ in cells):
                 continue
             place = np.arange(len(cells)) + (number - len(METHODS) / 2) * 0.05
-            ours = {"color": "k", "marker": "*", "ms": 11} if method == OURS else {"color": f"C{number % 10}", "ms": 5}
+            ours = (
+                {"color": "k", "marker": "*", "ms": 11}
+                if method == OURS
+                else {"color": f"C{number % 10}", "ms": 5}
+            )
             marker = {"marker": "os^v"[number // 10 + 2 * (number % 2)]} if method != OURS else {}
             means, spreads = np.array(cells).T
-            axis.errorbar(place, means, np.nan_to_num(spreads), ls="", label=method, **ours, **marker)
+            axis.errorbar(
+                place, means, np.nan_to_num(spreads), ls="", label=method, **ours, **marker
+            )
         axis.set_yscale("log")
         axis.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
         axis.set_title(title)
         axis.grid(axis="y", which="both", alpha=0.3)
     figure.axes[0].set_ylabel("SAM over land, degrees")
-    figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(
+        *figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False
+    )
     return figure
 
 
@@ -83,7 +91,10 @@ def example(work: Path, budget: Budget) -> Figure | None:
     colours = [scene.bands.index(b) for b in ("Oa17", "Oa08", "Oa06")]
     low, high = np.percentile(scene.target[colours], [1, 99], axis=(1, 2))[..., None, None]
     coarse = scene.coarse.values.repeat(EXAMPLE.ratio, 1).repeat(EXAMPLE.ratio, 2)
-    rgb = lambda image: np.moveaxis(np.clip((image[colours, PART, PART] - low) / (high - low), 0, 1), 0, -1)  # noqa: E731
+
+    def rgb(image):
+        return np.moveaxis(np.clip((image[colours, PART, PART] - low) / (high - low), 0, 1), 0, -1)
+
     figure = Figure(figsize=(2.3 * (len(images) + 1), 4.9), layout="constrained")
     axes = figure.subplots(2, len(images) + 1)
     axes[0, 0].imshow(rgb(scene.target), interpolation="nearest")
@@ -94,7 +105,9 @@ def example(work: Path, budget: Budget) -> Figure | None:
         error = np.sqrt(((image - scene.target) ** 2).mean(0))
         column[0].imshow(rgb(image), interpolation="nearest")
         column[0].set_title(name, fontsize=9)
-        shown = column[1].imshow(error[PART, PART], vmin=0, vmax=WORST, cmap="magma", interpolation="nearest")
+        shown = column[1].imshow(
+            error[PART, PART], vmin=0, vmax=WORST, cmap="magma", interpolation="nearest"
+        )
         column[1].set_title(f"rms error {np.sqrt((error[PART, PART] ** 2).mean()):.4f}", fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -108,13 +121,22 @@ def calibration(rows: Rows) -> Figure | None:
     if not rows:
         return None
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    for axis, protocol in zip(figure.subplots(1, 2, sharey=True), ("clean", "realistic"), strict=True):
+    for axis, protocol in zip(
+        figure.subplots(1, 2, sharey=True), ("clean", "realistic"), strict=True
+    ):
         axis.plot([0, 3], [0, 3], color="0.7", lw=1)
         for place in (POTSDAM, *BIOME_NAMES):
-            curves = [r["scores"]["coverage"]["quantiles"] for r in where(rows, place=place, protocol=protocol)]
+            curves = [
+                r["scores"]["coverage"]["quantiles"]
+                for r in where(rows, place=place, protocol=protocol)
+            ]
             if curves:
                 axis.plot(halfnorm.ppf(LEVELS), np.mean(curves, axis=0), marker=".", label=place)
-        axis.set(title=protocol, xlabel="quantile of |error| / sigma, normal", xlim=(0, 2.1), ylim=(0, 4))
+        axis.set(
+            title=protocol, xlabel="quantile of |error| / sigma, normal", xlim=(0, 2.1), ylim=(0, 4)
+        )
     figure.axes[0].set_ylabel("measured")
-    figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(
+        *figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False
+    )
     return figure

@@ -19,9 +19,15 @@ from benchmarks.quality.tables import RMSE, SAM, mean_spread, text, where
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.simulate.factory import BIOME_NAMES
 
-NETWORKS, SECONDS, PROTOCOLS = ("spectral", "fusformer"), (120, 1200), ("clean", "realistic", "cloud 20 %")
+NETWORKS, SECONDS, PROTOCOLS = (
+    ("spectral", "fusformer"),
+    (120, 1200),
+    ("clean", "realistic", "cloud 20 %"),
+)
 JOBS = 2
-CASES = [Case(place=place, ratio=10, protocol=p, seed=0) for place in BIOME_NAMES for p in PROTOCOLS]
+CASES = [
+    Case(place=place, ratio=10, protocol=p, seed=0) for place in BIOME_NAMES for p in PROTOCOLS
+]
 
 
 def table(work: Path) -> str:
@@ -33,16 +39,24 @@ def table(work: Path) -> str:
         rows = [*chain(*matrix.run_matrix(CASES, names, work, budget, withheld=False, jobs=JOBS))]
         for name in names:
             parts = [where(rows, method=name, protocol=p) for p in PROTOCOLS]
-            cells = [text(*mean_spread(part, path), d) for part in parts for path, d in ((SAM, 3), (RMSE, 5))]
+            cells = [
+                text(*mean_spread(part, path), d)
+                for part in parts
+                for path, d in ((SAM, 3), (RMSE, 5))
+            ]
             lines.append([name, f"{seconds} s" if seconds else "weights of the package", *cells])
     titles = [f"{p}, {score}" for p in PROTOCOLS for score in ("SAM land, deg", "RMSE")]
     return markdown(["method", "training", *titles], lines, left=2)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/quality.md")
-    parser.add_argument("--work", type=Path, default=ROOT / "benchmarks/out/quality", help="folder of the weights")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "benchmarks/out/quality", help="folder of the weights"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     found = f"{table(arguments.work)}\n\n{machine()}"

@@ -23,9 +23,13 @@ Rows = list[dict]
 KEY = ("place", "ratio", "protocol", "seed", "method", "withheld")
 
 
-def run_matrix(cases, names, work: Path, budget: Budget, *, full=False, withheld=True, jobs=2) -> Iterator[Rows]:
+def run_matrix(
+    cases, names, work: Path, budget: Budget, *, full=False, withheld=True, jobs=2
+) -> Iterator[Rows]:
     """Rows of one case after the other; a row is a method on a case, with its `scores` or how it `failed`."""
-    job = partial(_of_case, names=tuple(names), work=work, budget=budget, full=full, withheld=withheld)
+    job = partial(
+        _of_case, names=tuple(names), work=work, budget=budget, full=full, withheld=withheld
+    )
     if jobs == 1:
         yield from map(job, cases)
         return
@@ -45,9 +49,16 @@ def planned(names, case: Case, full: bool, withheld: bool = True) -> list[tuple[
     runs = []
     for name in names:
         method = METHODS[name]
-        if full or method.tile_px is None or case.place == POTSDAM or case.protocol in ("clean", "realistic"):
+        if (
+            full
+            or method.tile_px is None
+            or case.place == POTSDAM
+            or case.protocol in ("clean", "realistic")
+        ):
             runs.append((name, False))
-        always = method.weights in ("shipped", "library") or (case.protocol == "realistic" and case.seed == 0)
+        always = method.weights in ("shipped", "library") or (
+            case.protocol == "realistic" and case.seed == 0
+        )
         if withheld and name in LEARNED and (full or always):
             runs.append((name, True))
     return runs
@@ -75,7 +86,10 @@ def write(path: Path, results: dict) -> None:
 
 def _of_case(case: Case, names, work, budget, full, withheld) -> Rows:
     scene = make_scene(case)
-    return [_row(name, blind, scene, work, budget) for name, blind in planned(names, case, full, withheld)]
+    return [
+        _row(name, blind, scene, work, budget)
+        for name, blind in planned(names, case, full, withheld)
+    ]
 
 
 def _row(name, withheld, scene: Scene, work, budget) -> dict:
@@ -89,6 +103,8 @@ def _row(name, withheld, scene: Scene, work, budget) -> dict:
     row["seconds"] = round(outcome.seconds, 4)
     if "shift_m" in outcome.attrs:
         east, north = outcome.attrs["shift_m"]
-        row["shift_found"] = [round(v / COARSE_M, 4) for v in (east, -north)]  # right, down, in coarse pixels
+        row["shift_found"] = [
+            round(v / COARSE_M, 4) for v in (east, -north)
+        ]  # right, down, in coarse pixels
         row["shift_true"] = [round(float(s), 4) for s in scene.shift]
     return row | {"scores": score(outcome.image, outcome.uncertainty, scene, outcome.attrs)}

@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 CASE = Case(place="crop", ratio=30, protocol="realistic", seed=0)
 FINE_PX = 360
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}  # of glibc; other ones ignore it
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}  # of glibc; other ones ignore it
 
 
 def memory_mb(names, work: Path, budget: Budget, *, jobs: int = 1) -> dict[str, float]:
@@ -25,7 +28,9 @@ def memory_mb(names, work: Path, budget: Budget, *, jobs: int = 1) -> dict[str, 
     before = {key: os.environ.get(key) for key in ALLOCATOR}
     os.environ.update(ALLOCATOR)
     try:
-        with multiprocessing.get_context("spawn").Pool(jobs, one_thread, maxtasksperchild=1) as pool:
+        with multiprocessing.get_context("spawn").Pool(
+            jobs, one_thread, maxtasksperchild=1
+        ) as pool:
             grown = pool.map(partial(_growth, work=work, budget=budget), names, chunksize=1)
             pool.close()
             pool.join()

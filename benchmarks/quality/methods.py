@@ -64,7 +64,10 @@ METHODS = {
     OURS: Method(model=OURS, weights="shipped"),
 }
 LEARNED = tuple(name for name, method in METHODS.items() if method.weights != "none")
-BAND_SETS = {S3_NAMES: RATIOS, S3_ENMAP_NAMES: (10,)}  # networks of either, trained at the ratios they are used at
+BAND_SETS = {
+    S3_NAMES: RATIOS,
+    S3_ENMAP_NAMES: (10,),
+}  # networks of either, trained at the ratios they are used at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,9 +80,16 @@ class Outcome:
     attrs: dict
 
 
-def prepare(names, work: Path, budget: Budget, *, band_sets=tuple(BAND_SETS), jobs: int = 1) -> None:
+def prepare(
+    names, work: Path, budget: Budget, *, band_sets=tuple(BAND_SETS), jobs: int = 1
+) -> None:
     """Train what is not yet in the work folder, in processes of one thread each."""
-    todo = [(n, b) for b in band_sets for n in names if (out := weights_of(n, b, work, budget)) and not out.is_dir()]
+    todo = [
+        (n, b)
+        for b in band_sets
+        for n in names
+        if (out := weights_of(n, b, work, budget)) and not out.is_dir()
+    ]
     if todo:
         with multiprocessing.get_context("spawn").Pool(jobs, one_thread) as pool:
             pool.starmap(partial(_train, work=work, budget=budget), todo, chunksize=1)
@@ -134,7 +144,12 @@ def run(name: str, scene: Scene, work: Path, budget: Budget, *, withheld: bool =
     fused = satfuse.fuse(scene.guide, coarse, model=model)
     seconds = time.perf_counter() - start
     uncertainty = fused["uncertainty"].values if "uncertainty" in fused else None
-    return Outcome(image=fused["reflectance"].values, uncertainty=uncertainty, seconds=seconds, attrs=fused.attrs)
+    return Outcome(
+        image=fused["reflectance"].values,
+        uncertainty=uncertainty,
+        seconds=seconds,
+        attrs=fused.attrs,
+    )
 
 
 @cache
@@ -172,7 +187,10 @@ def _blind(name, scene) -> Outcome:
         state = model.fit(summarise(masked, coarse, nothing, ratio=ratio))
         fused = model(*inputs[:2], state=state, guide_valid=inputs[2], coarse_valid=inputs[3])
     seconds = time.perf_counter() - start
-    image, sigma = (t if t is None else np.where(valid, t[0].numpy(), np.nan) for t in (fused.image, fused.sigma))
+    image, sigma = (
+        t if t is None else np.where(valid, t[0].numpy(), np.nan)
+        for t in (fused.image, fused.sigma)
+    )
     return Outcome(image=image, uncertainty=sigma, seconds=seconds, attrs={})
 
 
@@ -185,7 +203,9 @@ class Tiled(FusionModel):
     name = "tiled"
 
     def __init__(self, model: FusionModel, size_px: int, stride_px: int, ratio: int):
-        super().__init__(guide_bands=model.guide_bands, coarse_bands=model.coarse_bands, ratio=ratio)
+        super().__init__(
+            guide_bands=model.guide_bands, coarse_bands=model.coarse_bands, ratio=ratio
+        )
         self.model, self.size_px, self.stride_px = model, size_px, stride_px
 
     def reach(self, ratio):
@@ -198,5 +218,7 @@ class Tiled(FusionModel):
         for (y0, y1, top, bottom), (x0, x1, left, right) in product(*spans):
             small = coarse[..., y0 // ratio : y1 // ratio, x0 // ratio : x1 // ratio]
             image = self.model(guide[..., y0:y1, x0:x1], small).image
-            out[..., top:bottom, left:right] = image[..., top - y0 : bottom - y0, left - x0 : right - x0]
+            out[..., top:bottom, left:right] = image[
+                ..., top - y0 : bottom - y0, left - x0 : right - x0
+            ]
         return Fused(out)

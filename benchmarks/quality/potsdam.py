@@ -31,8 +31,12 @@ from satfuse.train import TrainConfig, fit
 from satfuse.validate.checks import scores
 
 RATIO = 10
-ROWS, COLUMNS = slice(4, 124), slice(2, 62)  # the middle 120 x 60 pixels: a whole number of coarse ones
-# epochs and side of the patches in fine pixels; otherwise the defaults of TrainConfig and BatchConfig
+ROWS, COLUMNS = (
+    slice(4, 124),
+    slice(2, 62),
+)  # the middle 120 x 60 pixels: a whole number of coarse ones
+# epochs and side of the patches in fine pixels; otherwise the defaults of TrainConfig and
+# BatchConfig
 TRAININGS = {"spectral": (60, 60), "fusformer": (5, 30)}
 COLUMN_TITLES = {
     "sam_land_deg": ("SAM land, deg", "{:.3f}"),
@@ -101,7 +105,9 @@ def east(cube: cubes.Cube) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
 def train(cube: cubes.Cube, name: str, epochs: int, patch: int, out: Path) -> float:
     """Train a model on the west, on one thread (the patches are small); gives the seconds it took."""
     batches = BatchConfig(ratio=RATIO, patch=patch, size=8, coverage=64, minimum_valid=0.9)
-    config = TrainConfig(model=name, epochs=epochs, patience=epochs, tensorboard=False, threads=1, batches=batches)
+    config = TrainConfig(
+        model=name, epochs=epochs, patience=epochs, tensorboard=False, threads=1, batches=batches
+    )
     start = time.perf_counter()
     fit(cube.path, config, out)
     return time.perf_counter() - start
@@ -117,7 +123,10 @@ def run(folder: Path, trainings: dict[str, tuple[int, int]] = TRAININGS) -> list
         for name, (epochs, patch) in trainings.items():
             checkpoint = Path(work) / name
             seconds[f"{name}, trained"] = train(cube, name, epochs, patch, checkpoint)
-            methods |= {f"{name}, untrained": _untrained(name, cube), f"{name}, trained": checkpoint}
+            methods |= {
+                f"{name}, untrained": _untrained(name, cube),
+                f"{name}, trained": checkpoint,
+            }
         results = []
         for method, model in methods.items():
             fused = satfuse.fuse(guide, coarse, model=model)["reflectance"].values
@@ -132,7 +141,9 @@ def table(results: list[Result]) -> str:
     for result in results:
         cells = [form.format(getattr(result, key)) for key, (_, form) in COLUMN_TITLES.items()]
         lines.append([result.method, *cells, f"{result.training_s:.0f}"])
-    return markdown(["method", *(title for title, _ in COLUMN_TITLES.values()), "training, s"], lines)
+    return markdown(
+        ["method", *(title for title, _ in COLUMN_TITLES.values()), "training, s"], lines
+    )
 
 
 def _untrained(name, cube):
@@ -140,18 +151,26 @@ def _untrained(name, cube):
     import torch
 
     torch.manual_seed(0)
-    model = models.create(name, guide_bands=cube.guide_bands, coarse_bands=cube.coarse_bands, ratio=RATIO)
+    model = models.create(
+        name, guide_bands=cube.guide_bands, coarse_bands=cube.coarse_bands, ratio=RATIO
+    )
     images = cube.statistics["guide"], cube.statistics["target"]
     model.set_statistics(*(torch.tensor(image[k]) for image in images for k in ("mean", "std")))
     return model
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=Path, default=sample_folder(), help="folder of the real samples")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--samples", type=Path, default=sample_folder(), help="folder of the real samples"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/quality.md")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)  # the tiles have no quality layers, as the reader says of each
+    logging.basicConfig(
+        level=logging.ERROR
+    )  # the tiles have no quality layers, as the reader says of each
     text = f"{table(run(arguments.samples))}\n\n{machine()}"
     print(text)
     if arguments.write:

@@ -25,7 +25,8 @@ from satfuse.simulate.measured import WAVELENGTH_NM
 from satfuse.simulate.protocol import Protocol, cloud_band_values, observe
 
 FINE_PX = 240
-SPARE_SKIES = 2  # more seeds of cloudy scenes: under some skies no pixel of the two images is shared
+# more seeds of cloudy scenes: under some skies no pixel of the two images is shared
+SPARE_SKIES = 2
 RATIOS = (10, 15, 30)
 POTSDAM = "potsdam"
 PLACES = (POTSDAM, *BIOME_NAMES)
@@ -106,7 +107,9 @@ def all_cases(seeds: int = 3) -> list[Case]:
     """Every place at every ratio under every protocol; Potsdam has 30 m pixels and therefore ratio 10 alone."""
     names = (*PROTOCOLS, REGISTERED)
     potsdam_cases = [(POTSDAM, 10, p) for p in names if p != UNSEEN]
-    return _with_seeds(potsdam_cases + [(b, r, p) for b in BIOME_NAMES for r in RATIOS for p in names], seeds)
+    return _with_seeds(
+        potsdam_cases + [(b, r, p) for b in BIOME_NAMES for r in RATIOS for p in names], seeds
+    )
 
 
 def make_scene(case: Case, fine_px: int = FINE_PX) -> Scene:
@@ -155,13 +158,20 @@ def _count(place, protocol, seeds):
 def _potsdam(protocol, seed):
     """The eastern rectangle under a protocol; guide bands all at 30 m, as EnMAP gives them."""
     guide, target = _potsdam_truth(protocol.guide_platform, protocol.coarse_platform)
-    frames = np.concatenate([target[:1], target[:1], target])[None]  # EnMAP has no Oa01 and Oa02: dropped again
+    frames = np.concatenate([target[:1], target[:1], target])[
+        None
+    ]  # EnMAP has no Oa01 and Oa02: dropped again
     clouds = [
         cloud_band_values(srf_matrix(platform, names, WAVELENGTH_NM)[0])
-        for platform, names in ((protocol.guide_platform, S2_NAMES), (protocol.coarse_platform, S3_NAMES))
+        for platform, names in (
+            (protocol.guide_platform, S2_NAMES),
+            (protocol.coarse_platform, S3_NAMES),
+        )
     ]
     sharp = Protocol(**vars(protocol) | {"equal_blur": True})
-    return observe(guide, frames, sharp, clouds, ratio=10, rng=np.random.default_rng([seed, 1])), target
+    return observe(
+        guide, frames, sharp, clouds, ratio=10, rng=np.random.default_rng([seed, 1])
+    ), target
 
 
 @cache
@@ -183,5 +193,7 @@ def _array(image, valid, bands, pixel_m) -> xr.DataArray:
     height, width = valid.shape
     box = GeoBox((height, width), Affine(pixel_m, 0, 400_000, 0, -pixel_m, 5_000_000), "EPSG:32633")
     coords = xr_coords(box, dims=("y", "x")) | {"band": list(bands)}
-    array = xr.DataArray(np.where(valid, image, np.float32(np.nan)), dims=("band", "y", "x"), coords=coords)
+    array = xr.DataArray(
+        np.where(valid, image, np.float32(np.nan)), dims=("band", "y", "x"), coords=coords
+    )
     return array.assign_attrs(grid_mapping="spatial_ref")

@@ -42,7 +42,8 @@ def score(image, uncertainty, scene: Scene, attrs=None) -> dict:
         "land": _group(image, target, valid & ~dark),
         "dark": _group(image, target, valid & dark),
         "classes": {
-            name: _group(image, target, valid & of) | {"share": float(of.mean())} for name, of in classes.items()
+            name: _group(image, target, valid & of) | {"share": float(of.mean())}
+            for name, of in classes.items()
         },
         "bands": {
             "rmse": metrics.rmse(image, target, valid, per_band=True),
@@ -71,7 +72,13 @@ def class_map(scene: Scene) -> dict[str, np.ndarray]:
     snow = ~dark & (metrics.ndvi(target["S5N"], target["Oa06"]) > 0.4) & (target["Oa06"] > 0.15)
     rest = ~dark & ~snow
     missing = ~np.isfinite(scene.coarse.values).all(0)
-    masks = (dark, snow, rest & (ndvi >= 0.5), rest & (ndvi >= 0.2) & (ndvi < 0.5), rest & ~(ndvi >= 0.2))
+    masks = (
+        dark,
+        snow,
+        rest & (ndvi >= 0.5),
+        rest & (ndvi >= 0.2) & (ndvi < 0.5),
+        rest & ~(ndvi >= 0.2),
+    )
     ratio = scene.case.ratio
     return dict(zip(CLASSES, (*masks, missing.repeat(ratio, 0).repeat(ratio, 1)), strict=True))
 
@@ -93,14 +100,20 @@ def degrade_back(image, scene: Scene, attrs: dict) -> dict:
     }
     if "gain" in attrs:
         right, up = np.array(attrs["shift_m"]) / COARSE_M
-        found = {"psf_sigma": np.array(attrs["psf_sigma"]), "shift": (right, -up), "gain": np.array(attrs["gain"])}
+        found = {
+            "psf_sigma": np.array(attrs["psf_sigma"]),
+            "shift": (right, -up),
+            "gain": np.array(attrs["gain"]),
+        }
         rows["rmse_estimated"] = _back(image, seen, scene, **found)
     return rows
 
 
 def _back(image, seen, scene, *, psf_sigma, shift, gain, offset=0.0):
     low = degrade(np.where(seen, image, 0), scene.case.ratio, psf_sigma, shift=shift, valid=seen)
-    return metrics.rmse(low * gain[:, None, None] + np.reshape(offset, (-1, 1, 1)), scene.coarse.values)
+    return metrics.rmse(
+        low * gain[:, None, None] + np.reshape(offset, (-1, 1, 1)), scene.coarse.values
+    )
 
 
 def no_reference(image, scene: Scene) -> dict:
@@ -114,7 +127,9 @@ def no_reference(image, scene: Scene) -> dict:
     guide = scene.guide.values
     seen = np.isfinite(guide).all(0) & np.isfinite(image).all(0)
     sigma = float(np.median(scene.psf_sigma))
-    low = degrade(np.where(seen, guide, 0), scene.case.ratio, sigma, shift=tuple(scene.shift), valid=seen)
+    low = degrade(
+        np.where(seen, guide, 0), scene.case.ratio, sigma, shift=tuple(scene.shift), valid=seen
+    )
     known = np.isfinite(scene.coarse.values).all(0) & np.isfinite(low).all(0)
     fine = band_quality(np.concatenate([image, guide])[:, seen])
     coarse = band_quality(np.concatenate([scene.coarse.values, low])[:, known])
@@ -145,7 +160,9 @@ def coverage(image, uncertainty, scene: Scene) -> dict:
     seen = np.isfinite(image).all(0) & np.isfinite(uncertainty).all(0)
     distance = np.abs(image - scene.target)[:, seen] / np.maximum(uncertainty[:, seen], 1e-9)
     within = {sigmas: (distance <= sigmas).mean(1) for sigmas in (1, 2)}
-    curve = np.quantile(distance, np.linspace(0.05, 0.95, 19)) if distance.size else np.full(19, np.nan)
+    curve = (
+        np.quantile(distance, np.linspace(0.05, 0.95, 19)) if distance.size else np.full(19, np.nan)
+    )
     return {
         "within_1": float(within[1].mean()),
         "within_2": float(within[2].mean()),

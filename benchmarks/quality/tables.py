@@ -74,24 +74,37 @@ def pivot(rows: Rows, key: str, names, path, digits: int, *, higher=False) -> st
     rows = where(rows, withheld=False)
     columns = {str(name): shared(part) for name in names if (part := where(rows, **{key: name}))}
     methods = [m for m in METHODS if where(rows, method=m)]
-    cells = {title: [mean_spread(where(part, method=m), path) for m in methods] for title, part in columns.items()}
-    return grid(methods, cells, {title: digits for title in cells}, {title: higher for title in cells})
+    cells = {
+        title: [mean_spread(where(part, method=m), path) for m in methods]
+        for title, part in columns.items()
+    }
+    return grid(
+        methods, cells, {title: digits for title in cells}, {title: higher for title in cells}
+    )
 
 
 def metrics_table(rows: Rows) -> str:
     """Methods against every score over all pixels."""
     rows = shared(where(rows, withheld=False))
     methods = [m for m in METHODS if where(rows, method=m)]
-    cells = {t: [mean_spread(where(rows, method=m), path) for m in methods] for t, (path, _) in METRICS.items()}
+    cells = {
+        t: [mean_spread(where(rows, method=m), path) for m in methods]
+        for t, (path, _) in METRICS.items()
+    }
     cells = {t: [(mean, np.nan) for mean, _ in column] for t, column in cells.items()}
-    return grid(methods, cells, {t: d for t, (_, d) in METRICS.items()}, {t: t in HIGHER for t in METRICS})
+    return grid(
+        methods, cells, {t: d for t, (_, d) in METRICS.items()}, {t: t in HIGHER for t in METRICS}
+    )
 
 
 def listed(rows: Rows, paths: dict, digits: int) -> str:
     """Methods against some paths, without the spread: classes or bands."""
     rows = shared(where(rows, withheld=False))
     methods = [m for m in METHODS if where(rows, method=m)]
-    cells = {t: [(mean_spread(where(rows, method=m), p)[0], np.nan) for m in methods] for t, p in paths.items()}
+    cells = {
+        t: [(mean_spread(where(rows, method=m), p)[0], np.nan) for m in methods]
+        for t, p in paths.items()
+    }
     return grid(methods, cells, dict.fromkeys(cells, digits), dict.fromkeys(cells, False))
 
 
@@ -101,12 +114,27 @@ def withheld_table(rows: Rows) -> str:
     for method in LEARNED:
         for protocol in (*PROTOCOLS, REGISTERED):
             own = where(rows, method=method, protocol=protocol)
-            pair = [{_case(r): r for r in where(own, withheld=w) if "scores" in r} for w in (False, True)]
+            pair = [
+                {_case(r): r for r in where(own, withheld=w) if "scores" in r}
+                for w in (False, True)
+            ]
             both = [[side[c] for c in sorted(set(pair[0]) & set(pair[1]))] for side in pair]
             if both[0]:
-                cells = [text(*mean_spread(side, p), d) for p, d in ((SAM, 3), (RMSE, 5)) for side in both]
+                cells = [
+                    text(*mean_spread(side, p), d)
+                    for p, d in ((SAM, 3), (RMSE, 5))
+                    for side in both
+                ]
                 lines.append([method, protocol, *cells, str(len(both[0]))])
-    titles = ["method", "protocol", "SAM with", "SAM without", "RMSE with", "RMSE without", "scenes"]
+    titles = [
+        "method",
+        "protocol",
+        "SAM with",
+        "SAM without",
+        "RMSE with",
+        "RMSE without",
+        "scenes",
+    ]
     return markdown(titles, lines, left=2)
 
 
@@ -126,14 +154,30 @@ def wins(rows: Rows) -> str:
     lines = []
     for protocol in (*PROTOCOLS, REGISTERED):
         if where(rows, protocol=protocol):
-            lines.append([protocol, *(_won(where(s, protocol=protocol), path) for path in (SAM, RMSE) for s in sides)])
-    titles = [f"{score} {than}" for score in ("SAM", "RMSE") for than in ("below all baselines", "below without S3")]
+            lines.append(
+                [
+                    protocol,
+                    *(
+                        _won(where(s, protocol=protocol), path)
+                        for path in (SAM, RMSE)
+                        for s in sides
+                    ),
+                ]
+            )
+    titles = [
+        f"{score} {than}"
+        for score in ("SAM", "RMSE")
+        for than in ("below all baselines", "below without S3")
+    ]
     return markdown(["protocol", *titles], lines, left=1)
 
 
 def _with_and_without(rows) -> Rows:
     """Ours, and ours without the coarse image as a method of its own."""
-    return [row | {"method": "without S3"} if row["withheld"] else row for row in where(rows, method=OURS)]
+    return [
+        row | {"method": "without S3"} if row["withheld"] else row
+        for row in where(rows, method=OURS)
+    ]
 
 
 def _won(rows, path) -> str:
@@ -142,7 +186,11 @@ def _won(rows, path) -> str:
     for row in rows:
         if "scores" in row and np.isfinite(found := value(row, path)):
             scenes.setdefault(_case(row), {})[row["method"]] = found
-    better = [s[OURS] < min(v for m, v in s.items() if m != OURS) for s in scenes.values() if OURS in s and len(s) > 1]
+    better = [
+        s[OURS] < min(v for m, v in s.items() if m != OURS)
+        for s in scenes.values()
+        if OURS in s and len(s) > 1
+    ]
     return f"{sum(better)} of {len(better)}"
 
 
@@ -152,7 +200,10 @@ def _against(rows, title) -> str:
         for protocol in (*PROTOCOLS, REGISTERED):
             part = shared(where(rows, protocol=protocol, place=places))
             for score, path, digits in (("SAM land, deg", SAM, 3), ("RMSE", RMSE, 5)):
-                means = {m: mean_spread(where(part, method=m), path)[0] for m in {row["method"] for row in part}}
+                means = {
+                    m: mean_spread(where(part, method=m), path)[0]
+                    for m in {row["method"] for row in part}
+                }
                 if OURS not in means or len(means) < 2:
                     continue
                 best = min((m for m in means if m != OURS), key=means.get)
@@ -162,7 +213,9 @@ def _against(rows, title) -> str:
                 cells = [text(means[OURS], np.nan, digits), best, text(means[best], np.nan, digits)]
                 said = "better" if np.mean(gain) > np.nan_to_num(spread) else "not better"
                 said += ", one seed" if len(gain) == 1 else ""
-                lines.append([group, protocol, score, *cells, text(np.mean(gain), spread, digits), said])
+                lines.append(
+                    [group, protocol, score, *cells, text(np.mean(gain), spread, digits), said]
+                )
     titles = ["scenes", "protocol", "score", "ours", title, "its score", "lower by", ""]
     return markdown(titles, lines, left=3) if lines else ""
 
@@ -179,7 +232,9 @@ def coverage_table(rows: Rows) -> str:
                 cells += [text(*mean_spread(part, ("coverage", f"within_{k}")), 3) for k in (1, 2)]
             lines.append([method, place, *cells])
     kinds = ("clean", "realistic", "all protocols")
-    return markdown(["method", "place", *(f"{k}, {s} sigma" for k in kinds for s in (1, 2))], lines, left=2)
+    return markdown(
+        ["method", "place", *(f"{k}, {s} sigma" for k in kinds for s in (1, 2))], lines, left=2
+    )
 
 
 def back_table(rows: Rows) -> str:
@@ -188,8 +243,16 @@ def back_table(rows: Rows) -> str:
     for place in (POTSDAM, *BIOME_NAMES):
         clean, real = (where(rows, place=place, protocol=p) for p in ("clean", "realistic"))
         columns = [(clean, "rmse"), (real, "noise"), (real, "rmse_estimated"), (real, "rmse")]
-        lines.append([place, *(text(*mean_spread(part, ("back", key)), 5) for part, key in columns)])
-    titles = ["clean", *(f"realistic, {who}" for who in ("the truth", "ours as estimated", "ours as it truly was"))]
+        lines.append(
+            [place, *(text(*mean_spread(part, ("back", key)), 5) for part, key in columns)]
+        )
+    titles = [
+        "clean",
+        *(
+            f"realistic, {who}"
+            for who in ("the truth", "ours as estimated", "ours as it truly was")
+        ),
+    ]
     return markdown(["scenes", *titles], lines)
 
 
@@ -197,7 +260,9 @@ def cost_table(rows: Rows, memory_mb: dict) -> str:
     """Median seconds of one fusion on one core, by ratio, and the memory that it takes."""
     lines = []
     for method in (m for m in METHODS if where(rows, method=m)):
-        parts = [where(rows, method=method, ratio=r, place=BIOME_NAMES, withheld=False) for r in RATIOS]
+        parts = [
+            where(rows, method=method, ratio=r, place=BIOME_NAMES, withheld=False) for r in RATIOS
+        ]
         seconds = [[row["seconds"] for row in part if "seconds" in row] for part in parts]
         cells = [f"{np.median(part):.2f}" if part else "-" for part in seconds]
         lines.append([method, *cells, f"{memory_mb[method]:.0f}" if method in memory_mb else "-"])
@@ -233,10 +298,18 @@ def grid(names, cells, digits, higher) -> str:
     columns = []
     for title, column in cells.items():
         means = np.array([mean for mean, _ in column], float)
-        best = (np.nanmax if higher[title] else np.nanmin)(means) if np.isfinite(means).any() else np.nan
+        best = (
+            (np.nanmax if higher[title] else np.nanmin)(means)
+            if np.isfinite(means).any()
+            else np.nan
+        )
         texts = [text(*cell, digits[title]) for cell in column]
-        columns.append([f"**{t}**" if mean == best else t for t, mean in zip(texts, means, strict=True)])
-    return markdown(["method", *cells], [[name, *row] for name, *row in zip(names, *columns, strict=True)])
+        columns.append(
+            [f"**{t}**" if mean == best else t for t, mean in zip(texts, means, strict=True)]
+        )
+    return markdown(
+        ["method", *cells], [[name, *row] for name, *row in zip(names, *columns, strict=True)]
+    )
 
 
 def text(mean, spread, digits) -> str:

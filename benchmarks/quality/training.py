@@ -55,13 +55,17 @@ class Budget:
 def train_library(out: Path, bands) -> None:
     """The library regression; takes a second."""
     spectra = draw_spectra(load_library(split="train"), np.random.default_rng(SEED), SPECTRA)
-    fit_library(WAVELENGTH_NM, spectra, out, coarse_bands=bands, ratio=10, data={"spectra": SPECTRA})
+    fit_library(
+        WAVELENGTH_NM, spectra, out, coarse_bands=bands, ratio=10, data={"spectra": SPECTRA}
+    )
 
 
 def train_network(name: str, scenes: Scenes, out: Path, bands, budget: Budget) -> None:
     """Train a model of `satfuse.models` and write its checkpoint."""
     torch.manual_seed(SEED)
-    model = models.create(name, guide_bands=S2_NAMES, coarse_bands=bands, ratio=min(scenes)).to(budget.device)
+    model = models.create(name, guide_bands=S2_NAMES, coarse_bands=bands, ratio=min(scenes)).to(
+        budget.device
+    )
     _normalise(model, scenes)
     rate = RATES.get(name, RATE)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
@@ -79,7 +83,9 @@ def train_network(name: str, scenes: Scenes, out: Path, bands, budget: Budget) -
         recent = [*recent[-49:], loss.item()]
     log.info("%s: %d steps, last losses %.5f", out.name, steps, np.mean(recent))
     data = {"budget": asdict(budget), "steps": steps, "ratios": sorted(scenes)}
-    checkpoint.save(model.cpu().eval(), out, {"data": data, "metrics": {"loss": float(np.mean(recent))}})
+    checkpoint.save(
+        model.cpu().eval(), out, {"data": data, "metrics": {"loss": float(np.mean(recent))}}
+    )
 
 
 def factory_scenes(ratios, bands, budget: Budget) -> Scenes:
@@ -88,8 +94,13 @@ def factory_scenes(ratios, bands, budget: Budget) -> Scenes:
     folder = folder if folder.is_dir() else None
     scenes = {}
     for ratio in ratios:
-        config = FactoryConfig(ratios=(ratio,), coarse_px=budget.side_px // ratio, shift=RESIDUAL_SHIFT)
-        made = (make_training_scene(library, config, seed, folder=folder) for seed in range(budget.scenes))
+        config = FactoryConfig(
+            ratios=(ratio,), coarse_px=budget.side_px // ratio, shift=RESIDUAL_SHIFT
+        )
+        made = (
+            make_training_scene(library, config, seed, folder=folder)
+            for seed in range(budget.scenes)
+        )
         scenes[ratio] = [_tensors(s, s.target, bands) for s in made]
     return scenes
 
@@ -100,14 +111,23 @@ def other_scenes(ratios, bands, budget: Budget) -> Scenes:
     per_scene = (INDOOR_PX // budget.side_px) ** 2
     scenes = {ratio: [] for ratio in ratios}
     wanted = [ratio for ratio in ratios for _ in range(budget.scenes)]
-    for name, source in indoor_scenes(-(-len(wanted) // per_scene), seed=SEED, size=INDOOR_PX).items():
-        stored = enmap_scene(name, source, None, "raise", ("S2A", "S3A"), S3_NAMES)[["guide", "target"]].compute()
+    for name, source in indoor_scenes(
+        -(-len(wanted) // per_scene), seed=SEED, size=INDOOR_PX
+    ).items():
+        stored = enmap_scene(name, source, None, "raise", ("S2A", "S3A"), S3_NAMES)[
+            ["guide", "target"]
+        ].compute()
         for y, x in np.ndindex(INDOOR_PX // budget.side_px, INDOOR_PX // budget.side_px):
             if not wanted:
                 return scenes
             ratio = wanted.pop()
-            part = {d: slice(i * budget.side_px, (i + 1) * budget.side_px) for d, i in (("y", y), ("x", x))}
-            guide, target = (np.float32(stored[v].isel(part).values * 1e-4) for v in ("guide", "target"))
+            part = {
+                d: slice(i * budget.side_px, (i + 1) * budget.side_px)
+                for d, i in (("y", y), ("x", x))
+            }
+            guide, target = (
+                np.float32(stored[v].isel(part).values * 1e-4) for v in ("guide", "target")
+            )
             protocol = Protocol(
                 psf_sigma=rng.uniform(*config.psf_sigma),
                 slstr_factor=SLSTR_WIDER if rng.random() < config.slstr_wide_share else 1.0,
@@ -140,7 +160,9 @@ def _tensors(observed, target, bands):
 
 def _normalise(model, scenes):
     whole = [s for group in scenes.values() for s in group]
-    images = [torch.cat([s[k][:, ::3, ::3].flatten(1) for s in whole], 1) for k in ("guide", "target")]
+    images = [
+        torch.cat([s[k][:, ::3, ::3].flatten(1) for s in whole], 1) for k in ("guide", "target")
+    ]
     device = next(model.parameters()).device
     model.set_statistics(*(f(1).to(device) for image in images for f in (image.mean, image.std)))
 
@@ -157,7 +179,9 @@ def _patches(scenes, budget, count, rng):
         for key, image in scene.items():
             step = 1 if key == "coarse" else ratio
             side = budget.patch_px // (ratio if key == "coarse" else 1)
-            part = torch.rot90(image[:, y * step :, x * step :][:, :side, :side], int(turns), (1, 2))
+            part = torch.rot90(
+                image[:, y * step :, x * step :][:, :side, :side], int(turns), (1, 2)
+            )
             cut[key] = part.flip(2) if mirrored else part
         cuts.append(cut)
     return {k: torch.stack([cut[k] for cut in cuts]).to(budget.device) for k in cuts[0]}
@@ -165,4 +189,6 @@ def _patches(scenes, budget, count, rng):
 
 def _loss(model, batch):
     inputs, truth = (batch["guide"], batch["coarse"]), (batch["target"], batch["valid"])
-    return fusion_loss(model(*inputs).image, *truth, sam_weight=SAM_WEIGHT) + model.extra_loss(*inputs, *truth)
+    return fusion_loss(model(*inputs).image, *truth, sam_weight=SAM_WEIGHT) + model.extra_loss(
+        *inputs, *truth
+    )

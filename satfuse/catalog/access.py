@@ -37,9 +37,15 @@ _HEAD = 512  # bytes of a file that tell what it is
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
 _file_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
-_followed: dict[tuple[str, str], str] = {}  # catalogue and name for GDAL -> that name with redirects followed
-# What no catalogue may take over from another: rasterio sets the options of the main thread for all threads.
-_NEUTRAL = {"GDAL_HTTP_AUTH": "ANY", "GDAL_HTTP_USERPWD": ""}  # ANY: nothing is sent unless a server asks
+_followed: dict[
+    tuple[str, str], str
+] = {}  # catalogue and name for GDAL -> that name with redirects followed
+# What no catalogue may take over from another: rasterio sets the options of the main thread for all
+# threads.
+_NEUTRAL = {
+    "GDAL_HTTP_AUTH": "ANY",
+    "GDAL_HTTP_USERPWD": "",
+}  # ANY: nothing is sent unless a server asks
 
 
 def gdal_href(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> str:
@@ -86,8 +92,12 @@ def gdal_name(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) -> st
         return name
     followed = _followed.get((spec.name, name))
     if followed is None:
-        address = final_address(spec, name.removeprefix("/vsicurl/"), what=f"{item.id}: asset {key}")
-        followed = _followed[spec.name, name] = name if urlsplit(address).query else f"/vsicurl/{address}"
+        address = final_address(
+            spec, name.removeprefix("/vsicurl/"), what=f"{item.id}: asset {key}"
+        )
+        followed = _followed[spec.name, name] = (
+            name if urlsplit(address).query else f"/vsicurl/{address}"
+        )
     return followed
 
 
@@ -179,7 +189,13 @@ def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) ->
         _make_gdal_forget(opened, gdal_env(spec, sensor))
     what, head = f"{item.id}: asset {key}", _Head()
     try:
-        download(spec, href, head, what=what, container=_container(spec, sensor) if spec.auth == "sas" else "")
+        download(
+            spec,
+            href,
+            head,
+            what=what,
+            container=_container(spec, sensor) if spec.auth == "sas" else "",
+        )
     except _Enough:
         log.debug("%s answers", what)
     _check_head(head.getvalue()[:_HEAD], what, Path(urlsplit(href).path))
@@ -187,7 +203,10 @@ def check_remote(spec: CatalogSpec, item: pystac.Item, sensor: str, key: str) ->
 
 def _make_gdal_forget(name, env):
     """GDAL keeps a refusal as long as the process lives; an open of which it may keep nothing drops that too."""
-    with suppress(RasterioError, CPLE_BaseError), rasterio.Env(**env, CPL_VSIL_CURL_NON_CACHED=name):
+    with (
+        suppress(RasterioError, CPLE_BaseError),
+        rasterio.Env(**env, CPL_VSIL_CURL_NON_CACHED=name),
+    ):
         rasterio.open(name).close()
 
 
@@ -209,7 +228,9 @@ class _Head(io.BytesIO):
 def connection_slot(spec: CatalogSpec) -> Iterator[None]:
     """Hold one of the catalogue's `max_connections`: of this process, or of the whole cluster inside a Dask worker."""
     with _slots_lock:
-        slots = _slots.setdefault((spec.name, spec.max_connections), threading.BoundedSemaphore(spec.max_connections))
+        slots = _slots.setdefault(
+            (spec.name, spec.max_connections), threading.BoundedSemaphore(spec.max_connections)
+        )
     with slots:
         shared = _cluster_slots(spec)
         if shared is None:
@@ -244,13 +265,17 @@ def _checked_href(spec, item, sensor, key):
         account, _, name = _container(spec, sensor).partition("/")
         parts = urlsplit(href)
         if parts.netloc.split(".")[0] != account or not parts.path.startswith(f"/{name}/"):
-            raise AccessError(f"{item.id}: {href} lies outside {account}/{name}, which catalogue {spec.name} allows")
+            raise AccessError(
+                f"{item.id}: {href} lies outside {account}/{name}, which catalogue {spec.name} allows"
+            )
     return href
 
 
 def _container(spec, sensor):
     if sensor not in spec.containers:
-        raise AccessError(f"catalogue {spec.name} names no container for {sensor}; it has {', '.join(spec.containers)}")
+        raise AccessError(
+            f"catalogue {spec.name} names no container for {sensor}; it has {', '.join(spec.containers)}"
+        )
     return spec.containers[sensor]
 
 
@@ -305,7 +330,11 @@ def _check_content(path, what, suffix=None):
 def _check_head(head, what, path, suffix=None):
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        raise AccessError(f"{what}: a login page came instead of the file; check account, password and accepted terms")
+        raise AccessError(
+            f"{what}: a login page came instead of the file; check account, password and accepted terms"
+        )
     magic = _MAGIC.get((suffix or path.suffix).lower().replace(".safe", ".xml"))
     if magic and not head.startswith(magic) and not (b"<" in magic and start.startswith(b"<")):
-        raise ReadError(f"{what} is damaged: {path.name} starts with {head[:8]!r}, not as a {path.suffix} file does")
+        raise ReadError(
+            f"{what} is damaged: {path.name} starts with {head[:8]!r}, not as a {path.suffix} file does"
+        )

@@ -11,7 +11,9 @@ _S2_TILE = re.compile(r"_T?(\d{2}[C-X][A-Z]{2})_")
 _ENMAP_ID = re.compile(r"^(.*_\d{8}T\d{6}Z_\d+)_V(\d+)_(\d{8}T\d{6})Z")
 
 
-def deduplicate(items: list[pystac.Item], sensor: str, collections: tuple[str, ...]) -> list[pystac.Item]:
+def deduplicate(
+    items: list[pystac.Item], sensor: str, collections: tuple[str, ...]
+) -> list[pystac.Item]:
     """Keep the best item of each acquisition, in order of time.
 
     - `sentinel2`: per platform, tile and time (to 2 s) the highest processing baseline, of it the newest processing.
@@ -56,7 +58,11 @@ def _best_sentinel2(items, _):
 
 def _best_syn(items, collections):
     def rank(item):
-        order = collections.index(item.collection_id) if item.collection_id in collections else len(collections)
+        order = (
+            collections.index(item.collection_id)
+            if item.collection_id in collections
+            else len(collections)
+        )
         return -order, _processed(item)
 
     return [max(group, key=rank) for group in _groups(items, _syn_key)]
@@ -98,15 +104,23 @@ def _sentinel2_key(item):
 def _syn_key(item):
     p = item.properties
     orbit = p.get("sat:absolute_orbit", p.get("sat:relative_orbit"))
-    return (str(p["platform"]).lower(), str(orbit)) if p.get("platform") and orbit is not None else item.id
+    return (
+        (str(p["platform"]).lower(), str(orbit))
+        if p.get("platform") and orbit is not None
+        else item.id
+    )
 
 
 def _datastrip(item):
-    text = str(item.properties.get("eopf:datastrip_id") or item.properties.get("s2:datastrip_id") or "")
+    text = str(
+        item.properties.get("eopf:datastrip_id") or item.properties.get("s2:datastrip_id") or ""
+    )
     name = re.search(r"_S(\d{8}T\d{6})", text)
     return name[1] if name else ""
 
 
 def _processed(item):
     p = item.properties
-    return str(p.get("processing:datetime") or p.get("s2:generation_time") or p.get("created") or ""), item.id
+    return str(
+        p.get("processing:datetime") or p.get("s2:generation_time") or p.get("created") or ""
+    ), item.id

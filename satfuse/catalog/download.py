@@ -27,7 +27,9 @@ class _Interrupted(Exception):
     """A transfer that may succeed when tried again; its text is free of secrets."""
 
 
-def download(spec: CatalogSpec, href: str, file: BinaryIO, *, what: str, container: str = "") -> int:
+def download(
+    spec: CatalogSpec, href: str, file: BinaryIO, *, what: str, container: str = ""
+) -> int:
     """Copy a checked href into an open file, again from the start when the connection breaks.
 
     Parameters
@@ -154,7 +156,9 @@ def _last_response(session, spec, href, what):
             return response
         response.close()
         url = check_redirect(spec, urljoin(url, response.headers["Location"]))
-    raise AccessError(f"{what}: more than {_MAX_REDIRECTS} redirects from {href}; the login does not end")
+    raise AccessError(
+        f"{what}: more than {_MAX_REDIRECTS} redirects from {href}; the login does not end"
+    )
 
 
 def _check_status(spec, status, href, what, partial):

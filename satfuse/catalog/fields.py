@@ -14,7 +14,9 @@ from satfuse.geometry.grids import geobox_of_bbox, snap_geobox
 def catalogs_dir() -> Path:
     """Folder of the shipped catalogues: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
-    return package / "_catalogs" if (package / "_catalogs").is_dir() else package.parent / "catalogs"
+    return (
+        package / "_catalogs" if (package / "_catalogs").is_dir() else package.parent / "catalogs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,18 @@ def load_field(name: str) -> Field:
     ConfigError
         No such field (the message lists the known ones) or a malformed file.
     """
-    path = Path(name) if name.endswith(".geojson") else catalogs_dir() / "fields" / f"{name}.geojson"
+    path = (
+        Path(name) if name.endswith(".geojson") else catalogs_dir() / "fields" / f"{name}.geojson"
+    )
     if not path.is_file():
-        raise ConfigError(f"unknown field {name!r}; known: {', '.join(field_names())}, or a path to a .geojson file")
+        raise ConfigError(
+            f"unknown field {name!r}; known: {', '.join(field_names())}, or a path to a .geojson file"
+        )
     try:
         properties = json.loads(path.read_text(encoding="utf-8"))["properties"]
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", properties["name"]):  # it becomes part of paths
+        if not re.fullmatch(
+            r"[A-Za-z0-9][A-Za-z0-9_-]*", properties["name"]
+        ):  # it becomes part of paths
             raise ValueError(f"name {properties['name']!r} may hold only letters, digits, - and _")
         return Field(
             name=properties["name"],

@@ -30,13 +30,19 @@ def check_href(spec: CatalogSpec, href: str) -> str:
     AccessError
         The href points where the catalogue does not allow.
     """
-    if not isinstance(href, str) or not href or any(c.isspace() or not c.isprintable() or c == "\\" for c in href):
+    if (
+        not isinstance(href, str)
+        or not href
+        or any(c.isspace() or not c.isprintable() or c == "\\" for c in href)
+    ):
         raise _refused(spec, href, "it is empty or holds blanks, control characters or backslashes")
     scheme = _split(spec, href).scheme or ("file" if href.startswith("/") else "")
     if "/vsi" in unquote(href).lower() or scheme == "vsi":
         raise _refused(spec, href, "GDAL's /vsi paths are not allowed in items")
     if scheme not in spec.schemes:
-        raise _refused(spec, href, f"scheme {scheme or 'none'!r} is not among {', '.join(spec.schemes)}")
+        raise _refused(
+            spec, href, f"scheme {scheme or 'none'!r} is not among {', '.join(spec.schemes)}"
+        )
     return _check_file(spec, href) if scheme == "file" else _check_url(spec, href)
 
 
@@ -70,9 +76,17 @@ def _check_url(spec, href):
     if "@" in parts.netloc:
         raise _refused(spec, href, "it carries a user name or password")
     if parts.query or parts.fragment or "?" in href:
-        raise _refused(spec, href, "it carries a query; signed hrefs are not taken, files are signed when read")
+        raise _refused(
+            spec, href, "it carries a query; signed hrefs are not taken, files are signed when read"
+        )
     path = unquote(parts.path)
-    if "%" in path or "\\" in path or ".." in path.split("/") or not path.isprintable() or "%2f" in parts.path.lower():
+    if (
+        "%" in path
+        or "\\" in path
+        or ".." in path.split("/")
+        or not path.isprintable()
+        or "%2f" in parts.path.lower()
+    ):
         raise _refused(spec, href, "its path holds an escape")
     _check_host(spec, href, parts.netloc.lower(), spec.hosts)
     return href
@@ -80,7 +94,11 @@ def _check_url(spec, href):
 
 def _check_host(spec, href, netloc, allowed):
     catalog_host = urlsplit(spec.url).hostname or ""
-    if urlsplit(href).scheme != "s3" and _is_private(urlsplit(href).hostname) and not _is_private(catalog_host):
+    if (
+        urlsplit(href).scheme != "s3"
+        and _is_private(urlsplit(href).hostname)
+        and not _is_private(catalog_host)
+    ):
         raise _refused(spec, href, "it is a private address")
     if netloc not in allowed:
         raise _refused(spec, href, f"host {netloc!r} is not among {', '.join(allowed) or 'none'}")
@@ -101,7 +119,11 @@ def _check_file(spec, href):
         href = unquote(parts.path)
     path = Path(href)
     if not spec.root or not path.is_absolute() or ".." in path.parts or "\0" in href:
-        raise _refused(spec, href, f"a file must be an absolute path below {spec.root or 'a root, and there is none'}")
+        raise _refused(
+            spec,
+            href,
+            f"a file must be an absolute path below {spec.root or 'a root, and there is none'}",
+        )
     resolved = path.resolve()
     if not resolved.is_relative_to(Path(spec.root).resolve()):
         raise _refused(spec, href, f"it leads out of {spec.root}")

@@ -39,7 +39,14 @@ _NUMERIC = ("eo:", "view:", "sat:", "enmap:")
 
 
 def search(
-    spec: CatalogSpec, sensor: str, *, bbox, start, end, max_cloud: float | None = None, max_items: int | None = None
+    spec: CatalogSpec,
+    sensor: str,
+    *,
+    bbox,
+    start,
+    end,
+    max_cloud: float | None = None,
+    max_items: int | None = None,
 ) -> list[pystac.Item]:
     """Items of a sensor that touch a box in an interval of time, one per acquisition, in order of time.
 
@@ -86,7 +93,14 @@ def search(
         and _clear_enough(item, max_cloud)
     ]
     unique = deduplicate(kept, sensor, collections)
-    log.info("%s: %d %s items found, %d fit, %d unique", spec.name, len(found), sensor, len(kept), len(unique))
+    log.info(
+        "%s: %d %s items found, %d fit, %d unique",
+        spec.name,
+        len(found),
+        sensor,
+        len(kept),
+        len(unique),
+    )
     return unique[:max_items]
 
 
@@ -111,7 +125,9 @@ def _moment(value, name, last=False):
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(f"{name} {text!r} is not a date; write 2024-06-01 or 2024-06-01T10:30:00Z") from error
+        raise ConfigError(
+            f"{name} {text!r} is not a date; write 2024-06-01 or 2024-06-01T10:30:00Z"
+        ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     whole_day = timedelta(days=1, microseconds=-1) if last and len(text) <= 10 else timedelta(0)
     return moment.astimezone(UTC) + whole_day
@@ -157,7 +173,9 @@ class _Service(StacApiIO):
         super().__init__(timeout=spec.timeout_s, max_retries=retry)
         self._spec = spec
         with _limiters_lock:
-            self._limiter = _limiters.setdefault((spec.url, spec.requests_per_s), RateLimiter(spec.requests_per_s))
+            self._limiter = _limiters.setdefault(
+                (spec.url, spec.requests_per_s), RateLimiter(spec.requests_per_s)
+            )
 
     def request(self, href, method=None, headers=None, parameters=None) -> str:
         self._limiter.wait()
@@ -177,7 +195,9 @@ class _Service(StacApiIO):
             ) from error
         if not isinstance(answer, dict) or ("features" not in answer and "links" not in answer):
             where = without_secrets(getattr(source, "href", source))
-            raise CatalogError(f"{self._spec.name} answered no STAC at {where}: {json.dumps(answer)[:120]}")
+            raise CatalogError(
+                f"{self._spec.name} answered no STAC at {where}: {json.dumps(answer)[:120]}"
+            )
         return answer
 
     def _explain(self, error, href):
@@ -189,12 +209,20 @@ class _Service(StacApiIO):
                 f"(now {spec.requests_per_s:g}) in the catalogue file"
             )
         if status in (500, 502, 503, 504):
-            return CatalogError(f"{where}: the service fails, HTTP {status} after {RETRIES} retries; try again later")
+            return CatalogError(
+                f"{where}: the service fails, HTTP {status} after {RETRIES} retries; try again later"
+            )
         if status:
-            return CatalogError(f"{where}: the search was refused, HTTP {status}: {_first_line(error)}")
+            return CatalogError(
+                f"{where}: the search was refused, HTTP {status}: {_first_line(error)}"
+            )
         if isinstance(error.__context__, requests.Timeout) or "timed out" in str(error):
-            return CatalogError(f"{where}: no answer within {spec.timeout_s:g} s; try again, or raise timeout_s")
-        return CatalogError(f"{where}: cannot be reached ({type(error.__context__).__name__}); check url and network")
+            return CatalogError(
+                f"{where}: no answer within {spec.timeout_s:g} s; try again, or raise timeout_s"
+            )
+        return CatalogError(
+            f"{where}: cannot be reached ({type(error.__context__).__name__}); check url and network"
+        )
 
 
 def _first_line(error):
@@ -213,7 +241,9 @@ def _features(spec, collections, box, interval, max_cloud) -> Iterator[dict]:
         filters = {"filter": condition, "filter_lang": "cql2-json"}
     moments = [moment.isoformat().replace("+00:00", "Z") for moment in interval]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PystacClientWarning)  # what a service can do stands in its TOML file
+        warnings.simplefilter(
+            "ignore", PystacClientWarning
+        )  # what a service can do stands in its TOML file
         results = _open(spec).search(
             method=spec.method,
             collections=list(collections),
@@ -231,7 +261,9 @@ def _open(spec) -> Client:
         # without `timeout` here, pystac-client would reset that of stac_io to none
         client = Client.open(spec.url, stac_io=_Service(spec), timeout=spec.timeout_s)
     except (pystac.STACError, KeyError, TypeError) as error:
-        raise CatalogError(f"{spec.name}: {spec.url} is not the landing page of a STAC API: {error!r}") from error
+        raise CatalogError(
+            f"{spec.name}: {spec.url} is not the landing page of a STAC API: {error!r}"
+        ) from error
     if not client.conforms_to("ITEM_SEARCH"):
         raise CatalogError(
             f"{spec.name}: {spec.url} does not offer item search; it conforms to {client.get_conforms_to()}"
@@ -243,13 +275,19 @@ def _item(spec, feature) -> pystac.Item:
     """A pystac item with string numbers cast and no link to the service that gave it (so that it pickles small)."""
     try:
         properties = feature["properties"]
-        feature = {**feature, "links": [], "properties": {k: _number(k, v) for k, v in properties.items()}}
+        feature = {
+            **feature,
+            "links": [],
+            "properties": {k: _number(k, v) for k, v in properties.items()},
+        }
         item = pystac.Item.from_dict(feature, migrate=True)
         start_of(item)
         return item
     except (KeyError, TypeError, ValueError, AttributeError, pystac.STACError) as error:
         name = feature.get("id") if isinstance(feature, dict) else feature
-        raise CatalogError(f"{spec.name} gave an item that is not valid STAC ({name!r}): {error!r}") from error
+        raise CatalogError(
+            f"{spec.name} gave an item that is not valid STAC ({name!r}): {error!r}"
+        ) from error
 
 
 def _number(key, value):
@@ -273,7 +311,9 @@ def _touches(item, box):
     size = len(item.bbox) // 2
     west, south, east, north = item.bbox[0], item.bbox[1], item.bbox[size], item.bbox[size + 1]
     spans = [(west, east)] if west <= east else [(west, 180), (-180, east)]
-    return south <= box[3] and north >= box[1] and any(w <= box[2] and e >= box[0] for w, e in spans)
+    return (
+        south <= box[3] and north >= box[1] and any(w <= box[2] and e >= box[0] for w, e in spans)
+    )
 
 
 def _within(item, since, until):

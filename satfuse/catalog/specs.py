@@ -103,19 +103,25 @@ class CatalogSpec:
         known = {f.name: f for f in fields(cls)}
         _refuse(sorted(set(data) - set(known)), known, "unknown key", source)
         missing = [
-            n for n, f in known.items() if n not in data and f.default is MISSING and f.default_factory is MISSING
+            n
+            for n, f in known.items()
+            if n not in data and f.default is MISSING and f.default_factory is MISSING
         ]
         if missing:
             raise ConfigError(f"{source} lacks the key {', '.join(missing)}")
         hints = get_type_hints(cls)
-        spec = cls(**{key: _typed(key, value, str(hints[key]), source) for key, value in data.items()})
+        spec = cls(
+            **{key: _typed(key, value, str(hints[key]), source) for key, value in data.items()}
+        )
         _check_values(spec, source)
         return spec
 
     def collections_of(self, sensor: str) -> tuple[str, ...]:
         """Collection ids of a sensor; ConfigError where the service does not have it."""
         if sensor not in self.collections:
-            raise ConfigError(f"catalogue {self.name} has no {sensor}; it has: {', '.join(self.collections)}")
+            raise ConfigError(
+                f"catalogue {self.name} has no {sensor}; it has: {', '.join(self.collections)}"
+            )
         return self.collections[sensor]
 
 
@@ -152,7 +158,9 @@ def local_catalog(url: str, root: str | Path) -> CatalogSpec:
     url : root of the STAC API, for example "http://127.0.0.1:7822".
     root : folder; items may point nowhere else.
     """
-    return replace(load_catalog(catalogs_dir() / "local.toml"), url=url, root=str(Path(root).resolve()))
+    return replace(
+        load_catalog(catalogs_dir() / "local.toml"), url=url, root=str(Path(root).resolve())
+    )
 
 
 def catalog_names() -> list[str]:
@@ -189,15 +197,33 @@ def _typed(key, value, hint, source):
 def _check_values(spec: CatalogSpec, source: str) -> None:
     for key, allowed in _CHOICES.items():
         value = getattr(spec, key)
-        values = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value
+        values = (
+            value.values()
+            if isinstance(value, dict)
+            else [value]
+            if isinstance(value, str)
+            else value
+        )
         _refuse([v for v in values if v not in allowed], allowed, f"unknown {key}", source)
     for key in ("collections", "assets", "datetime", "radiometry", "containers"):
-        _refuse([s for s in getattr(spec, key) if s not in SENSORS], SENSORS, f"unknown sensor in {key}", source)
+        _refuse(
+            [s for s in getattr(spec, key) if s not in SENSORS],
+            SENSORS,
+            f"unknown sensor in {key}",
+            source,
+        )
     for sensor, keys in spec.assets.items():
-        _refuse([k for k in keys if k not in ASSET_KEYS[sensor]], ASSET_KEYS[sensor], f"unknown {sensor} asset", source)
+        _refuse(
+            [k for k in keys if k not in ASSET_KEYS[sensor]],
+            ASSET_KEYS[sensor],
+            f"unknown {sensor} asset",
+            source,
+        )
     for sensor in spec.collections:
         if sensor not in spec.assets or sensor not in spec.datetime:
-            raise ConfigError(f"{source} has collections of {sensor} but no [assets.{sensor}] or no datetime.{sensor}")
+            raise ConfigError(
+                f"{source} has collections of {sensor} but no [assets.{sensor}] or no datetime.{sensor}"
+            )
     for key in ("page_limit", "requests_per_s", "timeout_s", "max_connections"):
         if not getattr(spec, key) > 0:
             raise ConfigError(f"{source}: {key} = {getattr(spec, key)} must be above 0")
@@ -205,7 +231,9 @@ def _check_values(spec: CatalogSpec, source: str) -> None:
         raise ConfigError(f"{source}: url {spec.url!r} must start with http:// or https://")
     for key in ("url", "endpoint", "token_url"):
         if "@" in getattr(spec, key) or "?" in getattr(spec, key):
-            raise ConfigError(f"{source}: {key} may hold no user name and no query: it is stored beside every pair")
+            raise ConfigError(
+                f"{source}: {key} may hold no user name and no query: it is stored beside every pair"
+            )
     if odd := [v for v in spec.containers.values() if v.count("/") != 1]:
         raise ConfigError(f"{source}: container {odd[0]!r} must be account/container")
     needed = [k for k in _NEEDED_BY_AUTH.get(spec.auth, ()) if not getattr(spec, k)]
@@ -215,4 +243,6 @@ def _check_values(spec: CatalogSpec, source: str) -> None:
 
 def _refuse(found, allowed, what, source):
     if found:
-        raise ConfigError(f"{source}: {what} {', '.join(map(repr, found))}; known: {', '.join(allowed)}")
+        raise ConfigError(
+            f"{source}: {what} {', '.join(map(repr, found))}; known: {', '.join(allowed)}"
+        )

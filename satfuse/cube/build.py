@@ -87,7 +87,9 @@ def build_pairs(scenes: Mapping[str, xr.Dataset], path, *, split=None, scheduler
     """
     kinds = {pair_kind(ds) for ds in scenes.values()}
     if len(kinds) > 1:
-        raise CubeError(f"scenes differ in guide bands, coarse bands or ratio: {sorted(kinds)}; build a cube of each")
+        raise CubeError(
+            f"scenes differ in guide bands, coarse bands or ratio: {sorted(kinds)}; build a cube of each"
+        )
     guide_bands, coarse_bands, ratio = next(iter(kinds), ((), (), 1))
     root = {
         "kind": "pairs",
@@ -97,7 +99,9 @@ def build_pairs(scenes: Mapping[str, xr.Dataset], path, *, split=None, scheduler
         "platforms": (),
         "ratio": ratio,
     }
-    return _build({name: (pair_scene, ds) for name, ds in scenes.items()}, path, root, split, scheduler)
+    return _build(
+        {name: (pair_scene, ds) for name, ds in scenes.items()}, path, root, split, scheduler
+    )
 
 
 def _build(tasks, path, root, split, scheduler) -> Cube:
@@ -107,7 +111,9 @@ def _build(tasks, path, root, split, scheduler) -> Cube:
     prints = {name: _fingerprint(task[1], root) for name, task in tasks.items()}
     records = {name: finished(path, name, prints[name]) for name in tasks}
     todo = [name for name in tasks if records[name] is None]
-    log.info("cube %s: %d scenes, %d of them already there", path, len(tasks), len(tasks) - len(todo))
+    log.info(
+        "cube %s: %d scenes, %d of them already there", path, len(tasks), len(tasks) - len(todo)
+    )
     if todo:
         _mark(path, {"format": "unfinished cube"})
         with _client(scheduler):
@@ -118,14 +124,24 @@ def _build(tasks, path, root, split, scheduler) -> Cube:
     place = places({name: tuple(record["bbox"]) for name, record in records.items()})
     split = split or split_by_place(place)
     scenes = [
-        CubeScene(id=n, split=split[n], place=place[n], bbox=tuple(r["bbox"]), height=r["height"], width=r["width"])
+        CubeScene(
+            id=n,
+            split=split[n],
+            place=place[n],
+            bbox=tuple(r["bbox"]),
+            height=r["height"],
+            width=r["width"],
+        )
         for n, r in sorted(records.items())
     ]
     parts = [r["statistics"] for n, r in records.items() if split[n] == "train"]
     if not parts:
         raise CubeError("no scene is in the train split; its statistics normalise the models")
     statistics = {variable: merge_statistics([p[variable] for p in parts]) for variable in parts[0]}
-    _mark(path, {**root, "scenes": [asdict(s) for s in scenes], "statistics": statistics, "format": FORMAT})
+    _mark(
+        path,
+        {**root, "scenes": [asdict(s) for s in scenes], "statistics": statistics, "format": FORMAT},
+    )
     return open_cube(path)
 
 
@@ -134,7 +150,9 @@ def _mark(path, attrs):
     try:
         zarr.open_group(path, mode="a").attrs.update(attrs)
     except OSError as error:
-        raise CubeError(f"cannot write a cube at {path}: {error}; choose a writable place") from error
+        raise CubeError(
+            f"cannot write a cube at {path}: {error}; choose a writable place"
+        ) from error
 
 
 def _fingerprint(source, root) -> str:
@@ -142,7 +160,10 @@ def _fingerprint(source, root) -> str:
     if isinstance(source, xr.Dataset):
         content = dask.base.tokenize(source)
     else:  # without queries, where signed links carry their time
-        content = [source.id, sorted((key, asset.href.split("?")[0]) for key, asset in source.assets.items())]
+        content = [
+            source.id,
+            sorted((key, asset.href.split("?")[0]) for key, asset in source.assets.items()),
+        ]
     return hashlib.sha256(json.dumps([FORMAT, root, content], sort_keys=True).encode()).hexdigest()
 
 
@@ -154,9 +175,12 @@ def _client(scheduler):
     from distributed import Client
 
     try:
-        # a default client outlives a failed connection, and every later computation would wait for it
+        # a default client outlives a failed connection, and every later computation would wait for
+        # it
         client = Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise SchedulerError(f"no Dask scheduler at {scheduler}: {error}; start one or leave it out") from error
+        raise SchedulerError(
+            f"no Dask scheduler at {scheduler}: {error}; start one or leave it out"
+        ) from error
     with client, dask.config.set(scheduler=client):
         yield

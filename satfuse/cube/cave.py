@@ -55,12 +55,16 @@ def cave_scenes(root) -> dict[str, xr.Dataset]:
     """
     folders = sorted({path.parent for path in Path(root).glob("**/[!.]*_ms_01.png")})
     if not folders:
-        raise ReadError(f"{root} holds no CAVE scene: there is no file named *_ms_01.png; indoor_scenes needs none")
+        raise ReadError(
+            f"{root} holds no CAVE scene: there is no file named *_ms_01.png; indoor_scenes needs none"
+        )
     scenes = {}
     for place, folder in enumerate(folders):
         files = sorted(folder.glob("[!.]*_ms_[0-9][0-9].png"))
         if len(files) != len(CAVE_NM):
-            raise ReadError(f"{folder} has {len(files)} bands; a CAVE scene has {len(CAVE_NM)}: unpack it again")
+            raise ReadError(
+                f"{folder} has {len(files)} bands; a CAVE scene has {len(CAVE_NM)}: unpack it again"
+            )
         shape = (len(files), *_read(files[0]).shape)
         image = da.from_delayed(dask.delayed(_read_bands)(files, shape), shape, "float32")
         scenes[folder.name] = stretched(image, place)
@@ -81,7 +85,10 @@ def indoor_scenes(count: int, *, seed: int = 0, size: int = 510) -> dict[str, xr
     """
     streams = np.random.default_rng(seed).spawn(count)
     scenes = {f"indoor-{i:02d}": _indoor(rng, size) for i, rng in enumerate(streams)}
-    return {name: stretched(da.from_array(image), place) for place, (name, image) in enumerate(scenes.items())}
+    return {
+        name: stretched(da.from_array(image), place)
+        for place, (name, image) in enumerate(scenes.items())
+    }
 
 
 def stretched(image, place: int) -> xr.Dataset:
@@ -93,10 +100,14 @@ def stretched(image, place: int) -> xr.Dataset:
     place : number of its invented place.
     """
     axis = STRETCHED_NM[0] + (CAVE_NM - CAVE_NM[0]) / np.ptp(CAVE_NM) * np.ptp(STRETCHED_NM)
-    spline = CubicSpline(axis, np.eye(len(axis)))(STRETCHED_NM).astype(np.float32)  # linear in the samples
+    spline = CubicSpline(axis, np.eye(len(axis)))(STRETCHED_NM).astype(
+        np.float32
+    )  # linear in the samples
     image = image.rechunk((-1, CHUNK, CHUNK))
     count = len(STRETCHED_NM)
-    spectra = image.map_blocks(_spline_clipped, spline, chunks=((count,), *image.chunks[1:]), dtype="float32")
+    spectra = image.map_blocks(
+        _spline_clipped, spline, chunks=((count,), *image.chunks[1:]), dtype="float32"
+    )
     transform = Affine(PIXEL_M, 0, 400_000, 0, -PIXEL_M, 500_000 + SPACING_M * place)
     box, grid = GeoBox(image.shape[1:], transform, "EPSG:32631"), {"grid_mapping": "spatial_ref"}
     return xr.Dataset(
@@ -120,9 +131,15 @@ def _spline_clipped(block, spline):
 
 def _read_bands(files, shape):
     bands = [_read(file) for file in files]
-    odd = [f"{file.name} {band.shape}" for file, band in zip(files, bands, strict=True) if band.shape != shape[1:]]
+    odd = [
+        f"{file.name} {band.shape}"
+        for file, band in zip(files, bands, strict=True)
+        if band.shape != shape[1:]
+    ]
     if odd:
-        raise ReadError(f"{files[0].parent}: bands differ in size; the first is {shape[1:]}, but {', '.join(odd)}")
+        raise ReadError(
+            f"{files[0].parent}: bands differ in size; the first is {shape[1:]}, but {', '.join(odd)}"
+        )
     return np.stack(bands)
 
 
@@ -168,5 +185,7 @@ def _smooth_spectrum(rng):
     """(31,) float32 in 0 to 1: the logistic of a Gaussian process along the wavelength."""
     distance = (CAVE_NM[:, None] - CAVE_NM) / SMOOTH_NM
     covariance = np.exp(-0.5 * distance**2) + 1e-6 * np.eye(len(CAVE_NM))
-    level = rng.normal(-0.7, 1) + 1.2 * np.linalg.cholesky(covariance) @ rng.standard_normal(len(CAVE_NM))
+    level = rng.normal(-0.7, 1) + 1.2 * np.linalg.cholesky(covariance) @ rng.standard_normal(
+        len(CAVE_NM)
+    )
     return (1 / (1 + np.exp(-level))).astype(np.float32)

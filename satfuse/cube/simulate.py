@@ -46,8 +46,16 @@ def enmap_scene(name: str, source, spec, missing, platforms, target_bands) -> xr
     ).transpose("out", "y", "x")
     valid = source.valid & np.isfinite(image).all("out")
     count = len(S2_NAMES)
-    guide = image.isel(out=slice(None, count)).rename(out="guide_band").assign_coords(guide_band=_labels(S2_NAMES))
-    target = image.isel(out=slice(count, None)).rename(out="band").assign_coords(band=_labels(target_bands))
+    guide = (
+        image.isel(out=slice(None, count))
+        .rename(out="guide_band")
+        .assign_coords(guide_band=_labels(S2_NAMES))
+    )
+    target = (
+        image.isel(out=slice(count, None))
+        .rename(out="band")
+        .assign_coords(band=_labels(target_bands))
+    )
     stored = {"guide": _to_int16(guide, valid), "target": _to_int16(target, valid), "valid": valid}
     return _on_grid(xr.Dataset(stored), name, source)
 
@@ -91,12 +99,16 @@ def _to_int16(image, valid):
 
 
 def _labels(names):
-    return np.array([str(n) for n in names], dtype=object)  # Zarr v3 has no specification for numpy's U strings
+    return np.array(
+        [str(n) for n in names], dtype=object
+    )  # Zarr v3 has no specification for numpy's U strings
 
 
 def _on_grid(stored, name, source):
     geobox = source.odc.geobox
     if geobox is None or "spatial_ref" not in source.coords:
-        raise CubeError(f"scene {name} lies on no map grid (no spatial_ref); its place cannot be known")
+        raise CubeError(
+            f"scene {name} lies on no map grid (no spatial_ref); its place cannot be known"
+        )
     grid = {"x": source.x, "y": source.y, "spatial_ref": source.spatial_ref}
     return stored.assign_coords(grid).assign_attrs(bbox=list(lonlat_bbox(geobox)))

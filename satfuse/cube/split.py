@@ -47,7 +47,9 @@ def split_by_place(place: dict[str, str]) -> dict[str, str]:
     below = [sum(_uniform(p) < limit for p in order) for limit in (HELD_OUT, 2 * HELD_OUT)]
     tests = min(max(below[0], 1), max(len(order) - 2, 0))
     held = min(max(below[1], tests + 1), len(order) - 1)
-    chosen = {p: "test" if i < tests else "val" if i < held else "train" for i, p in enumerate(order)}
+    chosen = {
+        p: "test" if i < tests else "val" if i < held else "train" for i, p in enumerate(order)
+    }
     return {scene: chosen[p] for scene, p in place.items()}
 
 
@@ -64,7 +66,9 @@ def check_split(split: dict[str, str], scenes) -> dict[str, str]:
         A scene without a split, an unknown scene or an unknown split.
     """
     if set(split) != set(scenes):
-        raise CubeError(f"split and scenes differ in {sorted(set(split) ^ set(scenes))}; name every scene once")
+        raise CubeError(
+            f"split and scenes differ in {sorted(set(split) ^ set(scenes))}; name every scene once"
+        )
     wrong = sorted({s for s in split.values() if s not in SPLITS})
     if wrong:
         raise CubeError(f"unknown split {', '.join(wrong)}; known: {', '.join(SPLITS)}")

@@ -22,7 +22,9 @@ def scene_statistics(values, valid, scale: float) -> dict:
     for top in range(0, valid.shape[-2], STRIP):
         rows = slice(top, top + STRIP)
         keep = np.asarray(valid[..., rows, :], bool)
-        pixels = np.moveaxis(np.asarray(values[..., rows, :]), -3, -1)[keep].astype(np.float64) * scale
+        pixels = (
+            np.moveaxis(np.asarray(values[..., rows, :]), -3, -1)[keep].astype(np.float64) * scale
+        )
         if len(pixels):
             parts.append({"count": len(pixels), "mean": pixels.mean(0), "std": pixels.std(0)})
     nothing = {"count": 0, "mean": np.zeros(values.shape[-3]), "std": np.zeros(values.shape[-3])}

@@ -63,7 +63,9 @@ class Cube:
         """One scene, lazily: stored int16 values, or with `decode` reflectance with NaN."""
         # xarray would keep every array that was once read whole
         options = {"engine": "zarr", "consolidated": False, "cache": False}
-        return xr.open_dataset(self.path, group=f"scenes/{scene_id}", mask_and_scale=decode, chunks=chunks, **options)
+        return xr.open_dataset(
+            self.path, group=f"scenes/{scene_id}", mask_and_scale=decode, chunks=chunks, **options
+        )
 
 
 def open_cube(path) -> Cube:
@@ -80,9 +82,13 @@ def open_cube(path) -> Cube:
         raise CubeError(f"no cube at {path}: {error}; build one with: satfuse cube") from error
     if attrs.get("format") != FORMAT:
         found = attrs.get("format", "another Zarr group")
-        raise CubeError(f"{path} is no finished cube of format {FORMAT} but {found}; run its build again")
+        raise CubeError(
+            f"{path} is no finished cube of format {FORMAT} but {found}; run its build again"
+        )
     scenes = tuple(CubeScene(**s | {"bbox": tuple(s["bbox"])}) for s in attrs["scenes"])
-    lists = {k: tuple(attrs[k]) for k in ("guide_bands", "coarse_bands", "missing_bands", "platforms")}
+    lists = {
+        k: tuple(attrs[k]) for k in ("guide_bands", "coarse_bands", "missing_bands", "platforms")
+    }
     rest = {k: attrs[k] for k in ("kind", "ratio", "statistics")}
     return Cube(path=str(path), scenes=scenes, **lists, **rest)
 
@@ -104,7 +110,9 @@ def write_scene(path: str, name: str, fingerprint: str, make, *args) -> dict:
     group = f"scenes/{name}"
     encoding = {v: _encoding(scene[v]) for v in scene.data_vars}
     lazy = scene.chunk({d: _shard(d, n) for d, n in scene.sizes.items()})
-    to_disk = lazy.to_zarr(path, group=group, mode="w", encoding=encoding, consolidated=False, compute=False)
+    to_disk = lazy.to_zarr(
+        path, group=group, mode="w", encoding=encoding, consolidated=False, compute=False
+    )
     to_disk.compute(scheduler="synchronous")
     stored = xr.open_zarr(path, group=group, consolidated=False, mask_and_scale=False, chunks=None)
     parts = {v: (stored[v].variable, stored[VALID_OF[v]].variable) for v in VALID_OF if v in stored}
@@ -114,7 +122,9 @@ def write_scene(path: str, name: str, fingerprint: str, make, *args) -> dict:
         "width": scene.sizes["x"],
         "statistics": {v: scene_statistics(*images, SCALE) for v, images in parts.items()},
     }
-    zarr.open_group(path, path=group, mode="r+").attrs.update({"done": fingerprint, "record": record})
+    zarr.open_group(path, path=group, mode="r+").attrs.update(
+        {"done": fingerprint, "record": record}
+    )
     log.info("cube scene %s: %d x %d pixels", name, record["height"], record["width"])
     return record
 
@@ -138,7 +148,9 @@ def _shard(dim: str, size: int) -> int:
 
 def _encoding(variable):
     shards = tuple(_shard(d, n) for d, n in variable.sizes.items())
-    chunks = tuple(CHUNK if d in {"y", "x"} else n for d, n in zip(variable.dims, shards, strict=True))
+    chunks = tuple(
+        CHUNK if d in {"y", "x"} else n for d, n in zip(variable.dims, shards, strict=True)
+    )
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
     fill = False if variable.dtype == bool else FILL
     return {"chunks": chunks, "shards": shards, "compressors": (codec,), "fill_value": fill}

@@ -23,7 +23,9 @@ def cells_per_pixel(ratio: int, shape) -> int:
     if shape[0] * shape[1] <= EXACT_PIXELS:
         return ratio
     divisors = [k for k in range(FEWEST, ratio + 1) if ratio % k == 0]
-    fitting = [k for k in divisors if k <= MOST and shape[0] * shape[1] * (k / ratio) ** 2 <= EXACT_PIXELS]
+    fitting = [
+        k for k in divisors if k <= MOST and shape[0] * shape[1] * (k / ratio) ** 2 <= EXACT_PIXELS
+    ]
     return fitting[-1] if fitting else (divisors or [ratio])[0]
 
 
@@ -74,7 +76,10 @@ def average(image, valid, block: int) -> tuple[np.ndarray, np.ndarray]:
         return np.where(valid, image, 0).astype(np.float32), np.asarray(valid, bool)
     count = _sums(np.asarray(valid, np.float32), block)
     enough = count >= block**2 / 2
-    means = [_sums(np.where(valid, band, np.float32(0)), block) / np.maximum(count, 1) * enough for band in image]
+    means = [
+        _sums(np.where(valid, band, np.float32(0)), block) / np.maximum(count, 1) * enough
+        for band in image
+    ]
     return np.stack(means).astype(np.float32), enough
 
 

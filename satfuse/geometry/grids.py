@@ -28,15 +28,23 @@ def parse_bbox(bbox) -> tuple[float, float, float, float]:
         Malformed, reversed, outside the world, or across the antimeridian (not supported: split it there).
     """
     try:
-        west, south, east, north = (float(v) for v in (bbox.split(",") if isinstance(bbox, str) else bbox))
+        west, south, east, north = (
+            float(v) for v in (bbox.split(",") if isinstance(bbox, str) else bbox)
+        )
     except (ValueError, TypeError) as error:
         raise GridError(f"bbox {bbox!r} is not four numbers W,S,E,N in degrees") from error
     if not all(map(math.isfinite, (west, south, east, north))):
         raise GridError(f"bbox {bbox!r} holds a number that is not finite")
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
-        raise GridError(f"bbox {bbox!r} lies outside the world: lon -180..180, lat -90..90, order W,S,E,N")
+    if not (
+        -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90
+    ):
+        raise GridError(
+            f"bbox {bbox!r} lies outside the world: lon -180..180, lat -90..90, order W,S,E,N"
+        )
     if south >= north:
-        raise GridError(f"bbox {bbox!r} is reversed or empty: south {south} must be below north {north}")
+        raise GridError(
+            f"bbox {bbox!r} is reversed or empty: south {south} must be below north {north}"
+        )
     if west >= east:
         raise GridError(
             f"bbox {bbox!r} is reversed, empty or crosses the antimeridian: west {west} must be below east {east}; "
@@ -51,7 +59,9 @@ def utm_crs(lon: float, lat: float) -> str:
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
-def snap_geobox(crs: str, left: float, bottom: float, right: float, top: float, *, resolution: float = 10) -> GeoBox:
+def snap_geobox(
+    crs: str, left: float, bottom: float, right: float, top: float, *, resolution: float = 10
+) -> GeoBox:
     """GeoBox of a projected box, snapped outward to the 300 m lattice.
 
     Parameters
@@ -71,14 +81,20 @@ def snap_geobox(crs: str, left: float, bottom: float, right: float, top: float, 
     except CRSError as error:
         raise GridError(f"CRS {crs!r} is unknown: {error}") from error
     if units != {"metre"}:
-        raise GridError(f"CRS {crs} counts in {' and '.join(sorted(units))}; a projected CRS in metres is needed")
+        raise GridError(
+            f"CRS {crs} counts in {' and '.join(sorted(units))}; a projected CRS in metres is needed"
+        )
     if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
-        raise GridError(f"box {left}, {bottom}, {right}, {top} is reversed, empty or not finite; order W,S,E,N in m")
+        raise GridError(
+            f"box {left}, {bottom}, {right}, {top} is reversed, empty or not finite; order W,S,E,N in m"
+        )
     if not resolution > 0 or LATTICE_M % resolution:
         raise GridError(f"{resolution=} m does not divide the lattice of {LATTICE_M} m")
     left, bottom = (math.floor(v / LATTICE_M + 1e-9) * LATTICE_M for v in (left, bottom))
     right, top = (math.ceil(v / LATTICE_M - 1e-9) * LATTICE_M for v in (right, top))
-    return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs), resolution=resolution, tight=True)
+    return GeoBox.from_bbox(
+        BoundingBox(left, bottom, right, top, crs), resolution=resolution, tight=True
+    )
 
 
 def geobox_of_bbox(bbox, *, crs: str | None = None, resolution: float = 10) -> GeoBox:
@@ -97,7 +113,9 @@ def geobox_of_bbox(bbox, *, crs: str | None = None, resolution: float = 10) -> G
                 f"{UTM_LATITUDES[0]} to {UTM_LATITUDES[1]}; split it"
             )
         crs = utm_crs((west + east) / 2, (south + north) / 2)
-    box = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform_bounds(west, south, east, north)
+    box = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform_bounds(
+        west, south, east, north
+    )
     return snap_geobox(crs, *box, resolution=resolution)
 
 
@@ -118,7 +136,9 @@ def coarse_geobox(fine: GeoBox, ratio: int) -> GeoBox:
     """
     height, width = fine.shape
     if ratio not in range(1, min(height, width) + 1) or height % ratio or width % ratio:
-        raise GridError(f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels")
+        raise GridError(
+            f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels"
+        )
     return GeoBox((height // ratio, width // ratio), fine.affine @ Affine.scale(ratio), fine.crs)
 
 
@@ -136,12 +156,18 @@ def nesting_ratio(fine: GeoBox, coarse: GeoBox) -> int:
     rx, ry = cx / fx, cy / fy
     ratio = round(rx)
     if ratio < 1 or abs(rx - ratio) > 1e-6 or abs(ry - ratio) > 1e-6:
-        raise GridError(f"coarse pixels are {rx:.6g} x {ry:.6g} guide pixels; the ratio must be one integer")
+        raise GridError(
+            f"coarse pixels are {rx:.6g} x {ry:.6g} guide pixels; the ratio must be one integer"
+        )
     offset = ((coarse.affine.c - fine.affine.c) / fx, (coarse.affine.f - fine.affine.f) / fy)
     if max(map(abs, offset)) > 1e-3:
-        raise GridError(f"grids do not align: coarse starts {offset[0]:.4g}, {offset[1]:.4g} guide pixels off (x, y)")
+        raise GridError(
+            f"grids do not align: coarse starts {offset[0]:.4g}, {offset[1]:.4g} guide pixels off (x, y)"
+        )
     if (coarse.shape[0] * ratio, coarse.shape[1] * ratio) != tuple(fine.shape):
-        raise GridError(f"{coarse.shape[0]} x {coarse.shape[1]} coarse pixels at {ratio=} do not cover {fine.shape}")
+        raise GridError(
+            f"{coarse.shape[0]} x {coarse.shape[1]} coarse pixels at {ratio=} do not cover {fine.shape}"
+        )
     return ratio
 
 

@@ -21,9 +21,11 @@ SEARCH = 3  # whole-pixel shifts tried, each way
 LIMIT_PX = 2.5  # a larger estimate lies too near the search's edge to be trusted
 LIMIT_SIGMA_PX = 0.25
 MINIMUM_PIXELS = 24
-MINIMUM_CORRELATION = 0.15  # of texture; more where few pixels and many regressors make chance agreement likely
+# of texture; more where few pixels and many regressors make chance agreement likely
+MINIMUM_CORRELATION = 0.15
 FREEDOM = 4.0  # of the Student-t weights
-FLOOR_PX = 0.01  # of the standard deviation: interpolating a guide that the PSF leaves slightly aliased
+# of the standard deviation: interpolating a guide that the PSF leaves slightly aliased
+FLOOR_PX = 0.01
 STEPS = 12  # of Gauss-Newton
 SMOOTHING_PX = 0.7  # standard deviation of the Gaussian that both images get
 COMPONENTS = 8  # principal components of either image
@@ -63,15 +65,24 @@ def estimate_shift(guide_coarse, coarse, *, pixel_m: float, valid=None) -> Shift
     """
     guide, coarse = (np.asarray(a, np.float64) for a in (guide_coarse, coarse))
     if guide.shape[-2:] != coarse.shape[-2:]:
-        raise GridError(f"guide is {guide.shape[-2:]} and coarse {coarse.shape[-2:]} pixels; degrade the guide first")
+        raise GridError(
+            f"guide is {guide.shape[-2:]} and coarse {coarse.shape[-2:]} pixels; degrade the guide first"
+        )
     coarse = coarse[np.isfinite(coarse).any((1, 2))]
     guide = guide[np.isfinite(guide).any((1, 2))]
-    usable = np.isfinite(coarse).all(0) if valid is None else np.isfinite(coarse).all(0) & np.asarray(valid, bool)
+    usable = (
+        np.isfinite(coarse).all(0)
+        if valid is None
+        else np.isfinite(coarse).all(0) & np.asarray(valid, bool)
+    )
     known = np.isfinite(guide).all(0)
     count = int((usable & known).sum()) if len(guide) and len(coarse) else 0
     if count < MINIMUM_PIXELS:
         return _untrusted(f"{count} pixels are valid in both images, {MINIMUM_PIXELS} are needed")
-    guide, coarse = _components(guide, known, max(1, count // 15)), _components(coarse, usable, COMPONENTS)
+    guide, coarse = (
+        _components(guide, known, max(1, count // 15)),
+        _components(coarse, usable, COMPONENTS),
+    )
     if not len(guide) or not len(coarse):
         return _untrusted("the image has no texture")
     problem = _Problem(_fill(guide, known), known, coarse, usable)
@@ -79,7 +90,9 @@ def estimate_shift(guide_coarse, coarse, *, pixel_m: float, valid=None) -> Shift
     if not scores:
         return _untrusted(f"too few of the {count} valid pixels overlap at trial shifts")
     fit = problem.refine(min(scores, key=scores.get))
-    variance = np.linalg.eigvalsh(fit.covariance)[-1] + _ambiguity(scores, fit.shift, count) + FLOOR_PX**2
+    variance = (
+        np.linalg.eigvalsh(fit.covariance)[-1] + _ambiguity(scores, fit.shift, count) + FLOOR_PX**2
+    )
     return _judge(fit, float(np.sqrt(variance)), pixel_m)
 
 
@@ -100,13 +113,17 @@ def _judge(fit, sigma, pixel_m):
     elif fit.pixels < MINIMUM_PIXELS:
         reason = f"only {fit.pixels} valid pixels overlap at the shift found, {MINIMUM_PIXELS} are needed"
     elif fit.correlation < needed:
-        reason = f"the textures hardly agree: correlation {fit.correlation:.2f}, {needed:.2f} is needed"
+        reason = (
+            f"the textures hardly agree: correlation {fit.correlation:.2f}, {needed:.2f} is needed"
+        )
     elif length > LIMIT_PX:
         reason = f"{length:.2f} coarse pixels are beyond the limit of {LIMIT_PX}"
     elif sigma > LIMIT_SIGMA_PX:
         reason = f"the standard deviation of {sigma:.2f} coarse pixels is above {LIMIT_SIGMA_PX}"
     dx, dy = fit.shift  # array axes: right and down; down is south
-    return ShiftEstimate(float(dx * pixel_m), float(-dy * pixel_m), sigma * pixel_m, not reason, reason)
+    return ShiftEstimate(
+        float(dx * pixel_m), float(-dy * pixel_m), sigma * pixel_m, not reason, reason
+    )
 
 
 def _untrusted(reason):
@@ -158,7 +175,9 @@ class _Problem:
 
     def __init__(self, guide, known, coarse, usable):
         padded = (np.pad(g, PAD, mode="reflect", reflect_type="odd") for g in guide)
-        self.splines = [ndimage.spline_filter(ndimage.gaussian_filter(p, SMOOTHING_PX)) for p in padded]
+        self.splines = [
+            ndimage.spline_filter(ndimage.gaussian_filter(p, SMOOTHING_PX)) for p in padded
+        ]
         self.known = known.astype(float)
         self.usable = usable
         self.coarse = _smooth(coarse, usable)
@@ -169,7 +188,12 @@ class _Problem:
         """Pixels in use, their weight, and there the detail of the guide (n, g) and of the coarse image (n, c)."""
         place = (self.y - shift[1], self.x - shift[0])
         weight = ndimage.map_coordinates(self.known, place, order=1, mode="constant") * self.usable
-        inside = (place[0] >= -1e-9) & (place[0] <= self.y.max()) & (place[1] >= -1e-9) & (place[1] <= self.x.max())
+        inside = (
+            (place[0] >= -1e-9)
+            & (place[0] <= self.y.max())
+            & (place[1] >= -1e-9)
+            & (place[1] <= self.x.max())
+        )
         used = (weight > 0.5) & inside
         guide, coarse = self._interpolate(used, shift), self.coarse[:, used].T
         return used, weight[used], _detail(guide, used), _detail(coarse, used)
@@ -185,7 +209,9 @@ class _Problem:
             before = (weight[:, None] * coarse**2).sum(0)
             after = (weight[:, None] * (coarse - guide @ _match(guide, coarse, weight)) ** 2).sum(0)
             freedom = len(weight) / (len(weight) - guide.shape[1])
-            scores[shift] = np.log(np.maximum(after, 1e-12) / np.maximum(before, 1e-12) * freedom).mean()
+            scores[shift] = np.log(
+                np.maximum(after, 1e-12) / np.maximum(before, 1e-12) * freedom
+            ).mean()
         return scores
 
     def refine(self, start):
@@ -201,7 +227,10 @@ class _Problem:
             robust[used] = (FREEDOM + len(whiten)) / (FREEDOM + distance)
             slopes = self._slopes(shift, used) @ (matched @ whiten)  # (2, n, c): d model / d shift
             slopes = [_detail(s, used) for s in slopes]
-            slopes = np.stack([s - guide @ _match(guide, s, weight) for s in slopes]) * np.sqrt(weight)[:, None]
+            slopes = (
+                np.stack([s - guide @ _match(guide, s, weight) for s in slopes])
+                * np.sqrt(weight)[:, None]
+            )
             scores = np.einsum("inc,nc->ni", slopes, residual @ whiten * np.sqrt(weight)[:, None])
             hessian = np.einsum("inc,jnc->ij", slopes, slopes)
             if not np.linalg.cond(hessian) < 1e8:
@@ -219,18 +248,28 @@ class _Problem:
     def _slopes(self, shift, used):
         """(2, n, g) derivative of the shifted guide by the shift (right, down), by central differences."""
         steps = 0.25 * np.eye(2)
-        return np.stack([(self._interpolate(used, shift + s) - self._interpolate(used, shift - s)) * 2 for s in steps])
+        return np.stack(
+            [
+                (self._interpolate(used, shift + s) - self._interpolate(used, shift - s)) * 2
+                for s in steps
+            ]
+        )
 
     def _interpolate(self, used, shift):
         """(n, g) guide moved by the shift, at the pixels in use: cubic spline."""
         place = (self.y[used] - shift[1] + PAD, self.x[used] - shift[0] + PAD)
-        return np.stack([ndimage.map_coordinates(s, place, order=3, prefilter=False) for s in self.splines], axis=1)
+        return np.stack(
+            [ndimage.map_coordinates(s, place, order=3, prefilter=False) for s in self.splines],
+            axis=1,
+        )
 
 
 def _smooth(image, usable):
     """Gaussian mean of the usable pixels, at the usable pixels; 0 elsewhere."""
     weight = ndimage.gaussian_filter(usable.astype(float), SMOOTHING_PX, mode="constant")
-    blurred = ndimage.gaussian_filter(image * usable, (0, SMOOTHING_PX, SMOOTHING_PX), mode="constant")
+    blurred = ndimage.gaussian_filter(
+        image * usable, (0, SMOOTHING_PX, SMOOTHING_PX), mode="constant"
+    )
     return np.where(usable, blurred / np.maximum(weight, 1e-12), 0.0)
 
 
@@ -253,7 +292,9 @@ def _texture_correlation(model, coarse, used):
     """Correlation of neighbour differences, of the best band: smooth trends agree by chance, texture does not."""
     fields = np.full((2, model.shape[1], *used.shape), np.nan)
     fields[:, :, used] = np.stack([model.T, coarse.T])
-    steps = np.concatenate([np.diff(fields, axis=a).reshape(*fields.shape[:2], -1) for a in (2, 3)], axis=2)
+    steps = np.concatenate(
+        [np.diff(fields, axis=a).reshape(*fields.shape[:2], -1) for a in (2, 3)], axis=2
+    )
     steps = steps[..., np.isfinite(steps).all((0, 1))]
     together = (steps[0] * steps[1]).sum(1)
     return float((together / np.sqrt((steps**2).sum(2).prod(0) + 1e-30)).max(initial=0.0))

@@ -11,12 +11,15 @@ from satfuse.errors import GridError
 from satfuse.geometry.grids import lonlat_bbox
 from satfuse.sensors.quality import Quality, flag_attrs
 
-MARGIN_DEG = 0.05  # of latitude around the field: a few pixels even where OLCI pixels are 1.2 km wide
+# of latitude around the field: a few pixels even where OLCI pixels are 1.2 km wide
+MARGIN_DEG = 0.05
 MINIMUM_WEIGHT = 0.5  # share of the bilinear weight that must be valid
-NEAREST_DIAGONALS = 0.75  # a target further from every pixel centre than this many pixel diagonals is outside
+# a target further from every pixel centre than this many pixel diagonals is outside
+NEAREST_DIAGONALS = 0.75
 ANGLES = ("sun_zenith", "view_zenith", "sun_azimuth", "view_azimuth")
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (row, column) of a cell
-# Cells tried around the nearest pixel: its own four, and one more to either side, since OLCI repeats some pixels.
+# Cells tried around the nearest pixel: its own four, and one more to either side, since OLCI
+# repeats some pixels.
 _CELLS = tuple((down, right) for right in (0, 1, -1, 2) for down in (0, 1))
 
 
@@ -48,10 +51,14 @@ def rectify(swath: xr.Dataset, geobox: GeoBox, shift_m=(0.0, 0.0)) -> xr.Dataset
     if geobox.crs is None or not geobox.crs.projected:
         raise GridError(f"a swath is rectified onto a projected grid in metres, not {geobox.crs}")
     if min(swath.sizes["row"], swath.sizes["column"]) < 2:
-        raise GridError(f"a swath of {swath.sizes['row']} x {swath.sizes['column']} pixels has no cells to sample")
+        raise GridError(
+            f"a swath of {swath.sizes['row']} x {swath.sizes['column']} pixels has no cells to sample"
+        )
     window = _window(swath, geobox)
     rows, columns = locate(window["latitude"].values, window["longitude"].values, geobox, shift_m)
-    out = xr.Dataset(coords={**swath["reflectance"].drop_vars(["row", "column"], errors="ignore")["band"].coords})
+    out = xr.Dataset(
+        coords={**swath["reflectance"].drop_vars(["row", "column"], errors="ignore")["band"].coords}
+    )
     out = out.assign_coords(xr_coords(geobox))
     reflectance, valid, quality = _sample(window, rows, columns)
     out["reflectance"] = (("band", "y", "x"), reflectance, {"grid_mapping": "spatial_ref"})
@@ -63,12 +70,17 @@ def rectify(swath: xr.Dataset, geobox: GeoBox, shift_m=(0.0, 0.0)) -> xr.Dataset
     out["time"] = (("y", "x"), np.where(inside, window["time"].values[row], np.datetime64("NaT")))
     for name in ANGLES:
         if name in window:
-            out[name] = (("y", "x"), np.where(inside, window[name].values[row, column], np.nan).astype("float32"))
+            out[name] = (
+                ("y", "x"),
+                np.where(inside, window[name].values[row, column], np.nan).astype("float32"),
+            )
     out.attrs = {**swath.attrs, "shift_m": tuple(float(v) for v in shift_m)}
     return out
 
 
-def locate(latitude, longitude, geobox: GeoBox, shift_m=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
+def locate(
+    latitude, longitude, geobox: GeoBox, shift_m=(0.0, 0.0)
+) -> tuple[np.ndarray, np.ndarray]:
     """Fractional swath row and column of every pixel centre of a map grid, moved by `shift_m`.
 
     The nearest swath pixel is looked up, and the bilinear map of each cell around it inverted by Newton's method; the
@@ -95,7 +107,9 @@ def locate(latitude, longitude, geobox: GeoBox, shift_m=(0.0, 0.0)) -> tuple[np.
         distance, nearest = cKDTree(ground.reshape(-1, 2)[known]).query(target, workers=-1)
         diagonal = np.nanmedian(np.linalg.norm(ground[1:, 1:] - ground[:-1, :-1], axis=-1))
         near = distance <= NEAREST_DIAGONALS * diagonal
-        found[:, near] = _invert(ground, target[near], *np.unravel_index(known[nearest[near]], ground.shape[:2]))
+        found[:, near] = _invert(
+            ground, target[near], *np.unravel_index(known[nearest[near]], ground.shape[:2])
+        )
     return found[0].reshape(height, width), found[1].reshape(height, width)
 
 
@@ -165,10 +179,16 @@ def _window(swath, geobox):
     west, south, east, north = lonlat_bbox(geobox)
     half = (east - west) % 360 / 2
     margin_lon = MARGIN_DEG / max(np.cos(np.deg2rad(max(abs(south), abs(north)))), 0.05)
-    swath = swath.assign(latitude=swath["latitude"].compute(), longitude=swath["longitude"].compute())
-    from_middle = (swath["longitude"].values - west - half + 180) % 360 - 180  # also right across 180 degrees
+    swath = swath.assign(
+        latitude=swath["latitude"].compute(), longitude=swath["longitude"].compute()
+    )
+    from_middle = (
+        swath["longitude"].values - west - half + 180
+    ) % 360 - 180  # also right across 180 degrees
     inside = np.abs(from_middle) <= half + margin_lon
-    inside &= (swath["latitude"].values >= south - MARGIN_DEG) & (swath["latitude"].values <= north + MARGIN_DEG)
+    inside &= (swath["latitude"].values >= south - MARGIN_DEG) & (
+        swath["latitude"].values <= north + MARGIN_DEG
+    )
     keep = []
     for axis in (1, 0):
         index = np.flatnonzero(inside.any(axis))

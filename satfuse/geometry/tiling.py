@@ -49,7 +49,15 @@ class Tile:
     halo: Window
 
 
-def plan_tiles(shape, *, tile_px: int, halo_px: int, ratio: int, chunk_px: int = 1, within: Window | None = None):
+def plan_tiles(
+    shape,
+    *,
+    tile_px: int,
+    halo_px: int,
+    ratio: int,
+    chunk_px: int = 1,
+    within: Window | None = None,
+):
     """Cut a raster into tiles whose cores partition it; a core is one shard of `tile_px` pixels.
 
     Parameters
@@ -72,9 +80,13 @@ def plan_tiles(shape, *, tile_px: int, halo_px: int, ratio: int, chunk_px: int =
     """
     height, width = shape
     if height < 1 or width < 1 or height % ratio or width % ratio:
-        raise GridError(f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels")
+        raise GridError(
+            f"{ratio=} does not divide image size {height} x {width} into whole coarse pixels"
+        )
     if tile_px < 1 or tile_px % ratio or tile_px % chunk_px:
-        raise GridError(f"{tile_px=} must be a multiple of {ratio=} and of {chunk_px=}, so that a tile is whole shards")
+        raise GridError(
+            f"{tile_px=} must be a multiple of {ratio=} and of {chunk_px=}, so that a tile is whole shards"
+        )
     if halo_px < 0 or halo_px % ratio:
         raise GridError(f"{halo_px=} must be a multiple of {ratio=} and not negative")
     raster = Window(0, height, 0, width)
@@ -105,5 +117,9 @@ def mosaic_spans(length: int, size: int, stride: int) -> list[tuple[int, int, in
     if starts[-1] + size < length:
         starts.append(length - size)
     stops = [min(s + size, length) for s in starts]
-    cuts = [0, *((stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)), length]
+    cuts = [
+        0,
+        *((stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)),
+        length,
+    ]
     return list(zip(starts, stops, cuts, cuts[1:], strict=False))

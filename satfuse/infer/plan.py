@@ -107,7 +107,9 @@ def run_key(source: Source, sha256: str, model: str, ratio: int, config: FuseCon
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, reference: str, ratio, config) -> Plan:
+def make_plan(
+    store: Store, run: str, source: Source, model: FusionModel, card, reference: str, ratio, config
+) -> Plan:
     """Open the scene, fit the model on it at 300 m, and keep both as the run's plan.
 
     Parameters
@@ -133,15 +135,24 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
     filled = fill_holes(coarse, valid)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
-        known = {"psf_sigma": float(scene.attrs["psf_sigma"]), "registered": bool(scene.attrs["shift_trusted"])}
+        known = {
+            "psf_sigma": float(scene.attrs["psf_sigma"]),
+            "registered": bool(scene.attrs["shift_trusted"]),
+        }
         summary = summary_of_parts(cells, patches, filled, valid, ratio=ratio, **known)
         if not summary.valid.any():
-            raise ProductError(f"{source.product_id}: guide and coarse image share no usable pixel; try another pair")
+            raise ProductError(
+                f"{source.product_id}: guide and coarse image share no usable pixel; try another pair"
+            )
         state = model.fit(summary)
     where_from = provenance(source, scene)
     if model.estimates_observation:
-        found = {name: state[name].tolist() for name in ("shift", "shift_sigma", "psf_sigma", "gain")}
-        where_from["observation"] = found | {"units": "coarse pixels, x to the right and y down; gain 1 is exact"}
+        found = {
+            name: state[name].tolist() for name in ("shift", "shift_sigma", "psf_sigma", "gain")
+        }
+        where_from["observation"] = found | {
+            "units": "coarse pixels, x to the right and y down; gain 1 is exact"
+        }
         if state["likeness"] < LEAST_LIKENESS:
             log.warning("%s: %s", source.product_id, UNLIKE)
             quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
@@ -150,7 +161,9 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         run=run,
         source=source.record,
         layout=_layout(source, model, absent, config),
-        cut=Cut.of(model, source.geobox.shape, ratio, block_px=config.block_px, mosaic=config.mosaic),
+        cut=Cut.of(
+            model, source.geobox.shape, ratio, block_px=config.block_px, mosaic=config.mosaic
+        ),
         model=reference,
         sha256=card.sha256,
         guide_bands=source.guide_bands,
@@ -158,7 +171,8 @@ def make_plan(store: Store, run: str, source: Source, model: FusionModel, card, 
         guide_fill=tuple(float(v) for v in np.nanmedian(cells, (1, 2))),
         threads=config.threads,
         device=config.device,
-        provenance=where_from | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()},
+        provenance=where_from
+        | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()},
     )
     _write(store, plan, filled, valid, quality, absent, state)
     return plan
@@ -181,10 +195,15 @@ def _context(store, path, content) -> Context:
     torch.set_num_threads(plan.threads)
     torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU would keep three digits
     model, card = checkpoint.resolve(
-        plan.model, guide_bands=plan.guide_bands, coarse_bands=plan.coarse_bands, ratio=plan.cut.ratio
+        plan.model,
+        guide_bands=plan.guide_bands,
+        coarse_bands=plan.coarse_bands,
+        ratio=plan.cut.ratio,
     )
     if card.sha256 != plan.sha256:
-        raise CheckpointError(f"{plan.model} has changed since the run was planned; start a new run")
+        raise CheckpointError(
+            f"{plan.model} has changed since the run was planned; start a new run"
+        )
     state = safetensors.torch.load(store.read(f"{path}/state.safetensors"))
     with np.load(io.BytesIO(store.read(f"{path}/scene.npz")), allow_pickle=False) as scene:
         arrays = [scene[name] for name in ("coarse", "coarse_valid", "coarse_quality", "absent")]
@@ -193,8 +212,12 @@ def _context(store, path, content) -> Context:
 
 
 def _layout(source, model, absent, config) -> Layout:
-    sources = ["none" if gone else name for name, gone in zip(model.band_source, absent, strict=True)]
-    own = [band for band, name in zip(source.coarse_bands, sources, strict=True) if name == model.name]
+    sources = [
+        "none" if gone else name for name, gone in zip(model.band_source, absent, strict=True)
+    ]
+    own = [
+        band for band, name in zip(source.coarse_bands, sources, strict=True) if name == model.name
+    ]
     return Layout.of(
         source.geobox,
         bands=source.coarse_bands,
@@ -214,9 +237,21 @@ def _versions() -> dict:
 def _write(store, plan, coarse, coarse_valid, coarse_quality, absent, state) -> None:
     path = plan_path(plan.product_id, plan.run)
     buffer = io.BytesIO()
-    np.savez(buffer, coarse=coarse, coarse_valid=coarse_valid, coarse_quality=coarse_quality, absent=absent)
+    np.savez(
+        buffer,
+        coarse=coarse,
+        coarse_valid=coarse_valid,
+        coarse_quality=coarse_quality,
+        absent=absent,
+    )
     store.write(f"{path}/scene.npz", buffer.getvalue())
     state = {name: value.clone().contiguous() for name, value in state.items()}
     store.write(f"{path}/state.safetensors", safetensors.torch.save(state))
     store.write_json(f"{path}/plan.json", asdict(plan))
-    log.info("%s run %s: %d tiles, halo %d px", plan.product_id, plan.run, len(plan.tiles()), plan.cut.halo_px)
+    log.info(
+        "%s run %s: %d tiles, halo %d px",
+        plan.product_id,
+        plan.run,
+        len(plan.tiles()),
+        plan.cut.halo_px,
+    )

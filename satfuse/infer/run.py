@@ -14,7 +14,13 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 from satfuse import checkpoint
-from satfuse.errors import ConfigError, MissingExtraError, ProductError, SatfuseError, SchedulerError
+from satfuse.errors import (
+    ConfigError,
+    MissingExtraError,
+    ProductError,
+    SatfuseError,
+    SchedulerError,
+)
 from satfuse.geometry.tiling import SHARD_PX
 from satfuse.infer.config import FuseConfig
 from satfuse.infer.plan import Plan, make_plan, plan_path, run_key
@@ -33,7 +39,15 @@ CONNECT_TIMEOUT = "10s"
 
 
 def fuse_field(
-    source, model="bayesian", store=None, *, scheduler=None, ratio=30, config=None, overwrite=False, progress=None
+    source,
+    model="bayesian",
+    store=None,
+    *,
+    scheduler=None,
+    ratio=30,
+    config=None,
+    overwrite=False,
+    progress=None,
 ) -> str:
     """Fuse one pair over its field and publish the product.
 
@@ -80,21 +94,38 @@ def fuse_field(
         return store.uri(item_path(source.product_id))
     store.check_writable()
     with connect(scheduler, config) as client:
-        cut = plan.cut if plan else Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px)
+        cut = (
+            plan.cut
+            if plan
+            else Cut.of(network, source.geobox.shape, ratio, block_px=config.block_px)
+        )
         check_memory(client, source, cut, network, config)
         started = datetime.now(UTC)
         if plan:
             log.info("%s: run %s continues", source.product_id, run)
         else:
             plan = make_plan(store, run, source, network, card, str(model), ratio, config)
-        create(store, group_path(plan.product_id, run), plan.layout, {"satfuse": {"run": run, **plan.provenance}})
+        create(
+            store,
+            group_path(plan.product_id, run),
+            plan.layout,
+            {"satfuse": {"run": run, **plan.provenance}},
+        )
         counts = run_tiles(client, store, plan, progress)
     uri = publish(
         store, plan.product_id, run, plan.layout,
         cores=[t.core for t in plan.tiles()], counts=counts, provenance=plan.provenance,
     )  # fmt: skip
-    record = {"started": started, "finished": datetime.now(UTC), "host": socket.gethostname(), "pid": os.getpid()}
-    store.write_json(f"data/{plan.product_id}/{run}.run.json", record | {"tiles": len(counts), "scheduler": scheduler})
+    record = {
+        "started": started,
+        "finished": datetime.now(UTC),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    store.write_json(
+        f"data/{plan.product_id}/{run}.run.json",
+        record | {"tiles": len(counts), "scheduler": scheduler},
+    )
     return uri
 
 
@@ -123,7 +154,11 @@ def connect(scheduler: str | None, config: FuseConfig) -> Iterator:
             yield client
         return
     # not the process's default client: other runs and the caller's own dask work go on beside it
-    options = {"n_workers": config.workers, "threads_per_worker": 1, "memory_limit": config.memory_limit}
+    options = {
+        "n_workers": config.workers,
+        "threads_per_worker": 1,
+        "memory_limit": config.memory_limit,
+    }
     with (
         LocalCluster(**options, host="127.0.0.1", dashboard_address="127.0.0.1:8787") as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -140,7 +175,9 @@ def _check_address(scheduler):
     except ValueError:  # the port is no number below 65536
         complete = False
     if not complete:
-        raise SchedulerError(f"{scheduler!r} is not the address of a Dask scheduler; write tcp://host:port")
+        raise SchedulerError(
+            f"{scheduler!r} is not the address of a Dask scheduler; write tcp://host:port"
+        )
 
 
 def check_memory(client, source, cut: Cut, network, config: FuseConfig) -> None:
@@ -153,7 +190,9 @@ def check_memory(client, source, cut: Cut, network, config: FuseConfig) -> None:
     """
     shard = min(config.shard_px or SHARD_PX, max(source.geobox.shape))
     bands = len(source.guide_bands), len(source.coarse_bands)
-    tile = tile_bytes(shard, cut.halo_px, cut.block_px, *bands, uncertainty=network.gives_uncertainty)
+    tile = tile_bytes(
+        shard, cut.halo_px, cut.block_px, *bands, uncertainty=network.gives_uncertainty
+    )
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         need = PROCESS_BYTES + worker["nthreads"] * tile
         if 0 < (worker["memory_limit"] or 0) < need:
@@ -182,7 +221,11 @@ def run_tiles(client, store: Store, plan: Plan, progress=None) -> list[dict]:
     tiles, path = plan.tiles(), plan_path(plan.product_id, plan.run)
     marked = {int(name.removesuffix(".json")) for name in store.names(f"{path}/done")}
     group = group_path(plan.product_id, plan.run)
-    left = [t for t in tiles if t.index not in marked or missing_shards(store, group, plan.layout, [t.core])]
+    left = [
+        t
+        for t in tiles
+        if t.index not in marked or missing_shards(store, group, plan.layout, [t.core])
+    ]
     todo, finished = iter(left), len(tiles) - len(left)
     threads = max(sum(client.nthreads().values()), 1)
 
@@ -192,7 +235,9 @@ def run_tiles(client, store: Store, plan: Plan, progress=None) -> list[dict]:
         future.tile = tile
         return future
 
-    flying = as_completed([submit(t) for t in islice(todo, TILES_PER_THREAD * threads)], loop=client.loop)
+    flying = as_completed(
+        [submit(t) for t in islice(todo, TILES_PER_THREAD * threads)], loop=client.loop
+    )
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with bar:
         task = bar.add_task("tiles", total=len(tiles), completed=finished)
@@ -219,15 +264,17 @@ def _tile_error(future, plan: Plan) -> SatfuseError:
     from distributed import KilledWorker
 
     core = future.tile.core
-    where = (
-        f"tile {future.tile.index} (rows {core.y0} to {core.y1}, columns {core.x0} to {core.x1}) of {plan.product_id}"
-    )
+    where = f"tile {future.tile.index} (rows {core.y0} to {core.y1}, columns {core.x0} to {core.x1}) of {plan.product_id}"
     cause = future.exception()
     if isinstance(cause, KilledWorker):
-        return SchedulerError(f"{where} killed every worker that tried it, most likely for memory; lower shard_px")
+        return SchedulerError(
+            f"{where} killed every worker that tried it, most likely for memory; lower shard_px"
+        )
     if isinstance(cause, SatfuseError) and not isinstance(cause, MissingExtraError):
         return type(cause)(f"{where}: {cause}")
-    error = ProductError(f"{where} failed: {type(cause).__name__}: {cause}; run the same command again to retry")
+    error = ProductError(
+        f"{where} failed: {type(cause).__name__}: {cause}; run the same command again to retry"
+    )
     error.__cause__ = cause
     return error
 
@@ -236,7 +283,10 @@ def _planned(store: Store, path: str, source) -> Plan | None:
     """The plan of a run that was begun, with its inputs where they are served now; None where there is none."""
     if not store.exists(f"{path}/plan.json"):
         return None
-    plan, record = Plan.from_json(store.read(f"{path}/plan.json")), json.loads(json.dumps(source.record))
+    plan, record = (
+        Plan.from_json(store.read(f"{path}/plan.json")),
+        json.loads(json.dumps(source.record)),
+    )
     if plan.source != record:
         plan = replace(plan, source=record)
         store.write_json(f"{path}/plan.json", asdict(plan))
@@ -249,4 +299,6 @@ def _is_published(store: Store, product_id: str, run: str) -> bool:
     if not store.exists(path):
         return False
     visible = json.loads(store.read(path))["properties"].get("satfuse:run", "")
-    return visible.partition("-")[0] == run and store.exists(f"{group_path(product_id, visible)}/zarr.json")
+    return visible.partition("-")[0] == run and store.exists(
+        f"{group_path(product_id, visible)}/zarr.json"
+    )

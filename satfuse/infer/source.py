@@ -67,7 +67,11 @@ def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
             geobox=geobox,
             guide_bands=S2_NAMES,
             coarse_bands=S3_NAMES,
-            record={"guide": list(source.guide), "guide_catalog": source.guide_catalog, "missing": missing},
+            record={
+                "guide": list(source.guide),
+                "guide_catalog": source.guide_catalog,
+                "missing": missing,
+            },
             identity={
                 "guide": _identity(source.guide, source.guide_spec, "sentinel2"),
                 "coarse": _identity(source.coarse, source.coarse_spec, "sentinel3_syn"),
@@ -125,7 +129,9 @@ def write_scene(scene: xr.Dataset, path, *, field: str, time: str, chunk_px: int
     """
     digest = hashlib.sha256(np.ascontiguousarray(scene.coarse.values).tobytes())
     digest.update(repr((sorted(scene.attrs.items(), key=str), time, scene.guide.shape)).encode())
-    stamp = np.datetime_as_string(np.datetime64(time[:19]), unit="s").replace("-", "").replace(":", "")
+    stamp = (
+        np.datetime_as_string(np.datetime64(time[:19]), unit="s").replace("-", "").replace(":", "")
+    )
     attrs = json.loads(json.dumps(scene.attrs, default=_plain))
     attrs |= {"id": f"{field}_{stamp}", "field": field, "time": time, "sha256": digest.hexdigest()}
     scene = scene.assign_attrs(attrs).chunk(y=chunk_px, x=chunk_px).drop_encoding()
@@ -135,7 +141,9 @@ def write_scene(scene: xr.Dataset, path, *, field: str, time: str, chunk_px: int
     return str(path)
 
 
-def read_guide(record: dict, geobox: GeoBox, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_guide(
+    record: dict, geobox: GeoBox, window: Window
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The guide inside a window of a scene.
 
     Parameters
@@ -186,7 +194,8 @@ def provenance(source: Source, scene: xr.Dataset) -> dict:
             "guide_angles": asdict(pair.guide_angles),
             "coarse_angles": asdict(pair.coarse_angles),
             "guide_items": [
-                _reference(i) | {"baseline": b} for i, b in zip(pair.guide, scene.attrs["baselines"], strict=True)
+                _reference(i) | {"baseline": b}
+                for i, b in zip(pair.guide, scene.attrs["baselines"], strict=True)
             ],
             "coarse_items": [_reference(i) for i in pair.coarse],
         }
@@ -205,9 +214,13 @@ def _open_zarr(path: str) -> xr.Dataset:
     try:
         scene = xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
     except (OSError, ValueError) as error:
-        raise ReadError(f"no scene at {path}: {error}; give a pair, or a path that write_scene made") from error
+        raise ReadError(
+            f"no scene at {path}: {error}; give a pair, or a path that write_scene made"
+        ) from error
     if absent := [k for k in ("id", "field", "time", "sha256") if k not in scene.attrs]:
-        raise ProductError(f"{path} is not a scene of write_scene: it lacks the attributes {', '.join(absent)}")
+        raise ProductError(
+            f"{path} is not a scene of write_scene: it lacks the attributes {', '.join(absent)}"
+        )
     return scene
 
 

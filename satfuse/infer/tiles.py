@@ -83,12 +83,16 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
     )
     rows, columns = tile.core.slices(origin=tile.halo)
     valid, quality = valid[rows, columns], guide_quality[rows, columns].copy()
-    quality[~valid & ((quality & np.uint16(GUIDE_INVALID)) == 0)] |= np.uint16(Quality.GUIDE_MISSING)
+    quality[~valid & ((quality & np.uint16(GUIDE_INVALID)) == 0)] |= np.uint16(
+        Quality.GUIDE_MISSING
+    )
     coarse_quality = context.coarse_quality[tile.core.slices(step=plan.cut.ratio)]
     quality |= coarse_quality.repeat(plan.cut.ratio, 0).repeat(plan.cut.ratio, 1)
     number = np.empty((len(plan.coarse_bands), *tile.core.shape), "int16")
     uncertainty = np.empty_like(number) if plan.layout.uncertain_bands else None
-    for window, image, sigma in fuse_blocks(context.model, context.state, inputs, tile.core, plan.cut, plan.device):
+    for window, image, sigma in fuse_blocks(
+        context.model, context.state, inputs, tile.core, plan.cut, plan.device
+    ):
         rows, columns = window.slices(origin=tile.core)
         image[context.absent] = np.nan
         outside = ((image < 0) | (image > HIGHEST)).any(0)
@@ -96,14 +100,22 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
         image[:, ~valid[rows, columns]] = np.nan
         number[:, rows, columns] = encode(image)
         if uncertainty is not None:
-            places = zip(uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True)
+            places = zip(
+                uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True
+            )
             for out, values, band in places:  # one band at a time stays in the cache
                 out[...] = np.where(values != FILL, encode_uncertainty(band), FILL)
     return number, quality, uncertainty
 
 
 def tile_bytes(
-    shard_px: int, halo_px: int, block_px: int, guide_bands: int, coarse_bands: int, *, uncertainty: bool
+    shard_px: int,
+    halo_px: int,
+    block_px: int,
+    guide_bands: int,
+    coarse_bands: int,
+    *,
+    uncertainty: bool,
 ) -> int:
     """Estimated peak memory of one tile in a worker that already has its libraries and the model.
 
@@ -113,5 +125,7 @@ def tile_bytes(
     """
     read = (shard_px + 2 * halo_px) ** 2 * (2 * guide_bands * 4 + 8)
     written = shard_px**2 * coarse_bands * 2 * (2 + uncertainty)
-    forward = (min(block_px, shard_px) + 2 * halo_px) ** 2 * (2 * guide_bands + 4 * coarse_bands) * 4
+    forward = (
+        (min(block_px, shard_px) + 2 * halo_px) ** 2 * (2 * guide_bands + 4 * coarse_bands) * 4
+    )
     return read + written + forward

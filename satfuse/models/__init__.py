@@ -60,7 +60,11 @@ def create(name: str, *, guide_bands, coarse_bands, ratio: int, **options) -> Fu
     """
     if name not in MODELS:
         raise ConfigError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    known = set(inspect.signature(MODELS[name]).parameters) - {"guide_bands", "coarse_bands", "ratio"}
+    known = set(inspect.signature(MODELS[name]).parameters) - {
+        "guide_bands",
+        "coarse_bands",
+        "ratio",
+    }
     unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigError(

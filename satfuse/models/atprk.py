@@ -46,7 +46,9 @@ class ATPRK(Regression):
         semivariance, pairs = semivariogram(residual.double(), scene.valid, LAGS)
         squares = torch.arange(LAGS + 1).to(pairs).square()
         weight = pairs / (squares[:, None] + squares).clamp(min=1)
-        shapes = torch.from_numpy(np.stack([regularised(r, scene.psf_sigma, LAGS) for r in RANGES])).to(pairs)
+        shapes = torch.from_numpy(
+            np.stack([regularised(r, scene.psf_sigma, LAGS) for r in RANGES])
+        ).to(pairs)
         norm = (weight * shapes.square()).sum((-2, -1)).clamp(min=1e-12)
         fits = torch.einsum("kij,rij->kr", semivariance * weight, shapes)
         best = (fits.clamp(min=0).square() / norm).argmax(1)  # what the best sill explains
@@ -56,11 +58,15 @@ class ATPRK(Regression):
         state = required(state, self.name)
         ratio, sigma = input_ratio(guide, coarse), float(state["psf_sigma"])
         _, residual = coarse_parts(guide, coarse, state, guide_valid, coarse_valid)
-        weights = np.stack([kriging_weights(extent, sigma, ratio) for extent in state["range"].tolist()])
+        weights = np.stack(
+            [kriging_weights(extent, sigma, ratio) for extent in state["range"].tolist()]
+        )
         return Fused(trend(guide, state).add_(krige(residual, torch.from_numpy(weights).to(guide))))
 
 
-def semivariogram(image: torch.Tensor, valid: torch.Tensor, lags: int) -> tuple[torch.Tensor, torch.Tensor]:
+def semivariogram(
+    image: torch.Tensor, valid: torch.Tensor, lags: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Half the mean squared difference of valid pixels that lie (dy, dx) apart, mirrored lags taken together.
 
     Parameters
@@ -82,7 +88,9 @@ def semivariogram(image: torch.Tensor, valid: torch.Tensor, lags: int) -> tuple[
             here = slice(dy, None), slice(max(dx, 0), width + min(dx, 0))
             there = slice(None, height - dy), slice(max(-dx, 0), width - max(dx, 0))
             both = valid[here] & valid[there]
-            total[:, dy, abs(dx)] += ((image[:, *here] - image[:, *there]).square() * both).sum((-2, -1)) / 2
+            total[:, dy, abs(dx)] += ((image[:, *here] - image[:, *there]).square() * both).sum(
+                (-2, -1)
+            ) / 2
             pairs[dy, abs(dx)] += both.sum()
     return total / pairs.clamp(min=1), pairs
 
@@ -126,7 +134,9 @@ def krige(image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Apply `kriging_weights` (c, ratio, ratio, 7, 7) to (b, c, h, w); edges are replicated."""
     bands, ratio = weights.shape[:2]
     padded = F.pad(image, (WINDOW,) * 4, mode="replicate")
-    parts = F.conv2d(padded, weights.reshape(bands * ratio**2, 1, *weights.shape[-2:]), groups=bands)
+    parts = F.conv2d(
+        padded, weights.reshape(bands * ratio**2, 1, *weights.shape[-2:]), groups=bands
+    )
     return F.pixel_shuffle(parts, ratio)
 
 
@@ -146,6 +156,8 @@ def _covariance(first, second, extent):
     """
     offsets = np.arange(1 - first.shape[1], first.shape[1])
     points = np.exp(-np.hypot(offsets[:, None], offsets) / extent)
-    along = np.stack([[np.correlate(a, b, "full") for b in second] for a in first])  # (first, second, offset)
+    along = np.stack(
+        [[np.correlate(a, b, "full") for b in second] for a in first]
+    )  # (first, second, offset)
     both = np.einsum("ikm,mn,jln->ijkl", along, points, along, optimize=True)
     return both.reshape(len(first) ** 2, len(second) ** 2)

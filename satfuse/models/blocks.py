@@ -12,8 +12,14 @@ from satfuse.errors import GridError
 from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles
 from satfuse.models.interface import FusionModel, State
 
-NESTED = (150, 120)  # size and stride in pixels: 15 strides are one shard, at ratio 30 all edges lie on coarse pixels
-PAPER = (150, 130)  # the wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px
+NESTED = (
+    150,
+    120,
+)  # size and stride in pixels: 15 strides are one shard, at ratio 30 all edges lie on coarse pixels
+PAPER = (
+    150,
+    130,
+)  # the wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px
 BATCH = 4  # mosaic windows per forward pass
 MOST_PX = 450  # of a block's core: larger images leave what malloc keeps, and every new page of memory costs time
 
@@ -53,14 +59,22 @@ class Cut:
         block_px = max(block_px // ratio, 1) * ratio
         size, stride = mosaic
         if size % ratio:
-            raise GridError(f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; use a multiple")
-        return cls(shape=tuple(shape), ratio=ratio, halo_px=size, block_px=block_px, mosaic=(size, stride))
+            raise GridError(
+                f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; use a multiple"
+            )
+        return cls(
+            shape=tuple(shape), ratio=ratio, halo_px=size, block_px=block_px, mosaic=(size, stride)
+        )
 
     def edges(self, length: int, tile_px: int) -> tuple[int, ...]:
         """First pixels after the seams along an axis of `length` pixels: between windows, or blocks of tiles."""
         if self.mosaic:
             return tuple(core for _, _, core, _ in mosaic_spans(length, *self.mosaic)[1:])
-        starts = {b for tile in range(0, length, tile_px) for b in range(tile, tile + tile_px, self.block_px)}
+        starts = {
+            b
+            for tile in range(0, length, tile_px)
+            for b in range(tile, tile + tile_px, self.block_px)
+        }
         return tuple(sorted(b for b in starts if 0 < b < length))
 
 
@@ -95,7 +109,9 @@ def fill_holes(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
         if not known.any():
             target[...] = 0
             continue
-        rows, columns = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+        rows, columns = ndimage.distance_transform_edt(
+            ~known, return_distances=False, return_indices=True
+        )
         target[...] = band[rows, columns]
     return out
 
@@ -134,7 +150,9 @@ def _block(model, state, inputs, block, cut, device):
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
     )
     core = (0, slice(None), *block.core.slices(origin=block.halo))
-    return tuple(None if part is None else part[core].cpu().numpy() for part in (fused.image, fused.sigma))
+    return tuple(
+        None if part is None else part[core].cpu().numpy() for part in (fused.image, fused.sigma)
+    )
 
 
 def cut_grids(state: State, shape, rows: slice, columns: slice) -> State:
@@ -142,7 +160,9 @@ def cut_grids(state: State, shape, rows: slice, columns: slice) -> State:
     out = dict(state)
     for name in (n for n in state if n.startswith("grid.")):
         wider = state[name].shape[-1] - shape[-1]
-        out[name] = state[name][..., rows.start : rows.stop + wider, columns.start : columns.stop + wider]
+        out[name] = state[name][
+            ..., rows.start : rows.stop + wider, columns.start : columns.stop + wider
+        ]
     return out
 
 
@@ -152,7 +172,9 @@ def _mosaic(model, state, inputs, block, cut, device):
     out = np.empty((len(inputs.coarse), *core.shape), "float32")
     spans = [
         [s for s in mosaic_spans(length, *cut.mosaic) if s[2] < stop and s[3] > start]
-        for length, start, stop in zip(cut.shape, (core.y0, core.x0), (core.y1, core.x1), strict=True)
+        for length, start, stop in zip(
+            cut.shape, (core.y0, core.x0), (core.y1, core.x1), strict=True
+        )
     ]
     windows = iter(product(*spans))
     while batch := list(islice(windows, BATCH)):
@@ -160,10 +182,14 @@ def _mosaic(model, state, inputs, block, cut, device):
         guide = [inputs.guide[:, *w.slices(origin=inputs.window)] for w in whole]
         coarse = [_coarse_at(inputs.coarse, w, cut.ratio) for w in whole]
         images = model(
-            torch.from_numpy(np.stack(guide)).to(device), torch.from_numpy(np.stack(coarse)).to(device), state=state
+            torch.from_numpy(np.stack(guide)).to(device),
+            torch.from_numpy(np.stack(coarse)).to(device),
+            state=state,
         ).image.cpu()
         for (y, x), window, image in zip(batch, whole, images, strict=True):
-            part = Window(max(y[2], core.y0), min(y[3], core.y1), max(x[2], core.x0), min(x[3], core.x1))
+            part = Window(
+                max(y[2], core.y0), min(y[3], core.y1), max(x[2], core.x0), min(x[3], core.x1)
+            )
             out[:, *part.slices(origin=core)] = image[:, *part.slices(origin=window)]
     return out, None
 
@@ -182,7 +208,9 @@ def _sample(image, start, count, axis):
     here = np.take(image, index, axis)
     if part == 0:
         return here
-    return here * (1 - part) + np.take(image, (index + 1).clip(max=image.shape[axis] - 1), axis) * part
+    return (
+        here * (1 - part) + np.take(image, (index + 1).clip(max=image.shape[axis] - 1), axis) * part
+    )
 
 
 def _tensor(array, device):

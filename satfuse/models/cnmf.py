@@ -21,7 +21,8 @@ from satfuse.models.summary import Summary
 from satfuse.models.trend import fill, required
 from satfuse.sensors.degradation import psf_radius
 
-SUM_WEIGHT = 0.1  # in reflectance, of the row that asks abundances to sum to 1 (Heinz and Chang 2001)
+# in reflectance, of the row that asks abundances to sum to 1 (Heinz and Chang 2001)
+SUM_WEIGHT = 0.1
 ROUND_STEPS = 20  # gradient steps for either factor of the guide in a round
 CELLS = 130_000  # of the guide that endmembers are fitted on; the square of the field with the most valid pixels
 RANK = 1e-12  # squared reflectance below which a pixel is a mixture of those already chosen
@@ -43,7 +44,16 @@ class CNMF(FusionModel):
     name = "cnmf"
     needs_weights = False
 
-    def __init__(self, *, guide_bands, coarse_bands, ratio, endmembers: int = 20, rounds: int = 50, steps: int = 200):
+    def __init__(
+        self,
+        *,
+        guide_bands,
+        coarse_bands,
+        ratio,
+        endmembers: int = 20,
+        rounds: int = 50,
+        steps: int = 200,
+    ):
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)
         self.endmembers, self.rounds, self.steps = endmembers, rounds, steps
 
@@ -54,7 +64,11 @@ class CNMF(FusionModel):
         """`coarse_endmembers` (c_coarse, p), `guide_endmembers` (c_guide, p), `grid.abundances` (p, h, w)."""
         part = _square(scene)
         # a scene without a valid pixel is black
-        pixels = _joint(part)[:, part.valid] if part.valid.any() else torch.zeros_like(_joint(part)[:, 0, :1])
+        pixels = (
+            _joint(part)[:, part.valid]
+            if part.valid.any()
+            else torch.zeros_like(_joint(part)[:, 0, :1])
+        )
         spectra = self._couple(part, pixels[:, successive_projection(pixels, self.endmembers)])
         return {
             "coarse_endmembers": spectra[: len(scene.coarse)],
@@ -78,13 +92,17 @@ class CNMF(FusionModel):
             shares = unmix(cells, guide, shares, ROUND_STEPS)
             guide = _endmembers(cells[:, seen], shares[:, seen], guide, ROUND_STEPS)
             low = degrade(shares[None], scene.cells, sigma, valid=seen[None, None])[0]
-            coarse = _endmembers(scene.coarse[:, scene.valid], low[:, scene.valid], coarse, self.steps)
+            coarse = _endmembers(
+                scene.coarse[:, scene.valid], low[:, scene.valid], coarse, self.steps
+            )
         return torch.cat([coarse, guide])
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         state = required(state, self.name)
         ratio = input_ratio(guide, first_frame(coarse))
-        spectra, fused_spectra = (state[f"{image}_endmembers"].to(guide) for image in ("guide", "coarse"))
+        spectra, fused_spectra = (
+            state[f"{image}_endmembers"].to(guide) for image in ("guide", "coarse")
+        )
         start = upsample(state["grid.abundances"].to(guide), ratio)
         shares = [unmix(image.clamp(min=0), spectra, start, self.steps) for image in guide]
         return Fused(torch.stack([torch.einsum("cp,phw->chw", fused_spectra, s) for s in shares]))
@@ -102,7 +120,10 @@ def unmix(image, spectra, start, steps: int) -> torch.Tensor:
     """
     gram = spectra.T @ spectra + SUM_WEIGHT**2
     parts = zip(image.flatten(1).split(PIXELS, 1), start.flatten(1).split(PIXELS, 1), strict=True)
-    shares = [nonnegative(gram, spectra.T @ pixels + SUM_WEIGHT**2, begin, steps) for pixels, begin in parts]
+    shares = [
+        nonnegative(gram, spectra.T @ pixels + SUM_WEIGHT**2, begin, steps)
+        for pixels, begin in parts
+    ]
     return torch.cat(shares, 1).unflatten(1, image.shape[1:])
 
 

@@ -22,7 +22,9 @@ def complete(model: FusionModel, coarse_bands, ratio: int) -> FusionModel:
         return model
     absent = [b for b in model.coarse_bands if b not in coarse_bands]
     if absent:
-        raise BandError(f"model {model.name} needs coarse bands {', '.join(absent)}; the scene has {coarse_bands}")
+        raise BandError(
+            f"model {model.name} needs coarse bands {', '.join(absent)}; the scene has {coarse_bands}"
+        )
     return Completed(model, coarse_bands, ratio)
 
 
@@ -43,11 +45,18 @@ class Completed(FusionModel):
 
     @property
     def band_source(self):
-        return tuple(self.model.name if b in self.model.coarse_bands else "regression" for b in self.coarse_bands)
+        return tuple(
+            self.model.name if b in self.model.coarse_bands else "regression"
+            for b in self.coarse_bands
+        )
 
     def reach(self, ratio):
         own = self.model.reach(ratio)
-        return own if own is None or self.regression is None else max(own, self.regression.reach(ratio))
+        return (
+            own
+            if own is None or self.regression is None
+            else max(own, self.regression.reach(ratio))
+        )
 
     def fit(self, scene):
         state = self.model.fit(replace(scene, frames=scene.frames[:, self._model_index]))
@@ -59,7 +68,9 @@ class Completed(FusionModel):
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         rest = {"guide_valid": guide_valid, "coarse_valid": coarse_valid}
-        own = self.model(guide, coarse[..., self._model_index, :, :], state=_part(state, "model"), **rest)
+        own = self.model(
+            guide, coarse[..., self._model_index, :, :], state=_part(state, "model"), **rest
+        )
         if self.regression is None:
             added = None
         else:
@@ -81,10 +92,19 @@ class Completed(FusionModel):
 
 def _named(state, owner):
     """The state under the owner's name; grids stay grids."""
-    return {f"grid.{owner}.{k[5:]}" if k.startswith("grid.") else f"{owner}.{k}": v for k, v in state.items()}
+    return {
+        f"grid.{owner}.{k[5:]}" if k.startswith("grid.") else f"{owner}.{k}": v
+        for k, v in state.items()
+    }
 
 
 def _part(state, owner):
-    own = {k.removeprefix(f"{owner}."): v for k, v in (state or {}).items() if k.startswith(f"{owner}.")}
+    own = {
+        k.removeprefix(f"{owner}."): v
+        for k, v in (state or {}).items()
+        if k.startswith(f"{owner}.")
+    }
     grid = f"grid.{owner}."
-    return own | {f"grid.{k.removeprefix(grid)}": v for k, v in (state or {}).items() if k.startswith(grid)}
+    return own | {
+        f"grid.{k.removeprefix(grid)}": v for k, v in (state or {}).items() if k.startswith(grid)
+    }

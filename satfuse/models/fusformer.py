@@ -33,9 +33,13 @@ class Fusformer(FusionModel):
         bands_out = len(self.coarse_bands)
         self.embed = nn.Linear(bands_out + len(self.guide_bands), DIM)
         blocks = ["attention", "feed"] * 2 + ["attention", "attention", "feed"] * 2
-        self.blocks = nn.ModuleList(_Attention(attention_rows) if b == "attention" else _Feed() for b in blocks)
+        self.blocks = nn.ModuleList(
+            _Attention(attention_rows) if b == "attention" else _Feed() for b in blocks
+        )
         self.highpass = nn.Sequential(
-            nn.Conv2d(DIM, DIM, 3, padding=1), nn.LeakyReLU(0.01), nn.Conv2d(DIM, bands_out, 3, padding=1)
+            nn.Conv2d(DIM, DIM, 3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.Conv2d(DIM, bands_out, 3, padding=1),
         )
 
     def reach(self, ratio):
@@ -64,14 +68,20 @@ class _Attention(nn.Module):
         self.out = nn.Linear(DIM, DIM)
 
     def forward(self, tokens):
-        q, k, v = self.qkv(self.norm(tokens)).unflatten(-1, (3, HEADS, DIM // HEADS)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm(tokens))
+            .unflatten(-1, (3, HEADS, DIM // HEADS))
+            .permute(2, 0, 3, 1, 4)
+        )
         rows = self.rows or (q.shape[-2] if q.device.type in FUSED_ATTENTION else ROWS_ELSEWHERE)
         return self.out(attention(q, k, v, rows).transpose(1, 2).flatten(2))
 
 
 class _Feed(nn.Sequential):
     def __init__(self):
-        super().__init__(nn.LayerNorm(DIM), nn.Linear(DIM, DIM), nn.LeakyReLU(0.01), nn.Linear(DIM, DIM))
+        super().__init__(
+            nn.LayerNorm(DIM), nn.Linear(DIM, DIM), nn.LeakyReLU(0.01), nn.Linear(DIM, DIM)
+        )
 
 
 def attention(q, k, v, rows: int) -> torch.Tensor:

@@ -56,9 +56,13 @@ class GSA(Regression):
         state = required(state, self.name)
         coarse = first_frame(coarse)
         gain = state["gain"].to(guide)[:, None, None]
-        intensity = F.conv2d(coarse, state["intensity"].to(guide)[..., None, None], state["intensity_bias"].to(guide))
+        intensity = F.conv2d(
+            coarse, state["intensity"].to(guide)[..., None, None], state["intensity_bias"].to(guide)
+        )
         rest = coarse - gain * intensity
         if coarse_valid is not None:
             known = first_frame(coarse_valid)
             rest = fill(torch.where(known, rest, 0.0), known)
-        return Fused(trend(guide, state).mul_(gain).add_(upsample(rest, input_ratio(guide, coarse))))
+        return Fused(
+            trend(guide, state).mul_(gain).add_(upsample(rest, input_ratio(guide, coarse)))
+        )

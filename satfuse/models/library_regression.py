@@ -40,16 +40,25 @@ class LibraryRegression(FusionModel):
         """
         if not self.back_projections:
             return {}
-        first = scene.coarse - torch.einsum("kc,chw->khw", self.weight, scene.guide_coarse) - self.bias[:, None, None]
+        first = (
+            scene.coarse
+            - torch.einsum("kc,chw->khw", self.weight, scene.guide_coarse)
+            - self.bias[:, None, None]
+        )
         first = torch.where(scene.valid, first, 0.0)
         sigma = cell_psf_sigma(scene.psf_sigma, scene.ratio, scene.cells)
         correction = torch.zeros_like(first)
         for _ in range(self.back_projections):
-            seen = [degrade(upsample(band[None, None], scene.cells), scene.cells, sigma)[0, 0] for band in correction]
+            seen = [
+                degrade(upsample(band[None, None], scene.cells), scene.cells, sigma)[0, 0]
+                for band in correction
+            ]
             correction += torch.where(scene.valid, first - torch.stack(seen), 0.0)
         return {"grid.correction": correction}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         ratio = input_ratio(guide, first_frame(coarse))
         image = F.conv2d(guide, self.weight[..., None, None], self.bias)
-        return Fused(image + upsample(state["grid.correction"].to(image), ratio) if state else image)
+        return Fused(
+            image + upsample(state["grid.correction"].to(image), ratio) if state else image
+        )

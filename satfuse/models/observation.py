@@ -12,10 +12,14 @@ from torch.nn import functional as F
 from satfuse.errors import GridError
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TIE, PsfKernel, psf_kernel
 
-CUBIC = -0.75  # parameter of the cubic convolution kernel (Keys 1981), the one that torch's bicubic uses
+CUBIC = (
+    -0.75
+)  # parameter of the cubic convolution kernel (Keys 1981), the one that torch's bicubic uses
 
 
-def degrade(x, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=None, minimum_weight=0.5):
+def degrade(
+    x, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=None, minimum_weight=0.5
+):
     """Blur and decimate fine images; the torch twin of `satfuse.sensors.degradation.degrade`.
 
     Parameters
@@ -41,9 +45,13 @@ def degrade(x, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=No
         raise GridError(f"{ratio=} does not divide the image size {height} x {width}")
     if isinstance(psf_sigma, (tuple, list)):
         if len(psf_sigma) != x.shape[1]:
-            raise GridError(f"{len(psf_sigma)} PSF widths for {x.shape[1]} bands; give one, or one per band")
+            raise GridError(
+                f"{len(psf_sigma)} PSF widths for {x.shape[1]} bands; give one, or one per band"
+            )
         rest = {"shift": shift, "valid": valid, "minimum_weight": minimum_weight}
-        return torch.cat([degrade(x[:, i : i + 1], ratio, s, **rest) for i, s in enumerate(psf_sigma)], 1)
+        return torch.cat(
+            [degrade(x[:, i : i + 1], ratio, s, **rest) for i, s in enumerate(psf_sigma)], 1
+        )
     kernels = [psf_kernel(ratio, psf_sigma, s) for s in shift]
     with _full_precision(x):
         if valid is None:
@@ -69,7 +77,9 @@ def _decimate(x: torch.Tensor, kernel: PsfKernel) -> torch.Tensor:
     first_block, lead = divmod(kernel.first, ratio)
     blocks = -(-(lead + len(kernel.weights)) // ratio)
     padded = torch.zeros(blocks * ratio, dtype=x.dtype, device=x.device)
-    padded[lead : lead + len(kernel.weights)] = torch.as_tensor(kernel.weights, dtype=x.dtype, device=x.device)
+    padded[lead : lead + len(kernel.weights)] = torch.as_tensor(
+        kernel.weights, dtype=x.dtype, device=x.device
+    )
     parts = x.unflatten(-1, (count, ratio)) @ padded.view(blocks, ratio).T  # (..., count, blocks)
     # coarse pixel i takes part j of fine block i + first_block + j
     parts = F.pad(parts, (0, 0, max(-first_block, 0), max(first_block + blocks - 1, 0)))

@@ -16,9 +16,12 @@ from satfuse.sensors.bands import COARSE_M, S2_GSD_M
 from satfuse.sensors.degradation import psf_radius
 
 MAX_PSF_SIGMA = 1.0  # coarse pixels; SLSTR's 500 m on a 300 m grid is 0.83
-# By how much (standard deviation, reflectance) a guide band at fine scale differs from the mixture that the map is
-# fitted on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without the second term
-# least squares trades bands of differing sharpness against each other, and every edge becomes an error.
+# By how much (standard deviation, reflectance) a guide band at fine scale differs from the mixture
+# that the map is
+# fitted on: noise, and the native blur of bands coarser than the guide's grid, per octave. Without
+# the second term
+# least squares trades bands of differing sharpness against each other, and every edge becomes an
+# error.
 NOISE, BLUR_PER_OCTAVE = 0.001, 0.02
 
 
@@ -49,7 +52,9 @@ class Regression(FusionModel):
             `psf_sigma` above 1 coarse pixel, beyond which `reach` would not hold.
         """
         if not 0 < scene.psf_sigma <= MAX_PSF_SIGMA:
-            raise GridError(f"psf_sigma={scene.psf_sigma} is outside (0, {MAX_PSF_SIGMA}] coarse pixels")
+            raise GridError(
+                f"psf_sigma={scene.psf_sigma} is outside (0, {MAX_PSF_SIGMA}] coarse pixels"
+            )
         valid = scene.valid
         g, y = scene.guide_coarse[:, valid].double(), scene.coarse[:, valid].double()
         count = max(int(valid.sum()), 1)
@@ -59,7 +64,11 @@ class Regression(FusionModel):
         weights = torch.linalg.solve(gram, z @ (y - y_mean).T / count).T
         bias = (y_mean - weights @ g_mean)[:, 0]
         sigma = torch.tensor(float(scene.psf_sigma), dtype=torch.float64)
-        return {"weights": weights.to(scene.coarse), "bias": bias.to(scene.coarse), "psf_sigma": sigma}
+        return {
+            "weights": weights.to(scene.coarse),
+            "bias": bias.to(scene.coarse),
+            "psf_sigma": sigma,
+        }
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         state = required(state, self.name)

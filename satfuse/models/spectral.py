@@ -28,7 +28,9 @@ class Spectral(FusionModel):
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)
         bands_in, bands_out = len(self.guide_bands) + len(self.coarse_bands), len(self.coarse_bands)
         sizes = [bands_in, *[width] * depth]
-        hidden = [layer for a, b in pairwise(sizes) for layer in (_PerPixel(a, b), nn.ReLU(inplace=True))]
+        hidden = [
+            layer for a, b in pairwise(sizes) for layer in (_PerPixel(a, b), nn.ReLU(inplace=True))
+        ]
         self.mlp = nn.Sequential(*hidden, _PerPixel(sizes[-1], bands_out))
         self.linear = _PerPixel(bands_in, bands_out, bias=False)
         for parameter in (self.mlp[-1].weight, self.mlp[-1].bias, self.linear.weight):

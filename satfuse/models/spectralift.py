@@ -43,13 +43,18 @@ class SpectraLift(FusionModel):
         into them. With no valid pixel the result is 0 everywhere.
         """
         known = scene.guide_coarse[:, scene.valid], scene.coarse[:, scene.valid]
-        with torch.inference_mode(False), torch.enable_grad():  # callers estimate without gradients, this needs them
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):  # callers estimate without gradients, this needs them
             layers = _train(*(spectra.float().T.clone() for spectra in known))
         return {k: v.to(scene.coarse) for k, v in layers.items()}
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         if not state:
-            raise ConfigError("the spectralift model needs the state that its fit returned for this field")
+            raise ConfigError(
+                "the spectralift model needs the state that its fit returned for this field"
+            )
         input_ratio(guide, first_frame(coarse))
         out = guide.new_empty(len(guide), len(self.coarse_bands), *guide.shape[-2:])
         rows = max(PIXELS_AT_ONCE // (guide.shape[0] * guide.shape[-1]), 1)
@@ -90,7 +95,9 @@ def _train(guide, coarse):
 def _learn(x, y) -> list[nn.Linear]:
     """The trained layers of a network from (n, c_guide) to (n, c_coarse); the last starts at zero."""
     random = torch.Generator().manual_seed(SEED)
-    layers = [nn.utils.skip_init(nn.Linear, a, b) for a, b in pairwise((x.shape[1], *HIDDEN, y.shape[1]))]
+    layers = [
+        nn.utils.skip_init(nn.Linear, a, b) for a, b in pairwise((x.shape[1], *HIDDEN, y.shape[1]))
+    ]
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=random)
         nn.init.zeros_(layer.bias)
@@ -98,8 +105,12 @@ def _learn(x, y) -> list[nn.Linear]:
     network = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for step in range(STEPS if len(x) else 0):
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
-        chosen = torch.randint(len(x), (BATCH,), generator=random) if len(x) > BATCH else slice(None)
+        optimiser.param_groups[0]["lr"] = (
+            LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        )
+        chosen = (
+            torch.randint(len(x), (BATCH,), generator=random) if len(x) > BATCH else slice(None)
+        )
         optimiser.zero_grad()
         (network(x[chosen]) - y[chosen]).abs().mean().backward()
         optimiser.step()

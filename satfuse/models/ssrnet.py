@@ -34,7 +34,9 @@ class SSRNet(FusionModel):
     def __init__(self, *, guide_bands, coarse_bands, ratio):
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)
         count = len(self.coarse_bands)
-        self.replaced = nearest_bands(wavelengths_nm(self.guide_bands), wavelengths_nm(self.coarse_bands))
+        self.replaced = nearest_bands(
+            wavelengths_nm(self.guide_bands), wavelengths_nm(self.coarse_bands)
+        )
         self.convolutions = nn.ModuleList(
             nn.Conv2d(count, count, 3, padding=1, padding_mode="replicate") for _ in range(STAGES)
         )
@@ -79,6 +81,8 @@ def nearest_bands(guide_nm: list[float], coarse_nm: list[float]) -> dict[int, in
     nearest: dict[int, int] = {}
     for g, wavelength in enumerate(guide_nm):
         c = min(range(len(coarse_nm)), key=lambda i: abs(coarse_nm[i] - wavelength))
-        if c not in nearest or abs(coarse_nm[c] - wavelength) < abs(coarse_nm[c] - guide_nm[nearest[c]]):
+        if c not in nearest or abs(coarse_nm[c] - wavelength) < abs(
+            coarse_nm[c] - guide_nm[nearest[c]]
+        ):
             nearest[c] = g
     return dict(sorted(nearest.items()))

@@ -69,7 +69,9 @@ class Summary:
     @cached_property
     def _degraded(self):
         sigma = cell_psf_sigma(self.psf_sigma, self.ratio, self.cells)
-        return degrade(self.guide_cells[None], self.cells, sigma, valid=self.cells_valid[None, None])[0]
+        return degrade(
+            self.guide_cells[None], self.cells, sigma, valid=self.cells_valid[None, None]
+        )[0]
 
 
 def summarise(guide, coarse, valid, *, ratio: int, **rest) -> Summary:
@@ -88,7 +90,14 @@ def summarise(guide, coarse, valid, *, ratio: int, **rest) -> Summary:
 
 
 def summary_of_parts(
-    cells, patches, coarse, valid, *, ratio: int, psf_sigma: float = DEFAULT_PSF_SIGMA, registered: bool = True
+    cells,
+    patches,
+    coarse,
+    valid,
+    *,
+    ratio: int,
+    psf_sigma: float = DEFAULT_PSF_SIGMA,
+    registered: bool = True,
 ) -> Summary:
     """A summary of a field whose guide is only seen in parts.
 

@@ -42,8 +42,11 @@ def coarse_parts(guide, coarse, state: State, guide_valid=None, coarse_valid=Non
     trend, residual : (b, c_coarse, h, w) each.
     """
     coarse = first_frame(coarse)
-    # degrading is linear and keeps constants, so the guide's few bands are degraded, not the trend's many
-    degraded = degrade(guide, input_ratio(guide, coarse), float(state["psf_sigma"]), valid=guide_valid)
+    # degrading is linear and keeps constants, so the guide's few bands are degraded, not the
+    # trend's many
+    degraded = degrade(
+        guide, input_ratio(guide, coarse), float(state["psf_sigma"]), valid=guide_valid
+    )
     low = trend(degraded, state)
     seen = low.isfinite()
     known = seen if coarse_valid is None else seen & first_frame(coarse_valid)

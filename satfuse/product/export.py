@@ -37,7 +37,9 @@ def to_cog(product: xr.Dataset, path, bands=None, *, variable: str = "reflectanc
     """
     encoders = {"reflectance": encode, "uncertainty": encode_uncertainty}
     if variable not in (held := [name for name in encoders if name in product]):
-        raise ProductError(f"no {variable!r} in the product, only {', '.join(held)}; not every model gives uncertainty")
+        raise ProductError(
+            f"no {variable!r} in the product, only {', '.join(held)}; not every model gives uncertainty"
+        )
     values = _one_date(product)[variable]
     bands = [str(b) for b in (values.band.values if bands is None else bands)]
     values = _select(values, bands)
@@ -46,7 +48,9 @@ def to_cog(product: xr.Dataset, path, bands=None, *, variable: str = "reflectanc
     number.encoding = {}
     number = number.rio.write_crs(values.odc.crs).rio.write_nodata(FILL)
     try:
-        number.rio.to_raster(path, driver="COG", compress="ZSTD", predictor=2, overview_resampling="average")
+        number.rio.to_raster(
+            path, driver="COG", compress="ZSTD", predictor=2, overview_resampling="average"
+        )
     except (OSError, rasterio.errors.RasterioError) as error:
         raise StoreError(f"cannot write {path}: {error}") from error
     return Path(path)
@@ -71,7 +75,11 @@ def quicklook_png(product: xr.Dataset, path, *, guide=None, coarse=None, points=
     from matplotlib.figure import Figure
 
     reflectance = _one_date(product).reflectance
-    images = [("Sentinel-2", guide, RGB_GUIDE), ("Sentinel-3", coarse, RGB_COARSE), ("fused", reflectance, RGB_COARSE)]
+    images = [
+        ("Sentinel-2", guide, RGB_GUIDE),
+        ("Sentinel-3", coarse, RGB_COARSE),
+        ("fused", reflectance, RGB_COARSE),
+    ]
     images = [(title, _rgb(image, bands)) for title, image, bands in images if image is not None]
     panels = len(images) + bool(len(points))
     figure = Figure(figsize=(5 * panels, 5), layout="constrained")
@@ -90,7 +98,9 @@ def quicklook_png(product: xr.Dataset, path, *, guide=None, coarse=None, points=
         axes[-1].plot(reflectance.wavelength_nm, spectrum, marker=".", label=str(number))
         for axis in axes[: len(images)]:
             axis.plot(x, y, "+", color="red")
-            axis.annotate(str(number), (x, y), color="red", xytext=(3, 3), textcoords="offset points")
+            axis.annotate(
+                str(number), (x, y), color="red", xytext=(3, 3), textcoords="offset points"
+            )
     if len(points):
         axes[-1].set(title="fused spectra", xlabel="wavelength, nm", ylabel="reflectance")
         axes[-1].legend()
@@ -105,7 +115,9 @@ def stretched(rgb: np.ndarray, limits) -> np.ndarray:
     """(y, x, 3) reflectance to (y, x, 4) uint8 with one stretch for all bands; transparent where a band is missing."""
     low, high = limits
     missing = ~np.isfinite(rgb).all(-1)
-    scaled = (np.nan_to_num((rgb - low) / max(high - low, 1e-6)).clip(0, 1) ** (1 / 1.4) * 255).astype("uint8")
+    scaled = (
+        np.nan_to_num((rgb - low) / max(high - low, 1e-6)).clip(0, 1) ** (1 / 1.4) * 255
+    ).astype("uint8")
     return np.dstack([scaled, np.where(missing, 0, 255).astype("uint8")])
 
 
@@ -119,7 +131,9 @@ def _one_date(product: xr.Dataset) -> xr.Dataset:
 
 def _select(image: xr.DataArray, bands) -> xr.DataArray:
     if absent := [b for b in bands if b not in image.band.values]:
-        raise BandError(f"no band {', '.join(absent)}; there are {', '.join(map(str, image.band.values))}")
+        raise BandError(
+            f"no band {', '.join(absent)}; there are {', '.join(map(str, image.band.values))}"
+        )
     return image.sel(band=list(bands)).transpose("band", "y", "x")
 
 

@@ -47,9 +47,24 @@ CONVENTIONS = [
         "description": description,
     }
     for uuid, name, repository, description in (
-        ("f17cb550-5864-4468-aeb7-f3180cfb622f", "proj:", "geo-proj", "Coordinate reference system"),
-        ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "spatial:", "spatial", "Spatial coordinates and transforms"),
-        ("d35379db-88df-4056-af3a-620245f8e347", "multiscales", "multiscales", "Multiscale layout of Zarr groups"),
+        (
+            "f17cb550-5864-4468-aeb7-f3180cfb622f",
+            "proj:",
+            "geo-proj",
+            "Coordinate reference system",
+        ),
+        (
+            "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+            "spatial:",
+            "spatial",
+            "Spatial coordinates and transforms",
+        ),
+        (
+            "d35379db-88df-4056-af3a-620245f8e347",
+            "multiscales",
+            "multiscales",
+            "Multiscale layout of Zarr groups",
+        ),
     )
 ]
 
@@ -86,7 +101,9 @@ class Layout:
         for name in ("bands", "band_source", "uncertain_bands"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.chunk_px < 1 or self.shard_px < 1 or self.shard_px % self.chunk_px:
-            raise GridError(f"shard_px={self.shard_px} must be a multiple of chunk_px={self.chunk_px}")
+            raise GridError(
+                f"shard_px={self.shard_px} must be a multiple of chunk_px={self.chunk_px}"
+            )
 
     @classmethod
     def of(cls, geobox: GeoBox, **options) -> "Layout":
@@ -96,7 +113,9 @@ class Layout:
         whole = -(-max(height, width) // chunk) * chunk
         options["shard_px"] = min(options.get("shard_px") or SHARD_PX, whole)
         crs = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else geobox.crs.to_wkt()
-        return cls(crs=crs, transform=tuple(geobox.affine)[:6], height=height, width=width, **options)
+        return cls(
+            crs=crs, transform=tuple(geobox.affine)[:6], height=height, width=width, **options
+        )
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -112,7 +131,10 @@ class Layout:
     def overviews(self) -> list[int]:
         """Factors of the overviews: powers of 2 that divide the shard, down to about 128 px."""
         factors, factor = [], 2
-        while self.shard_px % factor == 0 and max(self.height, self.width) / factor >= SMALLEST_OVERVIEW_PX:
+        while (
+            self.shard_px % factor == 0
+            and max(self.height, self.width) / factor >= SMALLEST_OVERVIEW_PX
+        ):
             factors.append(factor)
             factor *= 2
         return factors
@@ -142,7 +164,9 @@ def create(store: Store, path: str, layout: Layout, attrs: dict) -> None:
         for factor in layout.overviews:
             level = _group(store, f"{path}/overview_{factor}")
             _put_attrs(level, _group_attrs(layout, layout.level(factor)))
-            _create_level(level, layout, layout.level(factor), layout.shard_px // factor, full=False)
+            _create_level(
+                level, layout, layout.level(factor), layout.shard_px // factor, full=False
+            )
 
 
 def _group(store: Store, path: str):
@@ -150,7 +174,11 @@ def _group(store: Store, path: str):
     import zarr
     from zarr.errors import ContainsGroupError
 
-    options = {"store": store.zarr(path, read_only=False), "zarr_format": 3, "use_consolidated": False}
+    options = {
+        "store": store.zarr(path, read_only=False),
+        "zarr_format": 3,
+        "use_consolidated": False,
+    }
     try:
         return zarr.open_group(**options, mode="a")
     except ContainsGroupError:
@@ -171,7 +199,11 @@ def _create_level(group, layout: Layout, geobox: GeoBox, shard: int, *, full: bo
     """Arrays of a group; an overview, which is not `full`, holds reflectance alone."""
     chunk = layout.chunk_px if shard % layout.chunk_px == 0 else shard
     count = len(layout.bands)
-    sizes = {"shape": (1, count, *geobox.shape), "chunks": (1, count, chunk, chunk), "shards": (1, count, shard, shard)}
+    sizes = {
+        "shape": (1, count, *geobox.shape),
+        "chunks": (1, count, chunk, chunk),
+        "shards": (1, count, shard, shard),
+    }
     for name in layout.variables if full else ("reflectance",):
         attrs = {
             **ATTRS[name],
@@ -201,7 +233,9 @@ def _array(group, name, dtype, dims, attrs, *, shape, chunks, shards=None, fill_
     from zarr.codecs import BloscCodec
     from zarr.errors import ContainsArrayError
 
-    codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2) if shards else "auto"
+    codec = (
+        BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2) if shards else "auto"
+    )
     if name not in group:
         with suppress(ContainsArrayError):
             return group.create_array(
@@ -222,8 +256,14 @@ def _coordinates(group, layout: Layout, geobox: GeoBox) -> None:
     table = band_table(layout.bands)
     a, _, c, _, e, f = tuple(geobox.affine)[:6]
     height, width = geobox.shape
-    time = np.datetime64(datetime.fromisoformat(layout.time).replace(tzinfo=None), "us").astype("int64")
-    wavelength = {"standard_name": "radiation_wavelength", "units": "nm", "long_name": "nominal centre wavelength"}
+    time = np.datetime64(datetime.fromisoformat(layout.time).replace(tzinfo=None), "us").astype(
+        "int64"
+    )
+    wavelength = {
+        "standard_name": "radiation_wavelength",
+        "units": "nm",
+        "long_name": "nominal centre wavelength",
+    }
     values = {
         "time": (("time",), [time], {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian",
                                       "standard_name": "time", "long_name": "sensing time of the guide (UTC)"}),
@@ -247,7 +287,11 @@ def _coordinates(group, layout: Layout, geobox: GeoBox) -> None:
 
 def _crs_attrs(geobox: GeoBox) -> dict:
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
-    return {**geobox.crs.proj.to_cf(), "spatial_ref": geobox.crs.to_wkt(), "GeoTransform": f"{c} {a} {b} {f} {d} {e}"}
+    return {
+        **geobox.crs.proj.to_cf(),
+        "spatial_ref": geobox.crs.to_wkt(),
+        "GeoTransform": f"{c} {a} {b} {f} {d} {e}",
+    }
 
 
 def _group_attrs(layout: Layout, geobox: GeoBox) -> dict:

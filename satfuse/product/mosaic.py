@@ -34,7 +34,9 @@ def merge_time(products: list[xr.Dataset]) -> xr.Dataset:
     for other in products[1:]:
         mine = (out.reflectance != FILL).any("band").isel(time=0, drop=True)
         other = other.assign_coords(time=out.time)
-        merged = {name: xr.where(mine, out[name], other[name], keep_attrs=True) for name in out.data_vars}
+        merged = {
+            name: xr.where(mine, out[name], other[name], keep_attrs=True) for name in out.data_vars
+        }
         out = out.assign({name: v.transpose(*out[name].dims) for name, v in merged.items()})
     return out
 
@@ -43,7 +45,10 @@ def _padding(own: GeoBox, grid: GeoBox):
     """Pixels to add ((above, below), (left, right)), or None where `own` does not lie on `grid`."""
     if own.crs != grid.crs or own.affine.a != grid.affine.a or own.affine.e != grid.affine.e:
         return None
-    left, above = (own.affine.c - grid.affine.c) / grid.affine.a, (own.affine.f - grid.affine.f) / grid.affine.e
+    left, above = (
+        (own.affine.c - grid.affine.c) / grid.affine.a,
+        (own.affine.f - grid.affine.f) / grid.affine.e,
+    )
     if abs(left - round(left)) > 1e-6 or abs(above - round(above)) > 1e-6:
         return None
     left, above = round(left), round(above)
@@ -68,11 +73,14 @@ def _resample(data: xr.Dataset, own: GeoBox, grid: GeoBox) -> xr.Dataset:
         number = xr_reproject(number, grid, resampling=method, dst_nodata=np.nan)
         out[name] = xr.where(np.isfinite(number), number.round(), FILL).astype("int16")
     # newer zarr gives the fill value, a flag, as an attribute: it is no nodata
-    # outside: a value that is no combination of flags; with 0 GDAL from 3.11 on would move perfect pixels to 1
+    # outside: a value that is no combination of flags; with 0 GDAL from 3.11 on would move perfect
+    # pixels to 1
     quality = data.quality.drop_attrs(deep=False)
     quality = xr_reproject(quality, grid, resampling="nearest", dst_nodata=OUTSIDE)
     out["quality"] = xr.where(quality == OUTSIDE, _MISSING["quality"], quality).astype("uint16")
-    coords = {name: data[name] for name in ("time", "band", "wavelength_nm", "fwhm_nm", "band_source")}
+    coords = {
+        name: data[name] for name in ("time", "band", "wavelength_nm", "fwhm_nm", "band_source")
+    }
     arrays = {name: (data[name].dims, value.data, data[name].attrs) for name, value in out.items()}
     return xr.Dataset(arrays, coords={**_coords(grid), **coords}, attrs=data.attrs)
 

@@ -23,10 +23,20 @@ from satfuse.product.store import Store, default_store
 from satfuse.sensors.bands import bands as band_table
 from satfuse.sensors.quality import flag_attrs
 
-ONE_OVERPASS = timedelta(minutes=5)  # neighbouring tiles of one S2 overpass; no two overpasses are this close
+# neighbouring tiles of one S2 overpass lie within this, and no two overpasses are this close
+ONE_OVERPASS = timedelta(minutes=5)
 
 
-def open_fused(bbox, date, *, store=None, bands=None, crs=None, resolution=None, chunks={}) -> xr.Dataset:  # noqa: B006
+def open_fused(
+    bbox,
+    date,
+    *,
+    store=None,
+    bands=None,
+    crs=None,
+    resolution=None,
+    chunks={},  # noqa: B006  never changed; shown in the signature as xarray shows it
+) -> xr.Dataset:
     """Open fused products lazily, clipped to a box and mosaicked.
 
     Parameters
@@ -81,7 +91,9 @@ def open_fused(bbox, date, *, store=None, bands=None, crs=None, resolution=None,
     grid = _output_grid(groups, box, crs, resolution)
     parts = [merge_time([on_grid(product, grid) for product in group]) for group in groups]
     data = (
-        parts[0] if len(parts) == 1 else xr.concat(parts, "time", coords="minimal", compat="override", join="override")
+        parts[0]
+        if len(parts) == 1
+        else xr.concat(parts, "time", coords="minimal", compat="override", join="override")
     )
     data = _decode(data, [product.attrs["item"] for group in groups for product in group])
     if chunks is None:
@@ -105,7 +117,9 @@ def parse_date(value) -> tuple[datetime, datetime]:
     else:
         start, end = _span(value, around=ONE_OVERPASS)
     if start > end:
-        raise ConfigError(f"date {value!r} is reversed: {start:%Y-%m-%d} comes after {end:%Y-%m-%d}")
+        raise ConfigError(
+            f"date {value!r} is reversed: {start:%Y-%m-%d} comes after {end:%Y-%m-%d}"
+        )
     if start > datetime.now(UTC):
         raise ConfigError(f"date {value!r} lies in the future")
     return start, end
@@ -113,7 +127,11 @@ def parse_date(value) -> tuple[datetime, datetime]:
 
 def _span(value, around=timedelta(0)) -> tuple[datetime, datetime]:
     if isinstance(value, np.datetime64):
-        value = value.item() if np.datetime_data(value)[0] == "D" else value.astype("datetime64[us]").item()
+        value = (
+            value.item()
+            if np.datetime_data(value)[0] == "D"
+            else value.astype("datetime64[us]").item()
+        )
     text = value.isoformat() if isinstance(value, date) else value
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -141,7 +159,9 @@ def _open_item(store: Store, item: dict, box, bands) -> xr.Dataset | None:
     properties = item["properties"]
     names = properties["cube:dimensions"]["band"]["values"]
     if absent := [b for b in bands or names if b not in names]:
-        raise BandError(f"product {item['id']} has no band {', '.join(absent)}; it has {', '.join(names)}")
+        raise BandError(
+            f"product {item['id']} has no band {', '.join(absent)}; it has {', '.join(names)}"
+        )
     crs = properties["proj:code"] or properties["proj:wkt2"]
     grid = GeoBox(properties["proj:shape"], Affine(*properties["proj:transform"][:6]), crs)
     rows, columns = _pixels(grid, _project(box, grid.crs))
@@ -150,12 +170,22 @@ def _open_item(store: Store, item: dict, box, bands) -> xr.Dataset | None:
     chosen = [names.index(b) for b in bands or names]
     table = band_table([names[i] for i in chosen])
     arrays = {}
-    for name in (n for n in ("reflectance", "quality", "uncertainty") if n in properties["cube:variables"]):
+    for name in (
+        n for n in ("reflectance", "quality", "uncertainty") if n in properties["cube:variables"]
+    ):
         array = _lazy(store, item, name)[..., rows, columns]
         if name == "quality":
-            arrays[name] = (("time", "y", "x"), array, flag_attrs() | {"grid_mapping": "spatial_ref"})
+            arrays[name] = (
+                ("time", "y", "x"),
+                array,
+                flag_attrs() | {"grid_mapping": "spatial_ref"},
+            )
         else:
-            arrays[name] = (("time", "band", "y", "x"), array[:, chosen] if bands else array, ATTRS[name])
+            arrays[name] = (
+                ("time", "band", "y", "x"),
+                array[:, chosen] if bands else array,
+                ATTRS[name],
+            )
     return xr.Dataset(
         arrays,
         coords={
@@ -174,15 +204,21 @@ def _lazy(store: Store, item: dict, name: str):
     path = item["assets"]["data"]["href"].removeprefix("../")
     with store.guard(f"open product {item['id']}"):
         array = zarr.open_array(store.zarr(f"{path}/{name}"), mode="r", zarr_format=3)
-    return da.from_array(array, chunks=array.chunks, name=f"{name}-{store.url}/{path}", asarray=False)
+    return da.from_array(
+        array, chunks=array.chunks, name=f"{name}-{store.url}/{path}", asarray=False
+    )
 
 
 def _pixels(grid: GeoBox, box: BoundingBox) -> tuple[slice, slice]:
     """Rows and columns of the pixels that a box touches; empty slices where it touches none."""
     a, _, c, _, e, f = tuple(grid.affine)[:6]
     height, width = grid.shape
-    rows = slice(max(math.floor((box.top - f) / e), 0), min(math.ceil((box.bottom - f) / e), height))
-    return rows, slice(max(math.floor((box.left - c) / a), 0), min(math.ceil((box.right - c) / a), width))
+    rows = slice(
+        max(math.floor((box.top - f) / e), 0), min(math.ceil((box.bottom - f) / e), height)
+    )
+    return rows, slice(
+        max(math.floor((box.left - c) / a), 0), min(math.ceil((box.right - c) / a), width)
+    )
 
 
 def _project(box, crs) -> BoundingBox:
@@ -193,11 +229,16 @@ def _by_overpass(products: list[xr.Dataset]) -> list[list[xr.Dataset]]:
     """Products in groups of one overpass, each group by ascending absolute gap."""
     groups = []
     for product in products:  # in order of time
-        if groups and product.time.values[0] - groups[-1][0].time.values[0] <= np.timedelta64(ONE_OVERPASS):
+        if groups and product.time.values[0] - groups[-1][0].time.values[0] <= np.timedelta64(
+            ONE_OVERPASS
+        ):
             groups[-1].append(product)
         else:
             groups.append([product])
-    return [sorted(g, key=lambda p: abs(p.attrs["item"]["properties"].get("satfuse:gap_s", 0.0))) for g in groups]
+    return [
+        sorted(g, key=lambda p: abs(p.attrs["item"]["properties"].get("satfuse:gap_s", 0.0)))
+        for g in groups
+    ]
 
 
 def _output_grid(groups, box, crs, resolution) -> GeoBox:
@@ -209,8 +250,12 @@ def _output_grid(groups, box, crs, resolution) -> GeoBox:
         if union is not None:
             return union
     crs = first.crs if crs is None else _known_crs(crs)
-    if resolution is not None and not (isinstance(resolution, (int, float)) and 0 < resolution < math.inf):
-        raise GridError(f"resolution {resolution!r} must be a positive number, in the units of the CRS")
+    if resolution is not None and not (
+        isinstance(resolution, (int, float)) and 0 < resolution < math.inf
+    ):
+        raise GridError(
+            f"resolution {resolution!r} must be a positive number, in the units of the CRS"
+        )
     if resolution is None:
         resolution = abs(first.affine.a) if first.crs == crs else first.to_crs(crs).resolution
     target = GeoBox.from_bbox(_project(box, crs), resolution=resolution)
@@ -219,7 +264,9 @@ def _output_grid(groups, box, crs, resolution) -> GeoBox:
         min(b.left for b in covered), min(b.bottom for b in covered), max(b.right for b in covered),
         max(b.top for b in covered), target.crs,
     )  # fmt: skip
-    return GeoBox.from_bbox(bbox_intersection([target.boundingbox, reach]), resolution=target.resolution)
+    return GeoBox.from_bbox(
+        bbox_intersection([target.boundingbox, reach]), resolution=target.resolution
+    )
 
 
 def _known_crs(crs) -> CRS:
@@ -233,9 +280,16 @@ def _union_on_lattice(grids: list[GeoBox]) -> GeoBox | None:
     """The smallest GeoBox that holds all, where they share CRS, pixel size and phase; else None."""
     first = grids[0]
     for grid in grids[1:]:
-        if grid.crs != first.crs or grid.affine.a != first.affine.a or grid.affine.e != first.affine.e:
+        if (
+            grid.crs != first.crs
+            or grid.affine.a != first.affine.a
+            or grid.affine.e != first.affine.e
+        ):
             return None
-        phase = (grid.affine.c - first.affine.c) / first.affine.a, (grid.affine.f - first.affine.f) / first.affine.e
+        phase = (
+            (grid.affine.c - first.affine.c) / first.affine.a,
+            (grid.affine.f - first.affine.f) / first.affine.e,
+        )
         if any(abs(p - round(p)) > 1e-6 for p in phase):
             return None
     union = first
@@ -248,31 +302,45 @@ def _decode(data: xr.Dataset, items: list[dict]) -> xr.Dataset:
     beside = " ".join(name for name in data.data_vars if name != "reflectance")
     for name in (n for n in data.data_vars if n != "quality"):
         number = data[name]
-        value = xr.where(number != FILL, number * np.float32(SCALE[name]), np.float32(np.nan)).astype("float32")
+        value = xr.where(
+            number != FILL, number * np.float32(SCALE[name]), np.float32(np.nan)
+        ).astype("float32")
         data = data.assign({name: value.assign_attrs(ATTRS[name])})
     data["reflectance"].attrs["ancillary_variables"] = beside
     data.attrs = {
         "Conventions": "CF-1.11",
         "items": [item["id"] for item in items],
-        "provenance": json.dumps({item["id"]: _own_properties(item) for item in items}),  # netCDF holds no dicts
+        "provenance": json.dumps(
+            {item["id"]: _own_properties(item) for item in items}
+        ),  # netCDF holds no dicts
     }
     return data
 
 
 def _own_properties(item: dict) -> dict:
-    return {key.removeprefix("satfuse:"): v for key, v in item["properties"].items() if key.startswith("satfuse:")}
+    return {
+        key.removeprefix("satfuse:"): v
+        for key, v in item["properties"].items()
+        if key.startswith("satfuse:")
+    }
 
 
 def _nothing_there(store: Store, items: list[dict], box, start, end) -> ProductError:
     if not items:
-        return ProductError(f"store {store.url} is empty; make a product with `satfuse fuse ... --store {store.url}`")
+        return ProductError(
+            f"store {store.url} is empty; make a product with `satfuse fuse ... --store {store.url}`"
+        )
     here = [i for i in items if _overlaps(i["bbox"], box)]
     if here:
         middle = start + (end - start) / 2
         nearest = sorted(here, key=lambda i: abs(_time(i) - middle))[:3]
         dates = ", ".join(f"{_time(i):%Y-%m-%d} ({i['id']})" for i in nearest)
-        return ProductError(f"no product from {start:%Y-%m-%d} to {end:%Y-%m-%d} in this box; nearest dates: {dates}")
+        return ProductError(
+            f"no product from {start:%Y-%m-%d} to {end:%Y-%m-%d} in this box; nearest dates: {dates}"
+        )
     fields = sorted({tuple(round(v, 3) for v in i["bbox"]) for i in items})
     areas = "; ".join(",".join(map(str, f)) for f in fields[:5])
     more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
-    return ProductError(f"no product covers the box {box}; the store covers (W,S,E,N): {areas}{more}")
+    return ProductError(
+        f"no product covers the box {box}; the store covers (W,S,E,N): {areas}{more}"
+    )

@@ -34,7 +34,16 @@ def item_path(product_id: str) -> str:
     return f"items/{product_id}.json"
 
 
-def publish(store: Store, product_id: str, run: str, layout: Layout, *, cores: list[Window], counts, provenance) -> str:
+def publish(
+    store: Store,
+    product_id: str,
+    run: str,
+    layout: Layout,
+    *,
+    cores: list[Window],
+    counts,
+    provenance,
+) -> str:
     """Check a finished run and make it the product's visible one.
 
     Parameters
@@ -58,9 +67,16 @@ def publish(store: Store, product_id: str, run: str, layout: Layout, *, cores: l
     path = group_path(product_id, run)
     finite_share = check(store, path, layout, cores, counts)
     consolidate(store, path, layout)
-    store.write_json(item_path(product_id), make_item(product_id, run, layout, finite_share, provenance))
+    store.write_json(
+        item_path(product_id), make_item(product_id, run, layout, finite_share, provenance)
+    )
     rebuild_index(store)
-    log.info("published %s: run %s, %.1f %% of the pixels have a value", product_id, run, 100 * finite_share)
+    log.info(
+        "published %s: run %s, %.1f %% of the pixels have a value",
+        product_id,
+        run,
+        100 * finite_share,
+    )
     return store.uri(item_path(product_id))
 
 
@@ -74,18 +90,28 @@ def check(store: Store, path: str, layout: Layout, cores, counts) -> float:
     """
     if missing := missing_shards(store, path, layout, cores):
         shown = ", ".join(missing[:3])
-        raise ProductError(f"{path} lacks {len(missing)} shards ({shown} ...); run the same command again to fill them")
+        raise ProductError(
+            f"{path} lacks {len(missing)} shards ({shown} ...); run the same command again to fill them"
+        )
     if len(counts) != len(cores):
-        raise ProductError(f"{path}: {len(counts)} of {len(cores)} tiles are done; run the same command again")
+        raise ProductError(
+            f"{path}: {len(counts)} of {len(cores)} tiles are done; run the same command again"
+        )
     if inconsistent := sum(c["inconsistent"] for c in counts):
-        raise ProductError(f"{path}: value, quality and uncertainty contradict each other in {inconsistent} pixels")
+        raise ProductError(
+            f"{path}: value, quality and uncertainty contradict each other in {inconsistent} pixels"
+        )
     finite = sum(c["finite"] for c in counts)
     if not finite:
-        raise ProductError(f"{path} has no pixel with a value: the guide is missing or clouded everywhere")
+        raise ProductError(
+            f"{path} has no pixel with a value: the guide is missing or clouded everywhere"
+        )
     return finite / sum(c["pixels"] for c in counts)
 
 
-def make_item(product_id: str, run: str, layout: Layout, finite_share: float, provenance: dict) -> dict:
+def make_item(
+    product_id: str, run: str, layout: Layout, finite_share: float, provenance: dict
+) -> dict:
     """The STAC item of a product: a function of its run alone, hrefs relative to the item."""
     geobox = layout.geobox
     box = geobox.boundingbox
@@ -117,7 +143,8 @@ def make_item(product_id: str, run: str, layout: Layout, finite_share: float, pr
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [
-            f"https://stac-extensions.github.io/{name}/{version}/schema.json" for name, version in _EXTENSIONS.items()
+            f"https://stac-extensions.github.io/{name}/{version}/schema.json"
+            for name, version in _EXTENSIONS.items()
         ],
         "id": product_id,
         "collection": COLLECTION,
@@ -129,7 +156,12 @@ def make_item(product_id: str, run: str, layout: Layout, finite_share: float, pr
             {"rel": "parent", "href": "../collection.json", "type": "application/json"},
             {"rel": "collection", "href": "../collection.json", "type": "application/json"},
             *(
-                {"rel": "derived_from", "href": i["href"], "title": i["id"], "type": "application/geo+json"}
+                {
+                    "rel": "derived_from",
+                    "href": i["href"],
+                    "title": i["id"],
+                    "type": "application/geo+json",
+                }
                 for i in inputs
             ),
         ],
@@ -159,7 +191,11 @@ def _datacube(layout: Layout, x: tuple, y: tuple) -> dict:
     space = {"type": "spatial", "step": step, "reference_system": system}
     return {
         "cube:dimensions": {
-            "time": {"type": "temporal", "extent": [layout.time, layout.time], "values": [layout.time]},
+            "time": {
+                "type": "temporal",
+                "extent": [layout.time, layout.time],
+                "values": [layout.time],
+            },
             "band": {"type": "bands", "values": list(layout.bands)},
             "y": {**space, "axis": "y", "extent": list(y)},
             "x": {**space, "axis": "x", "extent": list(x)},
@@ -176,7 +212,11 @@ def _datacube(layout: Layout, x: tuple, y: tuple) -> dict:
                 }
                 for name in layout.variables
             },
-            "quality": {"type": "auxiliary", "dimensions": ["time", "y", "x"], "data_type": "uint16"},
+            "quality": {
+                "type": "auxiliary",
+                "dimensions": ["time", "y", "x"],
+                "data_type": "uint16",
+            },
         },
     }
 
@@ -226,7 +266,9 @@ def _json(content: bytes, path: str) -> dict:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise StoreError(f"{path} is not JSON ({error}); publish the product again, or delete the file") from error
+        raise StoreError(
+            f"{path} is not JSON ({error}); publish the product again, or delete the file"
+        ) from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} is not STAC but a JSON {type(value).__name__}; delete the file")
     return value
@@ -235,14 +277,21 @@ def _json(content: bytes, path: str) -> dict:
 def _item(content: bytes, path: str) -> dict:
     item = _json(content, path)
     if item.get("collection") != COLLECTION or "satfuse:run" not in item.get("properties", {}):
-        raise StoreError(f"{path} is not the item of a fused product; only those belong there: move it elsewhere")
+        raise StoreError(
+            f"{path} is not the item of a fused product; only those belong there: move it elsewhere"
+        )
     return item
 
 
 def _write_catalog(store: Store, items: list[dict]) -> None:
     boxes = [item["bbox"] for item in items] or [[-180, -90, 180, 90]]
     times = [item["properties"]["datetime"] for item in items] or [None]
-    extent = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+    extent = [
+        min(b[0] for b in boxes),
+        min(b[1] for b in boxes),
+        max(b[2] for b in boxes),
+        max(b[3] for b in boxes),
+    ]
     root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
     collection = {
         "type": "Collection",
@@ -251,16 +300,30 @@ def _write_catalog(store: Store, items: list[dict]) -> None:
         "title": "Fused Sentinel-2 and Sentinel-3 SYN",
         "description": "21-band surface reflectance at 10 m, fused from Sentinel-2 L2A and Sentinel-3 SY_2_SYN.",
         "license": "other",
-        "extent": {"spatial": {"bbox": [extent]}, "temporal": {"interval": [[times[0], times[-1]]]}},
+        "extent": {
+            "spatial": {"bbox": [extent]},
+            "temporal": {"interval": [[times[0], times[-1]]]},
+        },
         "links": [
             root,
             {"rel": "parent", "href": "./catalog.json", "type": "application/json"},
             *(
-                {"rel": "item", "href": f"./{item_path(i['id'])}", "type": "application/geo+json", "title": i["id"]}
+                {
+                    "rel": "item",
+                    "href": f"./{item_path(i['id'])}",
+                    "type": "application/geo+json",
+                    "title": i["id"],
+                }
                 for i in items
             ),
         ],
-        "assets": {"index": {"href": "./index.parquet", "type": "application/vnd.apache.parquet", "roles": ["index"]}},
+        "assets": {
+            "index": {
+                "href": "./index.parquet",
+                "type": "application/vnd.apache.parquet",
+                "roles": ["index"],
+            }
+        },
     }
     catalog = {
         "type": "Catalog",
@@ -278,7 +341,14 @@ def _index(items: list[dict]) -> bytes:
     import pandas as pd
     from shapely.geometry import shape
 
-    flat = ("proj:code", "gsd", "satfuse:run", "satfuse:finite_share", "satfuse:gap_s", "satfuse:model")
+    flat = (
+        "proj:code",
+        "gsd",
+        "satfuse:run",
+        "satfuse:finite_share",
+        "satfuse:gap_s",
+        "satfuse:model",
+    )
     rows = [
         {
             "id": item["id"],
@@ -290,7 +360,9 @@ def _index(items: list[dict]) -> bytes:
         }
         for item in items
     ]
-    frame = geopandas.GeoDataFrame(rows, geometry=[shape(i["geometry"]) for i in items], crs="EPSG:4326")
+    frame = geopandas.GeoDataFrame(
+        rows, geometry=[shape(i["geometry"]) for i in items], crs="EPSG:4326"
+    )
     buffer = io.BytesIO()
     frame.to_parquet(buffer, write_covering_bbox=True)
     return buffer.getvalue()

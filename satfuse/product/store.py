@@ -41,7 +41,9 @@ class Store:
         if not separator:
             self.protocol, url = "file", str(Path(url).absolute())
         if self.protocol not in ("file", "s3", "http", "https"):
-            raise ConfigError(f"store {url!r}: give a folder, s3://bucket/prefix or https://host/path")
+            raise ConfigError(
+                f"store {url!r}: give a folder, s3://bucket/prefix or https://host/path"
+            )
         self.url = url.removeprefix("file://").rstrip("/")
 
     def __repr__(self):
@@ -75,7 +77,11 @@ class Store:
         """Of fsspec. A bucket's own keys win over AWS_*, which reading from a catalogue may need for itself."""
         if self.protocol != "s3":
             return {}
-        own = {name: os.environ[variable] for name, variable in S3_VARIABLES.items() if os.environ.get(variable)}
+        own = {
+            name: os.environ[variable]
+            for name, variable in S3_VARIABLES.items()
+            if os.environ.get(variable)
+        }
         # listings must be fresh: other runs write at the same time
         return {"use_listings_cache": False, **own}
 
@@ -96,7 +102,9 @@ class Store:
         try:
             yield
         except failures as error:
-            raise StoreError(f"cannot {doing} in store {self.url}: {type(error).__name__}: {error}") from error
+            raise StoreError(
+                f"cannot {doing} in store {self.url}: {type(error).__name__}: {error}"
+            ) from error
 
     def zarr(self, path: str, *, read_only: bool = True):
         """A zarr store for the group at `path`."""
@@ -104,7 +112,9 @@ class Store:
 
         if self.protocol == "file":
             return LocalStore(self.uri(path), read_only=read_only)
-        return FsspecStore.from_url(self.uri(path), storage_options=self._options(), read_only=read_only)
+        return FsspecStore.from_url(
+            self.uri(path), storage_options=self._options(), read_only=read_only
+        )
 
     def read(self, path: str) -> bytes:
         """Content of one file.
@@ -142,7 +152,9 @@ class Store:
             The store is read-only, full, or refuses.
         """
         if not self.writable:
-            raise StoreError(f"store {self.url} is read-only; write to its folder or bucket instead")
+            raise StoreError(
+                f"store {self.url} is read-only; write to its folder or bucket instead"
+            )
         with self.guard(f"write {path}"):
             if self.protocol == "s3":
                 self._fs.pipe_file(self.uri(path), content)
@@ -188,7 +200,9 @@ class Store:
         return {
             path.removeprefix(f"{root}/"): (
                 stat["size"],
-                stat["LastModified"] if self.protocol == "s3" else datetime.fromtimestamp(stat["mtime"], UTC),
+                stat["LastModified"]
+                if self.protocol == "s3"
+                else datetime.fromtimestamp(stat["mtime"], UTC),
             )
             for path, stat in found.items()
         }
@@ -237,5 +251,7 @@ def default_store() -> str:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"settings file {file} is not valid TOML: {error}") from error
     if not url:
-        raise ConfigError(f'no store named: pass store=..., set SATFUSE_STORE, or put store = "..." into {file}')
+        raise ConfigError(
+            f'no store named: pass store=..., set SATFUSE_STORE, or put store = "..." into {file}'
+        )
     return url

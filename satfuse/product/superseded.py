@@ -47,14 +47,18 @@ def superseded(store: Store) -> list[Superseded]:
             product_id=product_id,
             run=run,
             size=sum(size for size, _ in stats),
-            changed=max(time for _, time in [*stats, *filter(None, [items.get(item_path(product_id))])]),
+            changed=max(
+                time for _, time in [*stats, *filter(None, [items.get(item_path(product_id))])]
+            ),
         )
         for (product_id, run), stats in sorted(files.items())
         if run and run != visible[product_id]
     ]
 
 
-def remove_superseded(store: Store, *, older_than: timedelta = timedelta(days=1)) -> list[Superseded]:
+def remove_superseded(
+    store: Store, *, older_than: timedelta = timedelta(days=1)
+) -> list[Superseded]:
     """Delete them, but for those that changed lately: these may be at work, or still be read by who opened them before.
 
     Returns
@@ -68,9 +72,14 @@ def remove_superseded(store: Store, *, older_than: timedelta = timedelta(days=1)
     """
     removed = []
     for run in superseded(store):
-        if datetime.now(UTC) - run.changed < older_than or _visible_run(store, run.product_id) == run.run:
+        if (
+            datetime.now(UTC) - run.changed < older_than
+            or _visible_run(store, run.product_id) == run.run
+        ):
             continue
-        store.remove(f"data/{run.product_id}/{run.run}.plan")  # without its plan nobody continues or publishes the run
+        store.remove(
+            f"data/{run.product_id}/{run.run}.plan"
+        )  # without its plan nobody continues or publishes the run
         if _visible_run(store, run.product_id) != run.run:
             for kind in ("zarr", "run.json"):
                 store.remove(f"data/{run.product_id}/{run.run}.{kind}")
@@ -81,4 +90,8 @@ def remove_superseded(store: Store, *, older_than: timedelta = timedelta(days=1)
 
 def _visible_run(store, product_id):
     path = item_path(product_id)
-    return json.loads(store.read(path))["properties"].get("satfuse:run") if store.exists(path) else None
+    return (
+        json.loads(store.read(path))["properties"].get("satfuse:run")
+        if store.exists(path)
+        else None
+    )

@@ -6,7 +6,8 @@ from satfuse.geometry.tiling import Window
 from satfuse.product.layout import FILL, SCALE, Layout
 from satfuse.product.store import Store
 
-SIGNIFICANT_BITS = 5  # of an uncertainty: within 3 %; more would be noise that takes half as many bytes again
+# of an uncertainty: within 3 %; more would be noise that takes half as many bytes again
+SIGNIFICANT_BITS = 5
 MOST = 31 << 10  # the largest number of so few bits in an int16
 
 
@@ -25,7 +26,10 @@ def encode_uncertainty(sigma: np.ndarray) -> np.ndarray:
     """
     number = np.divide(sigma, SCALE["uncertainty"], dtype="float32")
     np.clip(number, 1, MOST, out=number)  # in place: in a worker every new array is new pages
-    mantissa, dropped = number.view("int32"), 24 - SIGNIFICANT_BITS  # 24 bits: the leading one is not stored
+    mantissa, dropped = (
+        number.view("int32"),
+        24 - SIGNIFICANT_BITS,
+    )  # 24 bits: the leading one is not stored
     mantissa += 1 << dropped - 1
     mantissa &= -1 << dropped
     np.rint(number, out=number)
@@ -33,7 +37,9 @@ def encode_uncertainty(sigma: np.ndarray) -> np.ndarray:
     return number.astype("int16")
 
 
-def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectance, quality, uncertainty=None) -> None:
+def write_tile(
+    store: Store, path: str, layout: Layout, core: Window, reflectance, quality, uncertainty=None
+) -> None:
     """Write one tile, its quality and its part of every overview.
 
     Parameters
@@ -54,7 +60,9 @@ def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectanc
     # an all-fill chunk is written too: a missing one shows that a tile was never done
     keep_empty = zarr.config.set({"array.write_empty_chunks": True})
     with store.guard(f"write tile y {core.y0} x {core.x0} of {path}"), keep_empty:
-        group = zarr.open_group(store.zarr(path, read_only=False), mode="r+", use_consolidated=False)
+        group = zarr.open_group(
+            store.zarr(path, read_only=False), mode="r+", use_consolidated=False
+        )
         rows, columns = core.slices()
         group["reflectance"][0, :, rows, columns] = reflectance
         group["quality"][0, rows, columns] = quality
@@ -63,7 +71,9 @@ def write_tile(store: Store, path: str, layout: Layout, core: Window, reflectanc
         for factor in layout.overviews:
             small = block_mean(reflectance, factor)
             y, x = core.y0 // factor, core.x0 // factor
-            group[f"overview_{factor}/reflectance"][0, :, y : y + small.shape[1], x : x + small.shape[2]] = small
+            group[f"overview_{factor}/reflectance"][
+                0, :, y : y + small.shape[1], x : x + small.shape[2]
+            ] = small
 
 
 def block_mean(number: np.ndarray, factor: int) -> np.ndarray:
@@ -91,7 +101,9 @@ def missing_shards(store: Store, path: str, layout: Layout, cores: list[Window])
     arrays = [*(f"{name}/c/0/0" for name in layout.variables), "quality/c/0"]
     arrays += [f"overview_{f}/reflectance/c/0/0" for f in layout.overviews]
     for array in arrays:
-        columns = {row: set(store.names(f"{path}/{array}/{row}")) for row in {c.y0 // shard for c in cores}}
+        columns = {
+            row: set(store.names(f"{path}/{array}/{row}")) for row in {c.y0 // shard for c in cores}
+        }
         for core in cores:
             row, column = core.y0 // shard, core.x0 // shard
             if str(column) not in columns[row]:

@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 NODATA = -32768  # of real scenes; METADATA.XML states a background value of 0, which is data
 CHUNK = 256
 DEAD_MEAN = -1000000  # `mean` that bandStatistics gives to a band without data
-VAPOUR_NM = ((1320, 1410), (1790, 1970))  # hardly any light reaches the ground: dead bands and spikes
+VAPOUR_NM = (
+    (1320, 1410),
+    (1790, 1970),
+)  # hardly any light reaches the ground: dead bands and spikes
 _LAYERS = {
     "quality_cloud": Quality.GUIDE_CLOUD,
     "quality_cirrus": Quality.GUIDE_CLOUD,
@@ -145,9 +148,13 @@ def _spectral(item, spec, raster, ledger):
     try:
         spectral = _from_xml(ET.parse(path).getroot())
     except (ET.ParseError, AttributeError, ValueError, TypeError) as error:
-        raise ReadError(f"{item.id}: asset metadata ({path.name}) is damaged or of another format: {error}") from error
+        raise ReadError(
+            f"{item.id}: asset metadata ({path.name}) is damaged or of another format: {error}"
+        ) from error
     if len(spectral.dead) != raster.count:
-        raise ReadError(f"{item.id}: METADATA.XML describes {len(spectral.dead)} bands, the image has {raster.count}")
+        raise ReadError(
+            f"{item.id}: METADATA.XML describes {len(spectral.dead)} bands, the image has {raster.count}"
+        )
     ledger.append(Read(item=item.id, asset="metadata", status="read"))
     return spectral, "METADATA.XML"
 
@@ -266,13 +273,17 @@ def enmap_item(path: str | Path) -> pystac.Item:
             if asset and file.suffix.upper() in (".TIF", ".TIFF", ".XML"):
                 files[asset] = file
     if "image" not in files:
-        raise ReadError(f"{path} holds no EnMAP image: there is no file named …-SPECTRAL_IMAGE.TIF or …_COG.TIF")
+        raise ReadError(
+            f"{path} holds no EnMAP image: there is no file named …-SPECTRAL_IMAGE.TIF or …_COG.TIF"
+        )
     try:
         with rasterio.open(files["image"]) as raster:
             bbox = list(transform_bounds(raster.crs, "EPSG:4326", *raster.bounds))
             start = raster.tags().get("start_time")
     except (rasterio.errors.RasterioError, OSError) as error:
-        raise ReadError(f"{files['image']} cannot be opened, it is missing or damaged: {error}") from error
+        raise ReadError(
+            f"{files['image']} cannot be opened, it is missing or damaged: {error}"
+        ) from error
     west, south, east, north = bbox
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     item = pystac.Item(
@@ -284,7 +295,9 @@ def enmap_item(path: str | Path) -> pystac.Item:
         collection="ENMAP_HSI_L2A",
     )
     for asset, file in files.items():
-        item.add_asset(asset, pystac.Asset(str(file), roles=["data" if asset == "image" else "metadata"]))
+        item.add_asset(
+            asset, pystac.Asset(str(file), roles=["data" if asset == "image" else "metadata"])
+        )
     return item
 
 
@@ -297,4 +310,6 @@ def _start_time(name, tag):
             return datetime.strptime(part, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:
             continue
-    raise ReadError(f"{name}: neither the tag start_time nor the name states when the image was taken")
+    raise ReadError(
+        f"{name}: neither the tag start_time nor the name states when the image was taken"
+    )

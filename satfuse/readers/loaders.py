@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 UNREADABLE = -1  # marks pixels of an asset that could not be read, where the caller allows holes
 FAILURES = (RasterioError, CPLE_BaseError, OSError, RuntimeError, EOFError)
-# With several threads GDAL decodes a truncated JPEG 2000 file without any error and invents the missing tiles.
+# With several threads GDAL decodes a truncated JPEG 2000 file without any error and invents the
+# missing tiles.
 _STRICT = {"GDAL_NUM_THREADS": "1"}
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)  # STAC items must have one
 
@@ -58,7 +59,9 @@ class Source:
 
     def error(self, cause) -> ReadError:
         """The error that names item, asset and cause."""
-        return ReadError(f"{self.item.id}: asset {self.key} could not be read, it is missing or damaged: {cause}")
+        return ReadError(
+            f"{self.item.id}: asset {self.key} could not be read, it is missing or damaged: {cause}"
+        )
 
     @contextmanager
     def opened(self) -> Iterator[str]:
@@ -131,7 +134,9 @@ def read_with_stackstac(href: str, geobox: GeoBox, *, dtype: str, resampling: st
     except ImportError as error:
         raise MissingExtraError("stackstac", "stackstac") from error
     stack = stackstac.stack(
-        [_item_of(href, geobox, dtype).to_dict()],  # pystac items lose proj:epsg, plain dicts do not
+        [
+            _item_of(href, geobox, dtype).to_dict()
+        ],  # pystac items lose proj:epsg, plain dicts do not
         assets=["raster"],
         epsg=geobox.crs.epsg,
         resolution=geobox.affine.a,
@@ -158,7 +163,14 @@ def loader_named(name: str) -> Loader:
 
 
 def lazy_raster(
-    source: Source, geobox: GeoBox, *, dtype: str, resampling: str, chunks: int, loader: Loader, holes: bool
+    source: Source,
+    geobox: GeoBox,
+    *,
+    dtype: str,
+    resampling: str,
+    chunks: int,
+    loader: Loader,
+    holes: bool,
 ) -> da.Array:
     """A raster on a GeoBox, read chunk by chunk when computed.
 
@@ -204,7 +216,11 @@ def _item_of(href, geobox, dtype):
     """A STAC item of one raster. Its footprint is the GeoBox asked for, so that no loader skips it as outside."""
     west, south, east, north = bbox = lonlat_bbox(geobox)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    item = pystac.Item("raster", {"type": "Polygon", "coordinates": [ring]}, list(bbox), _ANY_TIME, {})
+    item = pystac.Item(
+        "raster", {"type": "Polygon", "coordinates": [ring]}, list(bbox), _ANY_TIME, {}
+    )
     band = {"data_type": dtype, "nodata": 0}
-    item.add_asset("raster", pystac.Asset(href, roles=["data"], extra_fields={"raster:bands": [band]}))
+    item.add_asset(
+        "raster", pystac.Asset(href, roles=["data"], extra_fields={"raster:bands": [band]})
+    )
     return item

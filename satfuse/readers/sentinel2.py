@@ -41,7 +41,8 @@ __all__ = ["S2Metadata", "metadata", "open_sentinel2", "platform_of", "safe_item
 log = logging.getLogger(__name__)
 
 SATURATED = 65535
-# Between a saturated pixel and its neighbours interpolation leaves values that no surface has: reflectance above 2.9.
+# Between a saturated pixel and its neighbours interpolation leaves values that no surface has:
+# reflectance above 2.9.
 SATURATED_MIX = 30000
 _SCL_QUALITY = {
     1: Quality.GUIDE_SATURATED,
@@ -56,7 +57,10 @@ OVERRIDE = (
     'or write sentinel2 = "boa_offset=-1000" under [radiometry] in a copy of the catalogue file'
 )
 _DARK_BANDS = ("B02", "B03", "B04", "B12")
-_DARK_DN = (900, 1700)  # where the darkest surfaces lie in all of _DARK_BANDS while the offset of 1000 is in the data
+_DARK_DN = (
+    900,
+    1700,
+)  # where the darkest surfaces lie in all of _DARK_BANDS while the offset of 1000 is in the data
 
 
 def open_sentinel2(
@@ -110,12 +114,19 @@ def open_sentinel2(
     if not items:
         raise ReadError("no Sentinel-2 item to open")
     if foreign := set(bands) - set(S2_NAMES):
-        raise BandError(f"Sentinel-2 has no band {', '.join(sorted(foreign))}; known: {', '.join(S2_NAMES)}")
+        raise BandError(
+            f"Sentinel-2 has no band {', '.join(sorted(foreign))}; known: {', '.join(S2_NAMES)}"
+        )
     if missing not in ("raise", "flag"):
         raise ConfigError(f'missing={missing!r} must be "raise" or "flag"')
     if boa_offset not in (None, -1000, 0):
         raise ConfigError(f"{boa_offset=} must be -1000 or 0: it is added to the digital numbers")
-    options = {"geobox": geobox, "loader": loader_named(loader), "chunks": chunks, "holes": missing == "flag"}
+    options = {
+        "geobox": geobox,
+        "loader": loader_named(loader),
+        "chunks": chunks,
+        "holes": missing == "flag",
+    }
     ledger, tiles, directions, facts = [], [], [], []
     for item in items:
         offset, quantification, baseline = _radiometry(item, spec, bands, boa_offset)
@@ -150,13 +161,23 @@ def _numbers(spec, item, key, ledger, *, geobox, loader, chunks, holes):
         ledger.append(Read(item=item.id, asset=key, status="missing", cause=str(error)))
         return da.full(tuple(geobox.shape), UNREADABLE, dtype=dtype, chunks=chunks)
     ledger.append(Read(item=item.id, asset=key, status="read"))
-    return lazy_raster(source, geobox, dtype=dtype, resampling=resampling, chunks=chunks, loader=loader, holes=holes)
+    return lazy_raster(
+        source,
+        geobox,
+        dtype=dtype,
+        resampling=resampling,
+        chunks=chunks,
+        loader=loader,
+        holes=holes,
+    )
 
 
 def _tile(numbers, scl, bands, offset, quantification, geobox):
     """reflectance (band, y, x), quality and scl (y, x) of one item."""
     layers = [
-        da.where(dn > 0, (dn + np.float32(offset[b])) / np.float32(quantification), np.float32(np.nan))
+        da.where(
+            dn > 0, (dn + np.float32(offset[b])) / np.float32(quantification), np.float32(np.nan)
+        )
         for dn, b in zip(numbers, bands, strict=True)
     ]
     native = abs(geobox.affine.a)
@@ -170,8 +191,16 @@ def _tile(numbers, scl, bands, offset, quantification, geobox):
     ):
         if masks:
             quality = quality | reduce(da.logical_or, masks).astype("uint16") * np.uint16(flag)
-    reflectance = da.stack(layers) if layers else da.empty((0, *geobox.shape), dtype="float32", chunks=(0, *scl.chunks))
-    return {"reflectance": reflectance, "quality": quality, "scl": da.maximum(scl, 0).astype("uint8")}
+    reflectance = (
+        da.stack(layers)
+        if layers
+        else da.empty((0, *geobox.shape), dtype="float32", chunks=(0, *scl.chunks))
+    )
+    return {
+        "reflectance": reflectance,
+        "quality": quality,
+        "scl": da.maximum(scl, 0).astype("uint8"),
+    }
 
 
 def _scl_quality(scl):
@@ -209,10 +238,22 @@ def _dataset(mosaic, directions, bands, geobox, attrs):
     plane = ("y", "x")
     return xr.Dataset(
         {
-            "reflectance": (("band", *plane), mosaic["reflectance"], {"units": "1", "grid_mapping": "spatial_ref"}),
-            "valid": (plane, (mosaic["quality"] & np.uint16(GUIDE_INVALID)) == 0, {"grid_mapping": "spatial_ref"}),
+            "reflectance": (
+                ("band", *plane),
+                mosaic["reflectance"],
+                {"units": "1", "grid_mapping": "spatial_ref"},
+            ),
+            "valid": (
+                plane,
+                (mosaic["quality"] & np.uint16(GUIDE_INVALID)) == 0,
+                {"grid_mapping": "spatial_ref"},
+            ),
             "quality": (plane, mosaic["quality"], flag_attrs() | {"grid_mapping": "spatial_ref"}),
-            "scl": (plane, mosaic["scl"], {"long_name": "scene classification", "grid_mapping": "spatial_ref"}),
+            "scl": (
+                plane,
+                mosaic["scl"],
+                {"long_name": "scene classification", "grid_mapping": "spatial_ref"},
+            ),
             **variables,
         },
         coords={
@@ -257,7 +298,9 @@ def _offset_by_baseline(item, spec):
     try:
         added = float(stated) >= OFFSET_SINCE_BASELINE
     except ValueError as error:
-        raise RadiometryError(f"{item.id} states no processing baseline (found {stated!r}); {OVERRIDE}") from error
+        raise RadiometryError(
+            f"{item.id} states no processing baseline (found {stated!r}); {OVERRIDE}"
+        ) from error
     dark = [_dark_number(Source.of(spec, item, "sentinel2", band)) for band in _DARK_BANDS]
     low, high = _DARK_DN
     seen = False if min(dark) < low else True if max(dark) <= high else None

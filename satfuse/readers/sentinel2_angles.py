@@ -42,7 +42,9 @@ class AngleGrids:
         """From the root of MTD_TL.xml; view directions are means over bands and detectors."""
         corner, sun = root.find(".//Geoposition"), root.find(".//Sun_Angles_Grid")
         directions = _planes(sun)
-        views = [_planes(e) for e in root.iter("Viewing_Incidence_Angles_Grids")] or [np.full_like(directions, np.nan)]
+        views = [_planes(e) for e in root.iter("Viewing_Incidence_Angles_Grids")] or [
+            np.full_like(directions, np.nan)
+        ]
         return cls(
             crs=root.find(".//HORIZONTAL_CS_CODE").text.strip(),
             left=float(corner.find("ULX").text),
@@ -104,7 +106,9 @@ def mean_direction(zenith, azimuth) -> tuple[float, float]:
 
 def _planes(grids):
     zenith, azimuth = (
-        np.array([row.text.split() for row in grids.findall(f"{kind}/Values_List/VALUES")], dtype=float)
+        np.array(
+            [row.text.split() for row in grids.findall(f"{kind}/Values_List/VALUES")], dtype=float
+        )
         for kind in ("Zenith", "Azimuth")
     )
     return _directions(zenith, azimuth)
@@ -123,4 +127,6 @@ def _angles(planes):
 def _mean(stack):
     """Mean along the first axis without NaN; NaN where there is nothing else."""
     count = np.isfinite(stack).sum(0)
-    return np.divide(np.nansum(stack, 0), count, out=np.full(stack.shape[1:], np.nan), where=count > 0)
+    return np.divide(
+        np.nansum(stack, 0), count, out=np.full(stack.shape[1:], np.nan), where=count > 0
+    )

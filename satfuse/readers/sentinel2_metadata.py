@@ -21,9 +21,26 @@ from satfuse.sensors.bands import S2_NAMES
 log = logging.getLogger(__name__)
 
 # `band_id` of the XML files counts all 13 bands, B10 too.
-_BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-_SAFE_NAME = re.compile(r"(S2[A-D])_MSIL2A_(\d{8}T\d{6})_N(\d{2})(\d{2})_R(\d{3})_T(\w{5})_\d{8}T\d{6}")
-OFFSET_SINCE_BASELINE = 4.0  # ESA adds 1000 to every digital number from baseline 04.00 on, Collection-1 included
+_BAND_IDS = (
+    "B01",
+    "B02",
+    "B03",
+    "B04",
+    "B05",
+    "B06",
+    "B07",
+    "B08",
+    "B8A",
+    "B09",
+    "B10",
+    "B11",
+    "B12",
+)
+_SAFE_NAME = re.compile(
+    r"(S2[A-D])_MSIL2A_(\d{8}T\d{6})_N(\d{2})(\d{2})_R(\d{3})_T(\w{5})_\d{8}T\d{6}"
+)
+# ESA adds 1000 to every digital number from baseline 04.00 on, Collection-1 included
+OFFSET_SINCE_BASELINE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +130,20 @@ def field_angles(
     stated = np.array(list(_item_angles(item.properties).values()))
     source = "item properties" if np.isfinite(stated).any() else "none"
     if ledger and source != "none":
-        ledger = [replace(ledger[0], status="replaced", cause=f"angles come from the item; {ledger[0].cause}")]
+        ledger = [
+            replace(
+                ledger[0], status="replaced", cause=f"angles come from the item; {ledger[0].cause}"
+            )
+        ]
     x, y = field_nodes(geobox)
     return np.broadcast_to(stated[:, None, None], (4, len(y), len(x))), source, ledger
 
 
 def platform_of(item: pystac.Item) -> str:
     """ "S2A", "S2B", "S2C" or "S2D", from the item's id or its `platform`."""
-    match = re.match(r"S2[A-D]", item.id) or re.search(r"2[a-d]$", item.properties.get("platform", "").lower())
+    match = re.match(r"S2[A-D]", item.id) or re.search(
+        r"2[a-d]$", item.properties.get("platform", "").lower()
+    )
     if not match:
         raise ReadError(
             f"{item.id}: neither the id nor platform={item.properties.get('platform')!r} names a Sentinel-2"
@@ -158,7 +181,9 @@ def safe_item(path: str | Path) -> pystac.Item:
     name = _SAFE_NAME.match(path.name)
     product, tiles = path / "MTD_MSIL2A.xml", sorted(path.glob("GRANULE/*/MTD_TL.xml"))
     if not name or not product.is_file() or len(tiles) != 1:
-        raise ReadError(f"{path} is no Sentinel-2 L2A SAFE folder: its name, MTD_MSIL2A.xml or GRANULE/*/MTD_TL.xml")
+        raise ReadError(
+            f"{path} is no Sentinel-2 L2A SAFE folder: its name, MTD_MSIL2A.xml or GRANULE/*/MTD_TL.xml"
+        )
     west_south_east_north, ring = _footprint(product)
     item = pystac.Item(
         path.name.removesuffix(".SAFE"),
@@ -174,8 +199,14 @@ def safe_item(path: str | Path) -> pystac.Item:
         },
         collection="sentinel-2-l2a",
     )
-    item.add_asset("product_metadata", pystac.Asset(str(product), media_type="application/xml", roles=["metadata"]))
-    item.add_asset("granule_metadata", pystac.Asset(str(tiles[0]), media_type="application/xml", roles=["metadata"]))
+    item.add_asset(
+        "product_metadata",
+        pystac.Asset(str(product), media_type="application/xml", roles=["metadata"]),
+    )
+    item.add_asset(
+        "granule_metadata",
+        pystac.Asset(str(tiles[0]), media_type="application/xml", roles=["metadata"]),
+    )
     for image in sorted(tiles[0].parent.glob("IMG_DATA/R*/*.jp2")):
         key = "_".join(image.stem.split("_")[-2:])  # T29UNU_20221005T115411_B02_10m -> B02_10m
         item.add_asset(key, pystac.Asset(str(image), media_type="image/jp2", roles=["data"]))
@@ -191,14 +222,18 @@ def _read_xml(spec, item, key, parse):
     try:
         return parse(ET.parse(path).getroot())
     except (ET.ParseError, AttributeError, ValueError, TypeError, IndexError) as error:
-        raise ReadError(f"{item.id}: asset {key} ({path.name}) is damaged or of another format: {error}") from error
+        raise ReadError(
+            f"{item.id}: asset {key} ({path.name}) is damaged or of another format: {error}"
+        ) from error
 
 
 def _radiometry(root) -> tuple[str, dict[str, int], float]:
     """Baseline, offset per band and quantification value of MTD_MSIL2A.xml."""
     baseline = root.find(".//PROCESSING_BASELINE").text.strip()
     quantification = float(root.find(".//BOA_QUANTIFICATION_VALUE").text)
-    listed = {_BAND_IDS[int(e.get("band_id"))]: int(float(e.text)) for e in root.iter("BOA_ADD_OFFSET")}
+    listed = {
+        _BAND_IDS[int(e.get("band_id"))]: int(float(e.text)) for e in root.iter("BOA_ADD_OFFSET")
+    }
     # 99.99 marks reprocessed data without the offset
     if not listed and (float(baseline) < OFFSET_SINCE_BASELINE or baseline == "99.99"):
         listed = dict.fromkeys(_BAND_IDS, 0)
@@ -215,7 +250,9 @@ def _tile_facts(root) -> tuple[datetime, dict[str, float]]:
 
 def _mean_angles(elements) -> tuple[float, float]:
     """Mean direction of elements that hold ZENITH_ANGLE and AZIMUTH_ANGLE: zenith, azimuth in degrees."""
-    pairs = [(float(e.find("ZENITH_ANGLE").text), float(e.find("AZIMUTH_ANGLE").text)) for e in elements]
+    pairs = [
+        (float(e.find("ZENITH_ANGLE").text), float(e.find("AZIMUTH_ANGLE").text)) for e in elements
+    ]
     return mean_direction(*np.array(pairs, dtype=float).reshape(-1, 2).T)
 
 
@@ -257,7 +294,9 @@ def _item_clock(spec):
 def _footprint(product):
     """bbox and outer ring (lon, lat) from EXT_POS_LIST of MTD_MSIL2A.xml, which counts lat lon lat lon …"""
     try:
-        numbers = np.array(ET.parse(product).getroot().find(".//EXT_POS_LIST").text.split(), dtype=float)
+        numbers = np.array(
+            ET.parse(product).getroot().find(".//EXT_POS_LIST").text.split(), dtype=float
+        )
     except (ET.ParseError, AttributeError, ValueError) as error:
         raise ReadError(f"{product} is damaged or of another format: {error}") from error
     ring = numbers.reshape(-1, 2)[:, ::-1]

@@ -25,7 +25,9 @@ HOLE = -40000  # in an int32 array: a block that could not be read, where the ca
 _FAILURES = (OSError, KeyError, ValueError, RuntimeError)
 _EPOCH = np.datetime64("2000-01-01", "us")
 _ROW_TIMES_RIGHT_SINCE = datetime(2019, 6, 6, tzinfo=UTC)  # processing baseline 2.51
-_NAME = re.compile(r"(S3[AB])_SY_2_SYN____(?:\d{8}T\d{6}_){3}\d{4}_(\d{3})_(\d{3})_\d{4}_\w{3}_O_(NT|ST)_")
+_NAME = re.compile(
+    r"(S3[AB])_SY_2_SYN____(?:\d{8}T\d{6}_){3}\d{4}_(\d{3})_(\d{3})_\d{4}_\w{3}_O_(NT|ST)_"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,9 @@ class Variable:
     def _blocks(self, function, dtype, **options):
         chunks = da.core.normalize_chunks(self.chunks, self.shape)
         meta = np.empty((0,) * len(self.shape), dtype)
-        return da.map_blocks(function, chunks=chunks, dtype=dtype, meta=meta, variable=self, **options)
+        return da.map_blocks(
+            function, chunks=chunks, dtype=dtype, meta=meta, variable=self, **options
+        )
 
 
 def open_variables(source: Source) -> tuple[dict[str, Variable], dict]:
@@ -141,11 +145,15 @@ def tie_columns(count: int, columns: int, *, what: str) -> np.ndarray:
     """
     positions = np.minimum(np.arange(count) * TIE_STEP, columns - 1)
     if count < 2 or positions[-1] != columns - 1 or positions[-2] == columns - 1:
-        raise ReadError(f"{what}: {count} tie points per row do not fit {columns} columns at one every {TIE_STEP}")
+        raise ReadError(
+            f"{what}: {count} tie points per row do not fit {columns} columns at one every {TIE_STEP}"
+        )
     return positions
 
 
-def tie_directions(zenith: Variable, azimuth: Variable, shape: tuple[int, int], *, chunks: tuple[int, int]) -> da.Array:
+def tie_directions(
+    zenith: Variable, azimuth: Variable, shape: tuple[int, int], *, chunks: tuple[int, int]
+) -> da.Array:
     """Two angles from tie points to every pixel, as directions: right at the poles, the antimeridian and nadir.
 
     Latitude and longitude are such a pair too: pass latitude as `zenith`; it then stays a latitude.
@@ -188,7 +196,9 @@ def _direction_block(zenith, azimuth, rows, positions, block_info=None):
     is_latitude = zenith.name.endswith("lat")
     polar = np.radians(90 - polar if is_latitude else polar)
     around = np.radians(around)
-    vectors = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)])
+    vectors = np.stack(
+        [np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)]
+    )
     column = np.arange(c0, c1)
     left = (np.searchsorted(positions, column, side="right") - 1).clip(0, len(positions) - 2)
     weight = (column - positions[left]) / (positions[left + 1] - positions[left])
@@ -242,15 +252,25 @@ def row_times(time: Variable | None, header: dict, interval: tuple[datetime, dat
         raw = time.values()
         index = np.flatnonzero(raw != (-1 if time.fill is None else time.fill))
         if len(raw) == rows and len(index):
-            lead_s = (raw[index[0]] * np.timedelta64(1, "us") + _EPOCH - _utc(start)) / np.timedelta64(1, "s")
+            lead_s = (
+                raw[index[0]] * np.timedelta64(1, "us") + _EPOCH - _utc(start)
+            ) / np.timedelta64(1, "s")
             lead_s -= index[0] * (stop - start).total_seconds() / rows
             leap_s = round(lead_s)
             if leap_s in (17, 18) or abs(lead_s) < 2:
-                micros = np.interp(np.arange(rows), index, raw[index].astype(float)).round().astype("int64")
+                micros = (
+                    np.interp(np.arange(rows), index, raw[index].astype(float))
+                    .round()
+                    .astype("int64")
+                )
                 micros[index] = raw[index]
                 utc = _EPOCH + micros * np.timedelta64(1, "us")
-                return (utc - np.timedelta64(leap_s if leap_s in (17, 18) else 0, "s")).astype("M8[ns]"), "time.nc rows"
-            log.warning("row times of %s start %.1f s off the frame: not used", time.source.item.id, lead_s)
+                return (utc - np.timedelta64(leap_s if leap_s in (17, 18) else 0, "s")).astype(
+                    "M8[ns]"
+                ), "time.nc rows"
+            log.warning(
+                "row times of %s start %.1f s off the frame: not used", time.source.item.id, lead_s
+            )
     step = (stop - start) / rows
     return np.array([_utc(start + step * i) for i in range(rows)], "M8[ns]"), "frame interval"
 
@@ -277,7 +297,9 @@ def sen3_item(path: str | Path) -> pystac.Item:
     path = Path(path).resolve()
     name, manifest = _NAME.match(path.name), path / "xfdumanifest.xml"
     if not name or not manifest.is_file():
-        raise ReadError(f"{path} is no SY_2_SYN folder: its name or xfdumanifest.xml says otherwise")
+        raise ReadError(
+            f"{path} is no SY_2_SYN folder: its name or xfdumanifest.xml says otherwise"
+        )
     try:
         root = ET.parse(manifest).getroot()
         start, stop = (_utc_time(_text(root, tag)) for tag in ("startTime", "stopTime"))
@@ -302,10 +324,15 @@ def sen3_item(path: str | Path) -> pystac.Item:
         },
         collection=f"sentinel-3-syn-2-syn-{'ntc' if name[4] == 'NT' else 'stc'}",
     )
-    item.add_asset("xfdumanifest", pystac.Asset(str(manifest), media_type="application/xml", roles=["metadata"]))
+    item.add_asset(
+        "xfdumanifest",
+        pystac.Asset(str(manifest), media_type="application/xml", roles=["metadata"]),
+    )
     for file in sorted(path.glob("*.nc")):
         key = file.stem.replace("Syn_", "syn_", 1)
-        item.add_asset(key, pystac.Asset(str(file), media_type="application/netcdf", roles=["data"]))
+        item.add_asset(
+            key, pystac.Asset(str(file), media_type="application/netcdf", roles=["data"])
+        )
     return item
 
 
@@ -319,11 +346,17 @@ def frame_interval(item: pystac.Item) -> tuple[datetime, datetime]:
     start = times.start_datetime or item.datetime
     if start is None:
         raise ReadError(f"{item.id} states no start_datetime")
-    return start.astimezone(UTC), (times.end_datetime or start + timedelta(minutes=3)).astimezone(UTC)
+    return start.astimezone(UTC), (times.end_datetime or start + timedelta(minutes=3)).astimezone(
+        UTC
+    )
 
 
 def frame_key(item: pystac.Item) -> tuple:
     """What two processings of one frame share: platform ("3b"), absolute orbit, start to the second."""
     properties = item.properties
     platform = str(properties.get("platform", ""))[-2:].lower()
-    return platform, properties.get("sat:absolute_orbit"), frame_interval(item)[0].replace(microsecond=0)
+    return (
+        platform,
+        properties.get("sat:absolute_orbit"),
+        frame_interval(item)[0].replace(microsecond=0),
+    )

@@ -98,13 +98,17 @@ def open_syn(
     items = _in_order([items] if isinstance(items, pystac.Item) else list(items))
     bands = tuple(bands)
     if foreign := set(bands) - set(S3_NAMES):
-        raise BandError(f"SYN has no nadir band {', '.join(sorted(foreign))}; known: {', '.join(S3_NAMES)}")
+        raise BandError(
+            f"SYN has no nadir band {', '.join(sorted(foreign))}; known: {', '.join(S3_NAMES)}"
+        )
     if missing not in ("raise", "flag"):
         raise ConfigError(f'missing={missing!r} must be "raise" or "flag"')
     frames = [_frame(item, spec, bands, missing == "flag") for item in items]
     columns = {f.sizes["column"] for f in frames}
     if len(columns) > 1:
-        raise ReadError(f"frames {', '.join(i.id for i in items)} differ in their number of columns: {sorted(columns)}")
+        raise ReadError(
+            f"frames {', '.join(i.id for i in items)} differ in their number of columns: {sorted(columns)}"
+        )
     swath = _join(frames)
     known = bands_named(bands)
     swath = swath.assign_coords(
@@ -121,7 +125,10 @@ def _in_order(items):
     """By start; one item per frame, NTC before STC; ReadError unless they are consecutive frames of one orbit."""
     if not items:
         raise ReadError("no Sentinel-3 item to open")
-    items = sorted(items, key=lambda i: "_O_ST_" in i.id or i.properties.get("product:timeliness_category") == "ST")
+    items = sorted(
+        items,
+        key=lambda i: "_O_ST_" in i.id or i.properties.get("product:timeliness_category") == "ST",
+    )
     frames = {}
     for item in items:
         frames.setdefault(frame_key(item), item)
@@ -147,9 +154,18 @@ def _open_files(item, spec, bands, holes):
             if not (holes or stands_in):
                 raise
             cause = f"positions come from the OLCI tie points; {error}" if stands_in else str(error)
-            ledger.append(Read(item=item.id, asset=key, status="replaced" if stands_in else "missing", cause=cause))
+            ledger.append(
+                Read(
+                    item=item.id,
+                    asset=key,
+                    status="replaced" if stands_in else "missing",
+                    cause=cause,
+                )
+            )
     if "geolocation" not in files and "tiepoints_olci" not in files:
-        raise ReadError(f"{item.id}: neither geolocation nor tiepoints_olci can be read, so no pixel has a position")
+        raise ReadError(
+            f"{item.id}: neither geolocation nor tiepoints_olci can be read, so no pixel has a position"
+        )
     return files, ledger
 
 
@@ -163,9 +179,15 @@ def _frame(item, spec, bands, holes):
     time = files.get("time")
     header = next(iter(files.values()))[1]
     interval = frame_interval(item)
-    times, clock = row_times(time and _variable(files, "time", "Time"), header, interval, like.shape[0])
+    times, clock = row_times(
+        time and _variable(files, "time", "Time"), header, interval, like.shape[0]
+    )
     quality = _quality(files, raw, layers, like, any(r.status == "missing" for r in ledger))
-    reflectance = da.stack(layers) if layers else da.empty((0, *like.shape), dtype="float32", chunks=(0, *like.chunks))
+    reflectance = (
+        da.stack(layers)
+        if layers
+        else da.empty((0, *like.shape), dtype="float32", chunks=(0, *like.chunks))
+    )
     variables = {
         "reflectance": (("band", *_SWATH), reflectance, {"units": "1"}),
         "valid": (_SWATH, (quality & np.uint16(COARSE_INVALID)) == 0),
@@ -229,17 +251,24 @@ def _quality(files, raw, layers, like, incomplete):
         quality |= (da.isnan(layer) & ~hole).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
         quality |= hole.astype("uint16") * np.uint16(Quality.ASSET_MISSING)
     if holes:
-        quality |= reduce(da.logical_and, holes).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
+        quality |= reduce(da.logical_and, holes).astype("uint16") * np.uint16(
+            Quality.COARSE_MISSING
+        )
     if "flags" not in files:
         return quality
-    for name, meaning, needed in (("CLOUD_flags", _CLOUD_FLAGS, ()), ("SYN_flags", _SYN_FLAGS, _SYN_NEEDED)):
+    for name, meaning, needed in (
+        ("CLOUD_flags", _CLOUD_FLAGS, ()),
+        ("SYN_flags", _SYN_FLAGS, _SYN_NEEDED),
+    ):
         variable = _variable(files, "flags", name)
         bits = flag_masks(variable, (*meaning, *needed))
         flags = variable.lazy()
         for flag, mark in meaning.items():
             quality |= ((flags & bits[flag]) != 0).astype("uint16") * np.uint16(mark)
         for flag in needed:
-            quality |= ((flags & bits[flag]) == 0).astype("uint16") * np.uint16(Quality.COARSE_SUSPECT)
+            quality |= ((flags & bits[flag]) == 0).astype("uint16") * np.uint16(
+                Quality.COARSE_SUSPECT
+            )
     return quality
 
 
@@ -281,7 +310,9 @@ def _join(frames):
         "clock": clocks.pop() if len(clocks) == 1 else "frame interval",
         "positions": ", ".join(dict.fromkeys(f.attrs["positions"] for f in parts)),
     }
-    joined = parts[0] if len(parts) == 1 else xr.concat(parts, "row", combine_attrs="drop_conflicts")
+    joined = (
+        parts[0] if len(parts) == 1 else xr.concat(parts, "row", combine_attrs="drop_conflicts")
+    )
     return joined.assign_attrs(attrs)
 
 
@@ -291,7 +322,9 @@ def _cut(swath, bbox):
     inside = (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
     rows, columns = da.compute(inside.any("column").data, inside.any("row").data)
     if not rows.any():
-        raise ReadError(f"the swath of {', '.join(swath.attrs['item_ids'])} does not cover the box {bbox}")
+        raise ReadError(
+            f"the swath of {', '.join(swath.attrs['item_ids'])} does not cover the box {bbox}"
+        )
     window = {}
     for dim, hit in (("row", rows), ("column", columns)):
         index = np.flatnonzero(hit)

@@ -34,7 +34,8 @@ S2_BANDS = (
     Band("B12", 2202.37, 173.6, 20),
 )
 
-# The 21 nadir bands of SY_2_SYN in ascending nominal wavelength, as Cristille et al. (2024) number them.
+# The 21 nadir bands of SY_2_SYN in ascending nominal wavelength, as Cristille et al. (2024) number
+# them.
 # SLSTR bands (S..N) are natively 500 m and resampled to the 300 m grid of OLCI.
 S3_BANDS = (
     Band("Oa01", 400.0, 15.0, 300),
@@ -65,8 +66,10 @@ S2_GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
 S3_NAMES = tuple(b.name for b in S3_BANDS)
 S3_ENMAP_NAMES = S3_NAMES[2:]  # EnMAP starts at 418 nm: Oa01 and Oa02 cannot be simulated from it
 
-# Measured centre and FWHM in nm per platform, where they differ from the tables above (products reference,
-# computed from ESA's responses). S2C has no freely licensed response table: Gaussian from these numbers.
+# Measured centre and FWHM in nm per platform, where they differ from the tables above (products
+# reference,
+# computed from ESA's responses). S2C has no freely licensed response table: Gaussian from these
+# numbers.
 S2C_CENTRE_FWHM_NM = {
     "B01": (444.22, 20.3), "B02": (489.03, 65.3), "B03": (560.63, 35.4), "B04": (666.53, 30.4),
     "B05": (707.07, 15.3), "B06": (741.07, 15.3), "B07": (784.66, 20.3), "B08": (834.61, 95.8),
@@ -87,7 +90,9 @@ def bands(names: Iterable[str]) -> tuple[Band, ...]:
     names = tuple(names)
     unknown = [n for n in names if n not in _BY_NAME]
     if unknown:
-        raise BandError(f"unknown band {', '.join(map(repr, unknown))}; known: {', '.join(_BY_NAME)}")
+        raise BandError(
+            f"unknown band {', '.join(map(repr, unknown))}; known: {', '.join(_BY_NAME)}"
+        )
     return tuple(_BY_NAME[n] for n in names)
 
 

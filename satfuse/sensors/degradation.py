@@ -12,7 +12,8 @@ import numpy as np
 
 from satfuse.errors import GridError
 
-# sigma in coarse pixels; exp(-(pi * 0.5008)^2 / 2) = 0.29, the usual MTF at the coarse Nyquist frequency
+# sigma in coarse pixels; exp(-(pi * 0.5008)^2 / 2) = 0.29, the usual MTF at the coarse Nyquist
+# frequency
 DEFAULT_PSF_SIGMA = 0.5008
 TRUNCATE = 3.0  # kernel radius in sigmas
 TIE = 1e-5  # a weight of exactly the minimum counts as enough, whatever the rounding of its sum
@@ -49,7 +50,8 @@ def psf_kernel(ratio: int, psf_sigma: float = DEFAULT_PSF_SIGMA, shift: float = 
     ratio = int(ratio)
     centre = (ratio - 1) / 2 - shift * ratio  # of coarse pixel 0, in fine pixel indices
     sigma = psf_sigma * ratio
-    # at least half a pixel of support on both sides, or a tiny sigma would fall between two fine pixels
+    # at least half a pixel of support on both sides, or a tiny sigma would fall between two fine
+    # pixels
     radius = max(TRUNCATE * sigma, 0.5)
     first = int(np.ceil(centre - radius))
     position = np.arange(first, int(np.floor(centre + radius)) + 1)
@@ -62,7 +64,9 @@ def psf_radius(psf_sigma: float = DEFAULT_PSF_SIGMA) -> int:
     return int(np.ceil(TRUNCATE * psf_sigma))
 
 
-def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=None, minimum_weight=0.5):
+def degrade(
+    image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), valid=None, minimum_weight=0.5
+):
     """Blur and decimate a fine image onto the coarse grid that nests in it.
 
     Weights that fall outside the image or on invalid pixels are dropped and the rest renormalised, so constants
@@ -92,7 +96,9 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
         raise GridError(f"{ratio=} does not divide the image size {height} x {width}")
     if np.ndim(psf_sigma):
         if image.ndim != 3 or len(psf_sigma) != image.shape[0]:
-            raise GridError(f"{len(psf_sigma)} PSF widths for an image of shape {image.shape}; give one per band")
+            raise GridError(
+                f"{len(psf_sigma)} PSF widths for an image of shape {image.shape}; give one per band"
+            )
         parts = [
             degrade(b, ratio, float(s), shift=shift, valid=valid, minimum_weight=minimum_weight)
             for b, s in zip(image, psf_sigma, strict=True)
@@ -115,6 +121,8 @@ def degrade(image, ratio, psf_sigma=DEFAULT_PSF_SIGMA, *, shift=(0.0, 0.0), vali
 
 def axis_matrix(size: int, kernel: PsfKernel) -> np.ndarray:
     """(size / ratio, size) matrix of one axis; weights outside the image are cut off."""
-    index = np.arange(size) - (np.arange(size // kernel.ratio) * kernel.ratio + kernel.first)[:, None]
+    index = (
+        np.arange(size) - (np.arange(size // kernel.ratio) * kernel.ratio + kernel.first)[:, None]
+    )
     inside = (index >= 0) & (index < len(kernel.weights))
     return np.where(inside, kernel.weights[index.clip(0, len(kernel.weights) - 1)], 0.0)

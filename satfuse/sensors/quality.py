@@ -14,7 +14,8 @@ class Quality(IntFlag):
     GUIDE_SATURATED = 8  # SCL 1 or a saturated digital number
     COARSE_MISSING = 16  # no Sentinel-3 data, the result rests on the guide
     COARSE_CLOUD = 32  # cloud, ambiguous or margin in Sentinel-3
-    COARSE_SUSPECT = 64  # Sentinel-3 retrieval flagged (out of range, high error, partly water, ...)
+    # Sentinel-3 retrieval flagged (out of range, high error, partly water, ...)
+    COARSE_SUSPECT = 64
     SNOW = 128  # snow or ice in either sensor
     ASSET_MISSING = 256  # an asset could not be read and the caller allowed a hole
     SHIFT_UNTRUSTED = 512  # the sub-pixel shift is not known well
@@ -23,7 +24,9 @@ class Quality(IntFlag):
 
 
 # Pixels with any of these bits are not usable as a guide / as coarse data.
-GUIDE_INVALID = Quality.GUIDE_MISSING | Quality.GUIDE_CLOUD | Quality.GUIDE_SHADOW | Quality.GUIDE_SATURATED
+GUIDE_INVALID = (
+    Quality.GUIDE_MISSING | Quality.GUIDE_CLOUD | Quality.GUIDE_SHADOW | Quality.GUIDE_SATURATED
+)
 COARSE_INVALID = Quality.COARSE_MISSING | Quality.COARSE_CLOUD | Quality.COARSE_SUSPECT
 
 

@@ -113,7 +113,11 @@ def covering_matrix(platform, names, wavelength_nm, *, usable=None) -> np.ndarra
         A band that they do not cover.
     """
     weights, coverage = srf_matrix(platform, names, wavelength_nm, usable=usable)
-    bare = [f"{n} ({c:.0%})" for n, c, row in zip(names, coverage, weights, strict=True) if np.isnan(row).any()]
+    bare = [
+        f"{n} ({c:.0%})"
+        for n, c, row in zip(names, coverage, weights, strict=True)
+        if np.isnan(row).any()
+    ]
     if bare:
         used = np.asarray(wavelength_nm)[slice(None) if usable is None else usable]
         raise BandError(

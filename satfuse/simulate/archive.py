@@ -93,9 +93,13 @@ class ArchiveRecipe:
 
     def __post_init__(self):
         if self.enmap_scenes > len(ENMAP_PLACES):
-            raise ConfigError(f"enmap_scenes={self.enmap_scenes}: there are {len(ENMAP_PLACES)} places")
+            raise ConfigError(
+                f"enmap_scenes={self.enmap_scenes}: there are {len(ENMAP_PLACES)} places"
+            )
         if self.tile_overlap_px % 12:
-            raise ConfigError(f"tile_overlap_px={self.tile_overlap_px} must be a multiple of 12 (60 m on both sides)")
+            raise ConfigError(
+                f"tile_overlap_px={self.tile_overlap_px} must be a multiple of 12 (60 m on both sides)"
+            )
 
     @cached_property
     def geobox(self) -> GeoBox:
@@ -128,12 +132,19 @@ class ArchiveRecipe:
         """Clouds of a day, the same for both sensors."""
         azimuth, zenith = sun_position(*self.centre, self.sensing_time(day))
         cover = self.cloudy_cover if day == self.cloudy_day else self.cloud_cover
-        return Sky(seed=self.seed + day.toordinal(), cloud_cover=cover, sun_azimuth_deg=azimuth, sun_zenith_deg=zenith)
+        return Sky(
+            seed=self.seed + day.toordinal(),
+            cloud_cover=cover,
+            sun_azimuth_deg=azimuth,
+            sun_zenith_deg=zenith,
+        )
 
     @property
     def digest(self) -> str:
         """Hash of everything that the archive depends on."""
-        text = json.dumps({**asdict(self), "geobox": repr(self.geobox)}, default=str, sort_keys=True)
+        text = json.dumps(
+            {**asdict(self), "geobox": repr(self.geobox)}, default=str, sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -256,7 +267,11 @@ def _run(jobs, out, recipe, workers):
 
 
 def _make_sentinel2(out, recipe, day, tile):
-    geobox, sky, sensing = tiles(recipe.geobox, recipe.tile_overlap_px)[tile], recipe.sky(day), recipe.sensing_time(day)
+    geobox, sky, sensing = (
+        tiles(recipe.geobox, recipe.tile_overlap_px)[tile],
+        recipe.sky(day),
+        recipe.sensing_time(day),
+    )
     acquisition = S2Acquisition(
         platform="S2B" if day == recipe.cloudy_day else "S2A",
         sensing_time=sensing,
@@ -270,7 +285,12 @@ def _make_sentinel2(out, recipe, day, tile):
     )
     seed = [recipe.seed, day.toordinal(), *map(ord, tile)]
     bands = observe.sentinel2(
-        recipe.surface, geobox, platform=acquisition.platform, sky=sky, seed=seed, noise=recipe.noise
+        recipe.surface,
+        geobox,
+        platform=acquisition.platform,
+        sky=sky,
+        seed=seed,
+        noise=recipe.noise,
     )
     scl = bands.pop("SCL")
     safe = write_safe(out / "products", bands, scl, geobox, acquisition)
@@ -317,7 +337,12 @@ def _make_synergy(out, recipe, day):
         cut = slice(top, top + recipe.frame_rows)
         for timeliness in ("NT", "ST") if clear and number == 0 else ("NT",):
             seconds = timedelta(seconds=top * first.row_step_s)
-            frame = replace(first, start=start + seconds, frame=first.frame + seconds.seconds, timeliness=timeliness)
+            frame = replace(
+                first,
+                start=start + seconds,
+                frame=first.frame + seconds.seconds,
+                timeliness=timeliness,
+            )
             part = swath.rows(cut.start, cut.stop)
             sen3 = write_sen3(
                 out / "products",
@@ -339,12 +364,19 @@ def _make_enmap(out, recipe, number):
     crs = utm_crs(longitude, latitude)
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(longitude, latitude)
     side = recipe.enmap_px
-    corner = Affine(30, 0, x // 30 * 30 + 15, 0, -30, y // 30 * 30 + 15)  # EnMAP grids are off by half a pixel
+    corner = Affine(
+        30, 0, x // 30 * 30 + 15, 0, -30, y // 30 * 30 + 15
+    )  # EnMAP grids are off by half a pixel
     geobox = GeoBox((side, side), corner, crs)
-    start = datetime.combine(recipe.day, LOCAL_TIME) + timedelta(days=3 * number, hours=-longitude / 15)
+    start = datetime.combine(recipe.day, LOCAL_TIME) + timedelta(
+        days=3 * number, hours=-longitude / 15
+    )
     azimuth, zenith = sun_position(latitude, longitude, start)
     scene = EnmapScene(
-        start=start, datatake=80454 + number, sun_elevation_deg=round(90 - zenith, 6), sun_azimuth_deg=round(azimuth, 6)
+        start=start,
+        datatake=80454 + number,
+        sun_elevation_deg=round(90 - zenith, 6),
+        sun_azimuth_deg=round(azimuth, 6),
     )
     wavelength_nm, fwhm_nm = enmap_bands()
     sky = Sky(seed=recipe.seed + number, cloud_cover=recipe.cloud_cover)
@@ -359,7 +391,9 @@ def _make_enmap(out, recipe, number):
     )
     bands = {"wavelength_nm": wavelength_nm, "fwhm_nm": fwhm_nm}
     product = write_enmap(out / "products", cube, geobox, quality, scene, **bands)
-    return scene.name, [stac.enmap_item(product, scene, geobox, covers=layer_percentages(quality), **bands)]
+    return scene.name, [
+        stac.enmap_item(product, scene, geobox, covers=layer_percentages(quality), **bands)
+    ]
 
 
 def _make_truth(out, recipe):
@@ -375,7 +409,12 @@ def _make_truth(out, recipe):
         attrs={"crs": str(recipe.geobox.crs), "shift_m": recipe.shift_m, "psf_sigma": recipe.psf_sigma,
                "gap_s": recipe.gap_s, "gain": recipe.gain.tolist()},
     )  # fmt: skip
-    encoding = {"dtype": "int16", "scale_factor": 1e-4, "_FillValue": -32768, "chunks": (len(S3_NAMES), 300, 300)}
+    encoding = {
+        "dtype": "int16",
+        "scale_factor": 1e-4,
+        "_FillValue": -32768,
+        "chunks": (len(S3_NAMES), 300, 300),
+    }
     truth.to_zarr(out / "truth.zarr", encoding={"reflectance": encoding}, consolidated=False)
     return "truth.zarr", []
 
@@ -388,4 +427,7 @@ def _mgrs_names(geobox):
     band = "CDEFGHJKLMNPQRSTUVWXX"[int(((south + north) / 2 + 80) // 8)]
     column, row = int(x // 1e5) - 1, int(y // 1e5) + (0 if zone % 2 else 5)
     letters = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")[(zone - 1) % 3]
-    return [f"{zone:02d}{band}{letters[(column + i) % 8]}{'ABCDEFGHJKLMNPQRSTUV'[row % 20]}" for i in (0, 1)]
+    return [
+        f"{zone:02d}{band}{letters[(column + i) % 8]}{'ABCDEFGHJKLMNPQRSTUV'[row % 20]}"
+        for i in (0, 1)
+    ]

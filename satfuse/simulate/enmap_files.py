@@ -17,7 +17,8 @@ NODATA = -32768
 DEAD_NM = (1330.0, 1391.0)  # inside the water-vapour absorption: channels are there, without data
 DEAD_MEAN = -1000000
 VNIR_BANDS = 91
-# Sampling step and width (nm) at wavelengths (nm): smooth curves through published values of the sensor.
+# Sampling step and width (nm) at wavelengths (nm): smooth curves through published values of the
+# sensor.
 _STEPS = {
     "vnir": ((418, 5.63), (434, 5.1), (454, 4.73), (470, 4.67), (500, 4.77), (550, 5.19), (600, 5.77), (650, 6.33),
              (700, 6.84), (750, 7.29), (800, 7.65), (850, 7.93), (900, 8.1), (993, 8.16)),
@@ -72,7 +73,9 @@ class EnmapScene:
     def name(self) -> str:
         """Product name; also the id of its STAC item."""
         start, made = (f"{t:%Y%m%dT%H%M%S}Z" for t in (self.start, self.processed))
-        return f"ENMAP01-____L2A-DT{self.datatake:010d}_{start}_{self.tile:03d}_V{self.version}_{made}"
+        return (
+            f"ENMAP01-____L2A-DT{self.datatake:010d}_{start}_{self.tile:03d}_V{self.version}_{made}"
+        )
 
 
 def enmap_bands() -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +85,10 @@ def enmap_bands() -> tuple[np.ndarray, np.ndarray]:
     none from 1391 to 1449 and from 1781 to 1967 nm. Steps and widths follow the published sampling of the sensor.
     """
     centres = [_run(*run) for run in _RUNS]
-    widths = [np.interp(c, *zip(*_FWHM[run[0]], strict=True)) for c, run in zip(centres, _RUNS, strict=True)]
+    widths = [
+        np.interp(c, *zip(*_FWHM[run[0]], strict=True))
+        for c, run in zip(centres, _RUNS, strict=True)
+    ]
     return np.round(np.concatenate(centres), 3), np.round(np.concatenate(widths), 5)
 
 
@@ -115,7 +121,9 @@ def write_enmap(
         Arrays that do not fit together, an unknown layer.
     """
     if not len(cube) == len(wavelength_nm) == len(fwhm_nm):
-        raise BandError(f"{len(cube)} bands with {len(wavelength_nm)} wavelengths and {len(fwhm_nm)} widths")
+        raise BandError(
+            f"{len(cube)} bands with {len(wavelength_nm)} wavelengths and {len(fwhm_nm)} widths"
+        )
     if unknown := set(quality) - set(LAYERS):
         raise BandError(f"unknown quality layers {sorted(unknown)}; known: {', '.join(LAYERS)}")
     if cube.shape[1:] != tuple(geobox.shape):
@@ -123,18 +131,32 @@ def write_enmap(
     product = Path(folder) / scene.name
     product.mkdir(parents=True, exist_ok=True)
     dead = dead_bands(np.asarray(wavelength_nm))
-    numbers = np.where(np.isfinite(cube), np.clip(np.rint(cube * 1e4), NODATA + 1, 2**15 - 1), NODATA).astype("int16")
+    numbers = np.where(
+        np.isfinite(cube), np.clip(np.rint(cube * 1e4), NODATA + 1, 2**15 - 1), NODATA
+    ).astype("int16")
     numbers[dead] = NODATA
     _write_cog(product / f"{scene.name}-SPECTRAL_IMAGE_COG.TIF", numbers, geobox, NODATA)
     for layer, stem in LAYERS.items():
         shape = numbers.shape if layer == "pixel_mask" else (1, *geobox.shape)
         values = np.broadcast_to(quality.get(layer, int(layer == "classes")), shape).astype("uint8")
-        _write_cog(product / f"{scene.name}-{stem}_COG.TIF", values, geobox, 3 if layer == "classes" else None)
-    statistics = [(DEAD_MEAN, 0) if d else (np.nanmean(b), np.nanstd(b)) for b, d in zip(cube, dead, strict=True)]
+        _write_cog(
+            product / f"{scene.name}-{stem}_COG.TIF",
+            values,
+            geobox,
+            3 if layer == "classes" else None,
+        )
+    statistics = [
+        (DEAD_MEAN, 0) if d else (np.nanmean(b), np.nanstd(b))
+        for b, d in zip(cube, dead, strict=True)
+    ]
     root = ET.Element("level_X")
     content = {
         "metadata": {"schema": {"processingLevel": "L2A"}, "name": f"{scene.name}-METADATA.XML"},
-        "processing": {"productFormat": "GeoTIFF+Metadata", "correctionType": "Land_Mode", "ozoneValue": 330},
+        "processing": {
+            "productFormat": "GeoTIFF+Metadata",
+            "correctionType": "Land_Mode",
+            "ozoneValue": 330,
+        },
         "base": _base(scene, geobox),
         "specific": _specific(scene, geobox, wavelength_nm, fwhm_nm, layer_percentages(quality)),
         "product": _product(scene, geobox, wavelength_nm, statistics),
@@ -145,7 +167,10 @@ def write_enmap(
 
 def layer_percentages(quality: dict) -> dict[str, int]:
     """Percentage of the pixels that each quality layer marks, whole numbers as in EnMAP's metadata."""
-    return {layer: round(100 * float(np.mean(np.asarray(quality.get(layer, 0)) > 0))) for layer in LAYERS}
+    return {
+        layer: round(100 * float(np.mean(np.asarray(quality.get(layer, 0)) > 0)))
+        for layer in LAYERS
+    }
 
 
 def _run(sensor, first, last, count):
@@ -228,13 +253,21 @@ def _specific(scene, geobox, wavelength_nm, fwhm_nm, covers):
         "datatakeStop": _stamp(scene.stop),
         "backgroundValue": NODATA,
         "orbitNo": scene.orbit,
-        **{tag: {place: _degrees(value) for place in (*CORNERS, "center")} for tag, value in angles.items()},
+        **{
+            tag: {place: _degrees(value) for place in (*CORNERS, "center")}
+            for tag, value in angles.items()
+        },
         "orbitDirection": "DESCENDING",
         "bandCharacterisation": {
             "bandID": [
                 (
                     {"number": n},
-                    {"wavelengthCenterOfBand": w, "FWHMOfBand": f, "GainOfBand": 0.0001, "OffsetOfBand": 0},
+                    {
+                        "wavelengthCenterOfBand": w,
+                        "FWHMOfBand": f,
+                        "GainOfBand": 0.0001,
+                        "OffsetOfBand": 0,
+                    },
                 )
                 for n, w, f in zip(numbers, wavelength_nm, fwhm_nm, strict=True)
             ]
@@ -258,8 +291,13 @@ def _product(scene, geobox, wavelength_nm, statistics):
         },
         "bandStatistics": {
             "bandID": [
-                ({"number": n}, {"waveLength": w, "mean": f"{mean:.6g}", "stdDeviation": f"{deviation:.6g}"})
-                for n, (w, (mean, deviation)) in enumerate(zip(wavelength_nm, statistics, strict=True), start=1)
+                (
+                    {"number": n},
+                    {"waveLength": w, "mean": f"{mean:.6g}", "stdDeviation": f"{deviation:.6g}"},
+                )
+                for n, (w, (mean, deviation)) in enumerate(
+                    zip(wavelength_nm, statistics, strict=True), start=1
+                )
             ]
         },
     }

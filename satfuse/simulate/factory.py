@@ -73,7 +73,9 @@ class FactoryConfig:
         if self.coarse_px < 2 or self.coarse_px % 2 or self.frames < 1:
             raise ConfigError(f"{self.coarse_px=} must be even and {self.frames=} at least 1")
         if not 0 < self.psf_sigma[0] <= self.psf_sigma[1]:
-            raise ConfigError(f"psf_sigma {self.psf_sigma} must be a range (low, high) of coarse pixels")
+            raise ConfigError(
+                f"psf_sigma {self.psf_sigma} must be a range (low, high) of coarse pixels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,16 +119,22 @@ def make_training_scene(
     else:
         name = str(rng.choice(list(_STRUCTURE_SHARES), p=list(_STRUCTURE_SHARES.values())))
         structure = make_structure(name, rng, shape, COARSE_M / ratio)
-        drawn = np.stack([draw_spectra(library, rng, _VARIANTS, kind=kind) for kind in structure.kinds])
+        drawn = np.stack(
+            [draw_spectra(library, rng, _VARIANTS, kind=kind) for kind in structure.kinds]
+        )
         members, weights = _varied(drawn, structure.share * _light(rng, shape), rng)
         shaded = _shaded(rng, 1 - _of_water(structure.kinds, structure.share))
     protocol = _draw_protocol(config, rng)
     days = np.concatenate([[0.0], rng.uniform(-config.days, config.days, config.frames - 1)])
     dated = [_changed(library, members, d, rng) for d in days]
-    return _observed(dated, weights, shaded, protocol, ratio=ratio, days=days, biome=name, seed=seed)
+    return _observed(
+        dated, weights, shaded, protocol, ratio=ratio, days=days, biome=name, seed=seed
+    )
 
 
-def biome_scene(name, *, ratio, protocol: Protocol, seed, fine_px=300, library: Library | None = None) -> TrainingScene:
+def biome_scene(
+    name, *, ratio, protocol: Protocol, seed, fine_px=300, library: Library | None = None
+) -> TrainingScene:
     """A scene of the benchmark. The truth depends on name, ratio, size and seed only, whatever the protocol.
 
     Parameters
@@ -150,20 +158,35 @@ def biome_scene(name, *, ratio, protocol: Protocol, seed, fine_px=300, library: 
     rng = np.random.default_rng([seed, ratio, BIOME_NAMES.index(name)])
     kinds, curves = zip(*_endmembers(), strict=True)
     abundances = _landscape(Surface(seed, name), fine_px, COARSE_M / ratio, kinds, rng)
-    drawn = np.stack([_alike(library, c[::5], kind, rng) for kind, c in zip(kinds, curves, strict=True)])
+    drawn = np.stack(
+        [_alike(library, c[::5], kind, rng) for kind, c in zip(kinds, curves, strict=True)]
+    )
     members, weights = _varied(drawn, abundances, rng)
     shaded = _shaded(rng, 1 - _of_water(kinds, abundances))
     days = np.zeros(len(np.atleast_2d(protocol.shift)))
-    return _observed([members] * len(days), weights, shaded, protocol, ratio=ratio, days=days, biome=name, seed=seed)
+    return _observed(
+        [members] * len(days),
+        weights,
+        shaded,
+        protocol,
+        ratio=ratio,
+        days=days,
+        biome=name,
+        seed=seed,
+    )
 
 
 def _observed(dated, weights, shaded, protocol, *, ratio, days, biome, seed):
     """Band values of the members at each date times their weights, shade, and the sensors."""
     guide_srf, coarse_srf = (_srf(p) for p in (protocol.guide_platform, protocol.coarse_platform))
     guide = _mix(dated[0] @ guide_srf.T, weights, shaded, guide_srf @ sky_light())
-    frames = [_mix(members @ coarse_srf.T, weights, shaded, coarse_srf @ sky_light()) for members in dated]
+    frames = [
+        _mix(members @ coarse_srf.T, weights, shaded, coarse_srf @ sky_light()) for members in dated
+    ]
     clouds = cloud_band_values(guide_srf), cloud_band_values(coarse_srf)
-    observed = observe(guide, frames, protocol, clouds, ratio=ratio, rng=np.random.default_rng([seed, 1]))
+    observed = observe(
+        guide, frames, protocol, clouds, ratio=ratio, rng=np.random.default_rng([seed, 1])
+    )
     return TrainingScene(
         **{f.name: getattr(observed, f.name) for f in fields(Observed)}, target=frames[0], ratio=ratio, days=days,
         biome=biome, guide_platform=protocol.guide_platform, coarse_platform=protocol.coarse_platform,
@@ -172,7 +195,9 @@ def _observed(dated, weights, shaded, protocol, *, ratio, days, biome, seed):
 
 def _mix(values, weights, shaded, sky):
     """(k, b) band values, (k, y, x) weights, share without sun (y, x), sky light (b,) -> (b, y, x) float32."""
-    sunny = (values.T.astype(np.float32) @ weights.reshape(len(weights), -1)).reshape(-1, *weights.shape[1:])
+    sunny = (values.T.astype(np.float32) @ weights.reshape(len(weights), -1)).reshape(
+        -1, *weights.shape[1:]
+    )
     return np.clip(sunny * (1 - shaded * (1 - sky[:, None, None].astype(np.float32))), 0, 1.6)
 
 
@@ -180,14 +205,18 @@ def _varied(drawn, share, rng):
     """Each cover (k, v, n) is a mixture of its variants that changes from pixel to pixel: (k v, n), (k v, y, x)."""
     count, variants, _ = drawn.shape
     slope, contrast = rng.uniform(0.4, 1.4), rng.uniform(0.5, 3)
-    mood = np.exp(contrast * np.stack([fractal_field(rng, share.shape[1:], slope) for _ in range(variants)]))
+    mood = np.exp(
+        contrast * np.stack([fractal_field(rng, share.shape[1:], slope) for _ in range(variants)])
+    )
     mood /= mood.sum(0)
     weights = share[:, None] * mood[None]
     return drawn.reshape(count * variants, -1), weights.reshape(count * variants, *share.shape[1:])
 
 
 def _unmixed(library, images, shape, rng):
-    drawn = np.concatenate([draw_spectra(library, rng, n, kind=kind) for kind, n in _DICTIONARY.items()])
+    drawn = np.concatenate(
+        [draw_spectra(library, rng, n, kind=kind) for kind, n in _DICTIONARY.items()]
+    )
     image = images[rng.integers(len(images))]
     inner = tuple(min(want, have) for want, have in zip(shape, image.shape[1:], strict=True))
     abundances = worldstrat.unmix(worldstrat.cut(image, rng, inner), drawn @ _srf("S2A").T)
@@ -245,7 +274,10 @@ def _landscape(surface, size, pixel_m, kinds, rng):
     entropy = []
     for a, b in corner:
         mean = surface.abundances(x[part] + a, y[part] + b, gsd_m=pixel_m).mean((1, 2))
-        share = np.array([mean[[k == kind for k in kinds]].sum() for kind in sorted(set(kinds))]) / mean.sum()
+        share = (
+            np.array([mean[[k == kind for k in kinds]].sum() for kind in sorted(set(kinds))])
+            / mean.sum()
+        )
         entropy.append(-(share * np.log(share + 1e-9)).sum())
     a, b = corner[np.argmax(entropy)]
     return surface.abundances(x + a, y + b, gsd_m=pixel_m)
@@ -258,17 +290,26 @@ def _endmembers():
         "snow": "snow",
     }  # fmt: skip
     names, curves = spectra.endmembers()
-    return [(sorts.get(n.split("_")[0], "artificial"), curve) for n, curve in zip(names, curves, strict=True)]
+    return [
+        (sorts.get(n.split("_")[0], "artificial"), curve)
+        for n, curve in zip(names, curves, strict=True)
+    ]
 
 
 def _alike(library, curve, material, rng):
     """(_VARIANTS, n) spectra of a material, of the dozen most like a curve in shape, moved towards its brightness."""
     rows = np.flatnonzero(library.material == material)
     candidates = library.reflectance[rows]
-    cosine = candidates @ curve / np.maximum(np.linalg.norm(candidates, axis=1) * np.linalg.norm(curve), 1e-9)
+    cosine = (
+        candidates
+        @ curve
+        / np.maximum(np.linalg.norm(candidates, axis=1) * np.linalg.norm(curve), 1e-9)
+    )
     chosen = candidates[rng.choice(np.argsort(-cosine)[:12], _VARIANTS)]
     scale = np.clip(curve.mean() / np.maximum(chosen.mean(1, keepdims=True), 1e-3), 0.4, 1.6)
-    return np.clip(chosen * scale * rng.uniform(0.9, 1.1, (_VARIANTS, 1)), 0, 1.2).astype(np.float32)
+    return np.clip(chosen * scale * rng.uniform(0.9, 1.1, (_VARIANTS, 1)), 0, 1.2).astype(
+        np.float32
+    )
 
 
 @cache

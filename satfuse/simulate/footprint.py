@@ -15,7 +15,10 @@ def corners(geobox: GeoBox) -> list[tuple[float, float]]:
     """(lon, lat) in degrees of the outer corners, in the order of `CORNERS`."""
     box = geobox.boundingbox
     x, y = [box.left, box.right, box.right, box.left], [box.top, box.top, box.bottom, box.bottom]
-    return [(round(lon, 7), round(lat, 7)) for lon, lat in zip(*to_lonlat(geobox).transform(x, y), strict=True)]
+    return [
+        (round(lon, 7), round(lat, 7))
+        for lon, lat in zip(*to_lonlat(geobox).transform(x, y), strict=True)
+    ]
 
 
 def outline(swath) -> list[tuple[float, float]]:

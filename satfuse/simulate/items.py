@@ -18,7 +18,14 @@ from satfuse.simulate.sen3 import SynFrame
 SENTINEL2 = "sentinel-2-l2a"
 SYN = {"NT": "sentinel-3-syn-2-syn-ntc", "ST": "sentinel-3-syn-2-syn-stc"}
 ENMAP = "ENMAP_HSI_L2A"
-_CDSE = ("eo/v2.0.0", "sat/v1.1.0", "projection/v2.0.0", "file/v2.1.0", "processing/v1.2.0", "product/v0.1.0")
+_CDSE = (
+    "eo/v2.0.0",
+    "sat/v1.1.0",
+    "projection/v2.0.0",
+    "file/v2.1.0",
+    "processing/v1.2.0",
+    "product/v0.1.0",
+)
 EXTENSIONS = {
     "sentinel2": (*_CDSE, "raster/v2.0.0", "grid/v1.1.0", "view/v1.0.0", "timestamps/v1.1.0"),
     "sentinel3_syn": (*_CDSE, "timestamps/v1.1.0"),
@@ -35,7 +42,9 @@ SCENE_CLASSES = (
 COGTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
-def sentinel2_item(safe: Path, acquisition: S2Acquisition, geobox: GeoBox, shares: dict[int, float]) -> dict:
+def sentinel2_item(
+    safe: Path, acquisition: S2Acquisition, geobox: GeoBox, shares: dict[int, float]
+) -> dict:
     """Item of a SAFE folder; `datetime` is the datatake start, not the sensing time. `shares`: percent per class."""
     datatake = stamp(acquisition.datatake_start)
     properties = {
@@ -80,8 +89,13 @@ def sentinel2_item(safe: Path, acquisition: S2Acquisition, geobox: GeoBox, share
         "granule_metadata": f"GRANULE/{acquisition.granule}/MTD_TL.xml",
         "safe_manifest": "manifest.safe",
     }
-    files = {key: _file(safe, path, "application/xml", ["metadata"], Path(path).name) for key, path in texts.items()}
-    return _item(acquisition.name, SENTINEL2, corners(geobox), properties, {**images, **files}, "sentinel2")
+    files = {
+        key: _file(safe, path, "application/xml", ["metadata"], Path(path).name)
+        for key, path in texts.items()
+    }
+    return _item(
+        acquisition.name, SENTINEL2, corners(geobox), properties, {**images, **files}, "sentinel2"
+    )
 
 
 def syn_item(sen3: Path, frame: SynFrame, swath, cloud_cover: float) -> dict:
@@ -115,11 +129,19 @@ def syn_item(sen3: Path, frame: SynFrame, swath, cloud_cover: float) -> dict:
         key: _file(sen3, f"{key}.nc", "application/netcdf", ["data"], key)
         for key in ("flags", "geolocation", "time", "tiepoints_olci")
     }
-    assets["xfdumanifest"] = _plain(sen3 / "xfdumanifest.xml", "application/xml", ["metadata"], "Product manifest")
+    assets["xfdumanifest"] = _plain(
+        sen3 / "xfdumanifest.xml", "application/xml", ["metadata"], "Product manifest"
+    )
     for band in S3_BANDS:
         name = f"Syn_{band.name}_reflectance.nc"
         assets[f"syn_{band.name}_reflectance"] = {
-            **_file(sen3, name, "application/netcdf", ["data"], f"Surface directional reflectance {band.name}"),
+            **_file(
+                sen3,
+                name,
+                "application/netcdf",
+                ["data"],
+                f"Surface directional reflectance {band.name}",
+            ),
             "bands": [
                 {
                     "name": _syn_name(band.name),
@@ -128,10 +150,14 @@ def syn_item(sen3: Path, frame: SynFrame, swath, cloud_cover: float) -> dict:
                 }
             ],
         }
-    return _item(frame.name, SYN[frame.timeliness], outline(swath), properties, assets, "sentinel3_syn")
+    return _item(
+        frame.name, SYN[frame.timeliness], outline(swath), properties, assets, "sentinel3_syn"
+    )
 
 
-def enmap_item(product: Path, scene: EnmapScene, geobox: GeoBox, *, wavelength_nm, fwhm_nm, covers: dict) -> dict:
+def enmap_item(
+    product: Path, scene: EnmapScene, geobox: GeoBox, *, wavelength_nm, fwhm_nm, covers: dict
+) -> dict:
     """Item of an EnMAP folder: text for numbers, the sun azimuth 180 degrees off. `covers`: percent per layer."""
     made = f"{scene.processed:%Y-%m-%dT%H:%M:%S}.000+00:00"
     start, stop = (f"{t:%Y-%m-%dT%H:%M:%S.%f}Z" for t in (scene.start, scene.stop))
@@ -176,10 +202,15 @@ def enmap_item(product: Path, scene: EnmapScene, geobox: GeoBox, *, wavelength_n
         for number, (centre, width) in enumerate(zip(wavelength_nm, fwhm_nm, strict=True), start=1)
     ]
     metadata = product / f"{product.name}-METADATA.XML"
-    assets = {"metadata": _plain(metadata, "application/xml", ["metadata"], "Metadata"), "image": image}
+    assets = {
+        "metadata": _plain(metadata, "application/xml", ["metadata"], "Metadata"),
+        "image": image,
+    }
     for layer, stem in LAYERS.items():
         key = "defective_pixel_mask" if layer == "pixel_mask" else f"quality_{layer}"
-        assets[key] = _enmap_file(product, f"{stem}_COG.TIF", key.replace("_", " ").capitalize(), ["quality"], geobox)
+        assets[key] = _enmap_file(
+            product, f"{stem}_COG.TIF", key.replace("_", " ").capitalize(), ["quality"], geobox
+        )
     return _item(scene.name, ENMAP, corners(geobox), properties, assets, "enmap")
 
 
@@ -207,14 +238,22 @@ def _item(item_id, collection_id, ring, properties, assets, sensor):
     return {
         "type": "Feature",
         "stac_version": "1.0.0" if sensor == "enmap" else "1.1.0",
-        "stac_extensions": [f"https://stac-extensions.github.io/{e}/schema.json" for e in EXTENSIONS[sensor]],
+        "stac_extensions": [
+            f"https://stac-extensions.github.io/{e}/schema.json" for e in EXTENSIONS[sensor]
+        ],
         "id": item_id,
         "collection": collection_id,
         "geometry": {"type": "Polygon", "coordinates": [[list(p) for p in (*ring, ring[0])]]},
         "bbox": [min(lon), min(lat), max(lon), max(lat)],
         "properties": properties,
         "assets": assets,
-        "links": [{"rel": "collection", "href": f"../collections/{collection_id}.json", "type": "application/json"}],
+        "links": [
+            {
+                "rel": "collection",
+                "href": f"../collections/{collection_id}.json",
+                "type": "application/json",
+            }
+        ],
     }
 
 
@@ -232,10 +271,14 @@ def _sentinel2_image(safe, acquisition, geobox, name, gsd_m):
     grid, box = geobox.zoom_out(gsd_m // 10), geobox.boundingbox
     native = S2_GSD_M.get(name, 20 if name == "SCL" else 10)
     sampling = "original" if gsd_m == native else "downsampled" if gsd_m > native else "upsampled"
-    roles = {"TCI": ["visual"], "SCL": ["data"], "AOT": ["data"], "WVP": ["data"]}.get(name, ["data", "reflectance"])
+    roles = {"TCI": ["visual"], "SCL": ["data"], "AOT": ["data"], "WVP": ["data"]}.get(
+        name, ["data", "reflectance"]
+    )
     roles = [*roles, *([] if name in ("AOT", "WVP") else [f"sampling:{sampling}"]), f"gsd:{gsd_m}m"]
     asset = {
-        **_file(safe, f"{acquisition.image(name, gsd_m)}.jp2", "image/jp2", roles, f"{name} - {gsd_m}m"),
+        **_file(
+            safe, f"{acquisition.image(name, gsd_m)}.jp2", "image/jp2", roles, f"{name} - {gsd_m}m"
+        ),
         "gsd": gsd_m,
         "nodata": 0,
         "data_type": "uint8" if name in ("SCL", "TCI") else "uint16",
@@ -244,10 +287,16 @@ def _sentinel2_image(safe, acquisition, geobox, name, gsd_m):
         "proj:transform": list(grid.affine)[:6],
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
     }
-    if name not in ("SCL", "TCI"):  # the service says so of AOT and WVP too, and of every baseline, wrongly
+    if name not in (
+        "SCL",
+        "TCI",
+    ):  # the service says so of AOT and WVP too, and of every baseline, wrongly
         asset |= {"raster:scale": 0.0001, "raster:offset": -0.1}
     if name in S2_GSD_M:
-        asset |= {"view:azimuth": acquisition.view_azimuth_deg, "view:incidence_angle": acquisition.view_zenith_deg}
+        asset |= {
+            "view:azimuth": acquisition.view_azimuth_deg,
+            "view:incidence_angle": acquisition.view_zenith_deg,
+        }
         asset["bands"] = [_sentinel2_band(name)]
     if name == "TCI":
         asset["bands"] = [_sentinel2_band(b) for b in ("B04", "B03", "B02")]

@@ -66,7 +66,9 @@ class Library:
 
 def sample_folder() -> Path:
     """$SATFUSE_SAMPLE_DATA, by default `../shared/data` beside the repository."""
-    return (Path(__file__).parents[2] / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
+    return (
+        Path(__file__).parents[2] / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")
+    ).resolve()
 
 
 def load_library(folder: Path | None = None, *, split: Split = "train") -> Library:
@@ -91,7 +93,9 @@ def load_library(folder: Path | None = None, *, split: Split = "train") -> Libra
     if split not in ("train", "test", "all"):
         raise ConfigError(f"unknown {split=}; known: train, test, all")
     if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(f"no folder {folder}; give none for ${{SATFUSE_SAMPLE_DATA}} or the parametric spectra")
+        raise ConfigError(
+            f"no folder {folder}; give none for ${{SATFUSE_SAMPLE_DATA}} or the parametric spectra"
+        )
     root = Path(folder) if folder is not None else sample_folder()
     measured = (root / "spectra").is_dir()
     log.info("spectra: %s", root if measured else f"parametric ones; there are none at {root}")
@@ -106,7 +110,9 @@ def load_library(folder: Path | None = None, *, split: Split = "train") -> Libra
     return Library(wavelength_nm=WAVELENGTH_NM, measured=measured, attribution=attribution, **table)
 
 
-def draw_spectra(library: Library, rng: np.random.Generator, count: int, *, kind: str | None = None) -> np.ndarray:
+def draw_spectra(
+    library: Library, rng: np.random.Generator, count: int, *, kind: str | None = None
+) -> np.ndarray:
     """Random pixels: one to four members of balanced materials, wet soil, depth of water, snow, shade, brightness.
 
     Parameters
@@ -120,7 +126,11 @@ def draw_spectra(library: Library, rng: np.random.Generator, count: int, *, kind
     (count, 425) float32 reflectance on `library.wavelength_nm`, 0 to 1.6.
     """
     shares = np.array([share for share, _ in KINDS.values()])
-    kinds = rng.choice(len(KINDS), count, p=shares) if kind is None else np.full(count, list(KINDS).index(kind))
+    kinds = (
+        rng.choice(len(KINDS), count, p=shares)
+        if kind is None
+        else np.full(count, list(KINDS).index(kind))
+    )
     out = np.empty((count, library.reflectance.shape[1]), np.float32)
     for i, (name, (_, members)) in enumerate(KINDS.items()):
         rows = np.flatnonzero(kinds == i)
@@ -166,7 +176,9 @@ def moisten(reflectance, moisture) -> np.ndarray:
     about half when saturated.
     """
     absorption = _water_absorption()[None] * (2 * _FILM_M)
-    return reflectance * ((1 - 0.5 * moisture[:, None]) * np.exp(-absorption * moisture[:, None])).astype(np.float32)
+    return reflectance * (
+        (1 - 0.5 * moisture[:, None]) * np.exp(-absorption * moisture[:, None])
+    ).astype(np.float32)
 
 
 def shade(reflectance, sunlit) -> np.ndarray:
@@ -195,7 +207,9 @@ def _sides(table):
             side[rows[:: round(1 / _TEST_SHARE)]] = "test"
         else:
             for start in range(0, len(rows), _BLOCK):
-                side[rows[start : start + _BLOCK]] = "test" if _draw(f"{one}/{start}") < _TEST_SHARE else "train"
+                side[rows[start : start + _BLOCK]] = (
+                    "test" if _draw(f"{one}/{start}") < _TEST_SHARE else "train"
+                )
     for material in MATERIALS:
         of = table["material"] == material
         train, test = np.flatnonzero(of & (side == "train")), np.flatnonzero(of & (side == "test"))
@@ -221,7 +235,9 @@ def _ice_depth(rows):
 
 def _of_kind(library, rng, kind, members, count):
     number = rng.integers(1, _MOST_MEMBERS + 1, count)
-    share = rng.dirichlet(np.full(_MOST_MEMBERS, 0.9), count) * (np.arange(_MOST_MEMBERS) < number[:, None])
+    share = rng.dirichlet(np.full(_MOST_MEMBERS, 0.9), count) * (
+        np.arange(_MOST_MEMBERS) < number[:, None]
+    )
     share /= np.maximum(share.sum(1, keepdims=True), 1e-9)
     out = np.zeros((count, library.reflectance.shape[1]), np.float32)
     for k in range(_MOST_MEMBERS):

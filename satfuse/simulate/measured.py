@@ -31,7 +31,8 @@ _LIBRARIES = (
     ("isric_soils", "isric", "soil"),
 )  # fmt: skip
 _EMIT_ARTIFICIAL_BAD = 117  # falls to -0.19 at 2500 nm
-_ECOSTRESS_MEASURED = 1041  # later rows are computed from earlier ones (non-negative mixtures, exact to 3e-5)
+# later rows are computed from earlier ones (non-negative mixtures, exact to 3e-5)
+_ECOSTRESS_MEASURED = 1041
 _ECOSTRESS_ROCK = (490, 815)
 _ECOSTRESS_OTHER = (906, 937)  # minerals, salts, snow
 _DARKEST = 0.02  # a "rock" that stays below is a failed measurement, a "water" is dark water
@@ -56,7 +57,10 @@ def read_measured(folder: Path) -> dict[str, np.ndarray]:
     ReadError
         A file of the list is missing.
     """
-    parts = [_read_library(folder / "spectra" / f"{stem}.nc", source, kind) for stem, source, kind in _LIBRARIES]
+    parts = [
+        _read_library(folder / "spectra" / f"{stem}.nc", source, kind)
+        for stem, source, kind in _LIBRARIES
+    ]
     parts += [_airborne(folder / "airborne", source) for source in _PIXELS]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return dict(zip(("reflectance", "material", "source", "name"), columns, strict=True))
@@ -85,19 +89,29 @@ def to_grid(wavelength_nm, reflectance, *, masked=(), start_nm=0.0) -> np.ndarra
 
 def _read_library(path, source, material):
     if not path.is_file():
-        raise ReadError(f"{path} is missing; give a complete sample folder, or none for the parametric spectra")
+        raise ReadError(
+            f"{path} is missing; give a complete sample folder, or none for the parametric spectra"
+        )
     with xr.open_dataset(path) as file:
-        nm, raw, names = file.wavelength_nm.values, file.reflectance.values, file.name.values.astype(str)
+        nm, raw, names = (
+            file.wavelength_nm.values,
+            file.reflectance.values,
+            file.name.values.astype(str),
+        )
     spectra = to_grid(nm, raw)
     row = np.arange(len(spectra))
     keep = (raw.min(1) > -0.01) & (raw.max(1) <= _BRIGHTEST)
     materials = np.full(len(row), material or "")
     if path.stem == "emit_artificial_materials":
         keep[_EMIT_ARTIFICIAL_BAD] = False
-        keep &= np.abs(np.diff(spectra[:, :85], axis=1)).sum(1) < _ROUGHEST  # wavelength standards of rare earths
+        keep &= (
+            np.abs(np.diff(spectra[:, :85], axis=1)).sum(1) < _ROUGHEST
+        )  # wavelength standards of rare earths
     if path.stem == "ecostress_with_mixtures":
         materials = _ecostress_material(spectra, row)
-        keep &= (row < _ECOSTRESS_MEASURED) & ((spectra.max(1) >= _DARKEST) | (materials == "water"))
+        keep &= (row < _ECOSTRESS_MEASURED) & (
+            (spectra.max(1) >= _DARKEST) | (materials == "water")
+        )
     spectra = np.maximum(spectra, 0)
     keep &= _first_of_equal(spectra)
     return spectra[keep], materials[keep], np.full(keep.sum(), source), names[keep]
@@ -119,7 +133,9 @@ def _airborne(folder, source):
     index = np.unique(np.linspace(0, len(pixels) - 1, _PIXELS[source]).astype(int))
     masked = _VAPOUR if source == "jasper" else _VAPOUR + _RESIDUE
     usable = nm < 2450
-    spectra = np.maximum(to_grid(nm[usable], pixels[index][:, usable] * 1e-4, masked=masked, start_nm=_BLUE_END), 0)
+    spectra = np.maximum(
+        to_grid(nm[usable], pixels[index][:, usable] * 1e-4, masked=masked, start_nm=_BLUE_END), 0
+    )
     red, near = spectra[:, (665 - 380) // 5], spectra[:, (865 - 380) // 5]
     ndvi = (near - red) / (near + red + 1e-6)
     material = np.select([(near < 0.05) & (ndvi < 0), ndvi > 0.6], ["water", "vegetation"], "mixed")
@@ -136,7 +152,9 @@ def _jasper(folder):
 def _sjer(folder):
     with h5py.File(folder / "neon_sjer_30x30.h5") as file:
         site = file["SJER/Reflectance"]
-        return site["Metadata/Spectral_Data/Wavelength"][:], site["Reflectance_Data"][:].reshape(900, -1)
+        return site["Metadata/Spectral_Data/Wavelength"][:], site["Reflectance_Data"][:].reshape(
+            900, -1
+        )
 
 
 def _harv(folder):

@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 
-CHUNK = 32768  # points that callers pass at a time, so that temporaries stay in the processor's cache
+# points that callers pass at a time, so that temporaries stay in the processor's cache
+CHUNK = 32768
 _SIZE = 512  # lattice points per period of the random table
 _STD = 0.429  # of smoothly interpolated uniform noise in -1..1
 _LACUNARITY = 2.13  # not an integer, so octaves never line up
@@ -38,14 +39,18 @@ def fractal(seed, layer, x, y, *, longest_m, octaves, gsd_m=0.0, gain=0.5):
         amplitude = gain**k / total * min(max(longest_m / (frequency * max(gsd_m, 1e-9)) - 1, 0), 1)
         offset = random.uniform(0, _SIZE, 2)
         if amplitude:
-            out += np.float32(amplitude) * _value_noise(table, u * frequency + offset[0], v * frequency + offset[1])
+            out += np.float32(amplitude) * _value_noise(
+                table, u * frequency + offset[0], v * frequency + offset[1]
+            )
     return out
 
 
 def hashed(seed, i, j, salt=0):
     """Well mixed uint32 of integer cells i, j (arrays of one shape): xor-shift-multiply finaliser."""
     h = np.uint32(salt * 0x9E3779B9 + seed * 0x85EBCA6B & 0xFFFFFFFF)
-    h = (i.astype(np.int64).astype(np.uint32) * np.uint32(0x8DA6B343)) ^ (j.astype(np.int64).astype(np.uint32) + h)
+    h = (i.astype(np.int64).astype(np.uint32) * np.uint32(0x8DA6B343)) ^ (
+        j.astype(np.int64).astype(np.uint32) + h
+    )
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         h ^= h >> np.uint32(shift)
         h *= np.uint32(factor)
@@ -55,7 +60,9 @@ def hashed(seed, i, j, salt=0):
 def uniform(h, salt=0):
     """float32 in 0..1 from hashes; each salt gives an independent number."""
     h = (h ^ np.uint32(salt * 0x68E31DA4 & 0xFFFFFFFF)) * np.uint32(0xB5297A4D)
-    return ((h ^ (h >> np.uint32(13))) * np.uint32(0x1B56C4E9) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    return ((h ^ (h >> np.uint32(13))) * np.uint32(0x1B56C4E9) >> np.uint32(8)).astype(
+        np.float32
+    ) * np.float32(2**-24)
 
 
 def _value_noise(table, u, v):

@@ -21,7 +21,10 @@ from satfuse.simulate.protocol import SHADE, block_mean
 from satfuse.simulate.sky import Sky
 from satfuse.simulate.surface import Surface
 
-_OBLIQUE_PIXELS, _OBLIQUE_GAIN = 3, 1.06  # length of an oblique pixel along the track, brightness against nadir
+_OBLIQUE_PIXELS, _OBLIQUE_GAIN = (
+    3,
+    1.06,
+)  # length of an oblique pixel along the track, brightness against nadir
 _RELIEF_M, _PLAIN_M = 45.0, 60.0  # height of one standard deviation of the relief, and of the lakes
 _STEP = 5  # fine pixels that are averaged before the PSF, a third of its sigma
 _NAMES = spectra.endmembers()[0]
@@ -130,14 +133,18 @@ def synergy(
     _check_fine(fine_geobox, multiple=_STEP)
     gain = np.ones(len(S3_NAMES)) if gain is None else np.asarray(gain, float)
     if gain.shape != (len(S3_NAMES),):
-        raise BandError(f"gain has shape {gain.shape}; give one factor for each of the {len(S3_NAMES)} bands")
+        raise BandError(
+            f"gain has shape {gain.shape}; give one factor for each of the {len(S3_NAMES)} bands"
+        )
     east, north = np.asarray(east, float) - shift_m[0], np.asarray(north, float) - shift_m[1]
     ground = surface.abundances(east, north, gsd_m=COARSE_M)
     water, coarse = _share(ground, _WATER), _under(sky, ground, east, north)
     fine = block_mean(_scene(surface, sky, *_centres(fine_geobox), gsd_m=10), _STEP)
     geobox = fine_geobox.zoom_out(_STEP)
     values = _cloudy_band_values(platform, S3_NAMES) * gain
-    sigmas = np.array([psf_sigma * (slstr_sigma_factor if name.startswith("S") else 1) for name in S3_NAMES])
+    sigmas = np.array(
+        [psf_sigma * (slstr_sigma_factor if name.startswith("S") else 1) for name in S3_NAMES]
+    )
     out = np.empty((len(S3_NAMES), *east.shape), np.float32)
     cloud = np.zeros(east.shape, bool)
     for sigma in np.unique(sigmas):
@@ -161,7 +168,9 @@ def oblique(reflectance: np.ndarray, *, seed, noise=0.002) -> np.ndarray:
     (5, row, col) float32: S1, S2, S3, S5, S6.
     """
     slstr = reflectance[[name.startswith("S") for name in S3_NAMES]]
-    seen = uniform_filter1d(slstr, _OBLIQUE_PIXELS, axis=1, mode="nearest") * np.float32(_OBLIQUE_GAIN)
+    seen = uniform_filter1d(slstr, _OBLIQUE_PIXELS, axis=1, mode="nearest") * np.float32(
+        _OBLIQUE_GAIN
+    )
     return _add_noise(seen, noise, np.random.default_rng(seed))
 
 
@@ -171,12 +180,22 @@ def altitude_m(surface: Surface, east, north) -> np.ndarray:
     The sea of the coast is at 0 m.
     """
     biome = BIOMES[surface.biome]
-    relief = fractal(surface.seed, "relief", np.ravel(east), np.ravel(north), longest_m=7000, octaves=6, gsd_m=COARSE_M)
+    relief = fractal(
+        surface.seed,
+        "relief",
+        np.ravel(east),
+        np.ravel(north),
+        longest_m=7000,
+        octaves=6,
+        gsd_m=COARSE_M,
+    )
     above_water = np.maximum(relief + biome.water, 0) if np.isfinite(biome.water) else relief + 4
     return (above_water * _RELIEF_M + (0 if biome.beach else _PLAIN_M)).reshape(np.shape(east))
 
 
-def enmap(surface, geobox30, wavelength_nm, fwhm_nm, *, sky, seed, noise=0.002) -> tuple[np.ndarray, dict]:
+def enmap(
+    surface, geobox30, wavelength_nm, fwhm_nm, *, sky, seed, noise=0.002
+) -> tuple[np.ndarray, dict]:
     """An EnMAP image: Gaussian bands, each pixel the mean of 3 x 3 points.
 
     Parameters
@@ -237,12 +256,16 @@ def _psf_mean(fine, geobox, coarse, east, north, psf_sigma):
     from a Gaussian on the fine maps, then read by cubic spline, and from a three-point kernel on the coarse ones.
     """
     side = max(psf_sigma**2 - 1 / 12, 0) / 2
-    out = correlate1d(correlate1d(coarse, [side, 1 - 2 * side, side], axis=1), [side, 1 - 2 * side, side], axis=2)
+    out = correlate1d(
+        correlate1d(coarse, [side, 1 - 2 * side, side], axis=1), [side, 1 - 2 * side, side], axis=2
+    )
     column, row = ~geobox.affine * (east, north)
     sigma = psf_sigma * COARSE_M / geobox.affine.a
     height, width = geobox.shape
     reach = TRUNCATE * sigma
-    inside = (row >= reach) & (row <= height - reach) & (column >= reach) & (column <= width - reach)
+    inside = (
+        (row >= reach) & (row <= height - reach) & (column >= reach) & (column <= width - reach)
+    )
     at = np.stack([row[inside], column[inside]]) - 0.5
     for mean, image in zip(out, fine, strict=True):
         blurred = degrade(image, 1, math.sqrt(max(sigma**2 - 1 / 12, 1e-6)))
@@ -255,7 +278,15 @@ def _classify(abundances, shadow):
     opacity = abundances[-1]
     water, snow, green = (_share(abundances, group) for group in (_WATER, _SNOW, _GREEN))
     return np.select(
-        [opacity > 0.5, opacity > 0.15, opacity > 0.02, shadow > 0.25, water > 0.5, snow > 0.5, green > 0.4],
+        [
+            opacity > 0.5,
+            opacity > 0.15,
+            opacity > 0.02,
+            shadow > 0.25,
+            water > 0.5,
+            snow > 0.5,
+            green > 0.4,
+        ],
         np.array([9, 8, 10, 3, 6, 11, 4], np.uint8),
         np.uint8(5),
     )
@@ -287,7 +318,9 @@ def _centres(geobox):
 
 def _gaussian_weights(wavelength_nm, fwhm_nm):
     sigma = np.asarray(fwhm_nm, float)[:, None] / (2 * math.sqrt(2 * math.log(2)))
-    weights = np.exp(-0.5 * ((spectra.WAVELENGTH_NM - np.asarray(wavelength_nm, float)[:, None]) / sigma) ** 2)
+    weights = np.exp(
+        -0.5 * ((spectra.WAVELENGTH_NM - np.asarray(wavelength_nm, float)[:, None]) / sigma) ** 2
+    )
     return weights / weights.sum(1, keepdims=True)
 
 

@@ -55,7 +55,9 @@ def _artificial(rng):
 
 def _water(rng):
     return spectra.water(
-        chlorophyll=10 ** rng.uniform(-2, 0.3), dissolved=10 ** rng.uniform(-2, 0.5), particles=10 ** rng.uniform(-3, 0)
+        chlorophyll=10 ** rng.uniform(-2, 0.3),
+        dissolved=10 ** rng.uniform(-2, 0.5),
+        particles=10 ** rng.uniform(-3, 0),
     )
 
 
@@ -63,4 +65,10 @@ def _snow(rng):
     return spectra.snow(diameter_m=10 ** rng.uniform(-4.2, -2.7)) * rng.uniform(0.85, 1.0)
 
 
-_PARAMETRIC = {"vegetation": _vegetation, "soil": _soil, "artificial": _artificial, "water": _water, "snow": _snow}
+_PARAMETRIC = {
+    "vegetation": _vegetation,
+    "soil": _soil,
+    "artificial": _artificial,
+    "water": _water,
+    "snow": _snow,
+}

@@ -75,7 +75,9 @@ class Observed:
     offset: np.ndarray
 
 
-def observe(guide, frames, protocol: Protocol, cloud_values, *, ratio: int, rng: np.random.Generator) -> Observed:
+def observe(
+    guide, frames, protocol: Protocol, cloud_values, *, ratio: int, rng: np.random.Generator
+) -> Observed:
     """Clouds, blur, decimation, calibration error and noise, in that order.
 
     Parameters
@@ -99,7 +101,9 @@ def observe(guide, frames, protocol: Protocol, cloud_values, *, ratio: int, rng:
         image = degrade(seen, ratio, psf_sigma, shift=moved)
         share = degrade(clear.astype(np.float32), ratio, psf_sigma.max(), shift=moved)
         everywhere = np.ones(clear.shape, bool)
-        outside = np.isnan(degrade(everywhere, ratio, psf_sigma.max(), shift=moved, valid=everywhere))
+        outside = np.isnan(
+            degrade(everywhere, ratio, psf_sigma.max(), shift=moved, valid=everywhere)
+        )
         coarse.append(_nearest(image, outside) * g[:, None, None] + o[:, None, None])
         coarse_valid.append(~outside & (share > 1 - _COARSE_SHARE))
     return Observed(
@@ -177,7 +181,9 @@ def _nearest(image, holes):
 
 def _noisy(image, noise, rng):
     if noise:
-        image = image + noise_sigma(image, noise) * rng.standard_normal(image.shape, dtype=np.float32)
+        image = image + noise_sigma(image, noise) * rng.standard_normal(
+            image.shape, dtype=np.float32
+        )
     return np.asarray(image, np.float32)
 
 

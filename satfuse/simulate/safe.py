@@ -20,7 +20,23 @@ NATIVE_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
 IMAGES = {
     10: ("B02", "B03", "B04", "B08", "TCI", "AOT", "WVP"),
     20: ("B01", "B02", "B03", "B04", *NATIVE_20M, "TCI", "AOT", "WVP", "SCL"),
-    60: ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B09", "B11", "B12", "TCI", "AOT", "WVP", "SCL"),
+    60: (
+        "B01",
+        "B02",
+        "B03",
+        "B04",
+        "B05",
+        "B06",
+        "B07",
+        "B8A",
+        "B09",
+        "B11",
+        "B12",
+        "TCI",
+        "AOT",
+        "WVP",
+        "SCL",
+    ),
 }
 JP2_BLOCK = {10: 1024, 20: 640, 60: 192}
 AOT, WATER_VAPOUR_CM = 0.12, 1.5  # a clear atmosphere, the same everywhere
@@ -91,7 +107,9 @@ class S2Acquisition:
         return f"GRANULE/{self.granule}/IMG_DATA/R{gsd_m}m/T{self.tile}_{start}_{name}_{gsd_m}m"
 
 
-def write_safe(folder: Path, bands: dict, scl: np.ndarray, geobox: GeoBox, acquisition: S2Acquisition) -> Path:
+def write_safe(
+    folder: Path, bands: dict, scl: np.ndarray, geobox: GeoBox, acquisition: S2Acquisition
+) -> Path:
     """Write one L2A product.
 
     Parameters
@@ -121,14 +139,20 @@ def write_safe(folder: Path, bands: dict, scl: np.ndarray, geobox: GeoBox, acqui
     def write(job):
         name, gsd_m = job
         grid = geobox.zoom_out(gsd_m // 10)
-        _write_jp2(safe / f"{acquisition.image(name, gsd_m)}.jp2", _image(name, gsd_m, numbers, scl, grid.shape), grid)
+        _write_jp2(
+            safe / f"{acquisition.image(name, gsd_m)}.jp2",
+            _image(name, gsd_m, numbers, scl, grid.shape),
+            grid,
+        )
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, jobs))
     paths = [acquisition.image(name, gsd_m) for name, gsd_m in jobs]
     shares = class_percentages(scl)
     safe_metadata.write_product(safe / "MTD_MSIL2A.xml", acquisition, paths, geobox, shares)
-    safe_metadata.write_tile(safe / "GRANULE" / acquisition.granule / "MTD_TL.xml", acquisition, geobox, shares)
+    safe_metadata.write_tile(
+        safe / "GRANULE" / acquisition.granule / "MTD_TL.xml", acquisition, geobox, shares
+    )
     _write_manifest(safe)
     return safe
 
@@ -142,16 +166,23 @@ def digital_numbers(reflectance: np.ndarray, offset: int) -> np.ndarray:
 def class_percentages(scl: np.ndarray) -> dict[int, float]:
     """Percentage per scene class: of all pixels for class 0 (nodata), of those with data for the others."""
     counts = np.bincount(scl.ravel(), minlength=12)[:12]
-    return {value: 100 * n / max(scl.size if value == 0 else scl.size - counts[0], 1) for value, n in enumerate(counts)}
+    return {
+        value: 100 * n / max(scl.size if value == 0 else scl.size - counts[0], 1)
+        for value, n in enumerate(counts)
+    }
 
 
 def _check_sizes(bands, scl, geobox):
     if any(side % 6 for side in geobox.shape):
-        raise GridError(f"a tile of {geobox.shape} px of 10 m is not whole at 60 m; use multiples of 6 px")
+        raise GridError(
+            f"a tile of {geobox.shape} px of 10 m is not whole at 60 m; use multiples of 6 px"
+        )
     for name, values in {**bands, "SCL": scl}.items():
         wanted = tuple(side * 10 // S2_GSD_M.get(name, 20) for side in geobox.shape)
         if values.shape != wanted:
-            raise GridError(f"{name} has shape {values.shape}; on a tile of {geobox.shape} at 10 m it must be {wanted}")
+            raise GridError(
+                f"{name} has shape {values.shape}; on a tile of {geobox.shape} at 10 m it must be {wanted}"
+            )
     if missing := set(S2_GSD_M) - set(bands):
         raise GridError(f"bands missing from the tile: {', '.join(sorted(missing))}")
 
@@ -164,7 +195,9 @@ def _image(name, gsd_m, numbers, scl, shape):
     if name in ("AOT", "WVP"):
         return np.full(shape, 1000 * (AOT if name == "AOT" else WATER_VAPOUR_CM), "uint16")
     if name == "TCI":
-        rgb = np.stack([_resample(numbers[b], gsd_m / 10).astype("float32") for b in ("B04", "B03", "B02")])
+        rgb = np.stack(
+            [_resample(numbers[b], gsd_m / 10).astype("float32") for b in ("B04", "B03", "B02")]
+        )
         return np.where(rgb > 0, np.clip(rgb / 3550 * 255, 1, 255), 0).astype("uint8")
     return _resample(numbers[name], gsd_m / S2_GSD_M[name])
 
@@ -176,7 +209,9 @@ def _resample(numbers, factor):
         return numbers.repeat(copies, 0).repeat(copies, 1)
     step = round(factor)
     blocks = numbers.reshape(numbers.shape[0] // step, step, numbers.shape[1] // step, step)
-    return np.where(blocks.min((1, 3)) > 0, np.rint(blocks.mean((1, 3), dtype="float32")), 0).astype("uint16")
+    return np.where(
+        blocks.min((1, 3)) > 0, np.rint(blocks.mean((1, 3), dtype="float32")), 0
+    ).astype("uint16")
 
 
 def _write_jp2(path, values, geobox):
@@ -199,6 +234,7 @@ def _write_jp2(path, values, geobox):
 def _write_manifest(safe):
     files = sorted(p for p in safe.rglob("*") if p.is_file() and p.name != "manifest.safe")
     objects = [
-        (str(p.relative_to(safe)), p.stat().st_size, hashlib.sha3_256(p.read_bytes()).hexdigest()) for p in files
+        (str(p.relative_to(safe)), p.stat().st_size, hashlib.sha3_256(p.read_bytes()).hexdigest())
+        for p in files
     ]
     safe_metadata.write_manifest(safe / "manifest.safe", objects)

@@ -14,7 +14,21 @@ from satfuse.simulate.xml_tree import grow, write
 
 PSD = "https://psd-14.sentinel2.eo.esa.int/PSD/"
 # bandId of ESA's metadata counts all 13 bands of the instrument; B10 is measured but not in L2A
-INSTRUMENT_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+INSTRUMENT_BANDS = (
+    "B01",
+    "B02",
+    "B03",
+    "B04",
+    "B05",
+    "B06",
+    "B07",
+    "B08",
+    "B8A",
+    "B09",
+    "B10",
+    "B11",
+    "B12",
+)
 SCENE_CLASSES = (
     "NODATA", "SATURATED_DEFECTIVE", "DARK_FEATURE_SHADOW", "CLOUD_SHADOW", "VEGETATION", "NOT_VEGETATED", "WATER",
     "UNCLASSIFIED", "CLOUD_MEDIUM_PROBA", "CLOUD_HIGH_PROBA", "THIN_CIRRUS", "SNOW_ICE",
@@ -33,7 +47,9 @@ def stamp(time) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z"
 
 
-def write_product(path: Path, acquisition, images: list[str], geobox: GeoBox, shares: dict[int, float]) -> None:
+def write_product(
+    path: Path, acquisition, images: list[str], geobox: GeoBox, shares: dict[int, float]
+) -> None:
     """Write MTD_MSIL2A.xml; `shares` is the percentage of each scene class."""
     root = ET.Element("n1:Level-2A_User_Product", {"xmlns:n1": f"{PSD}User_Product_Level-2A.xsd"})
     grow(
@@ -44,7 +60,9 @@ def write_product(path: Path, acquisition, images: list[str], geobox: GeoBox, sh
                 "Product_Image_Characteristics": _image_characteristics(acquisition),
             },
             "n1:Geometric_Info": {
-                "Product_Footprint": {"Product_Footprint": {"Global_Footprint": {"EXT_POS_LIST": _footprint(geobox)}}},
+                "Product_Footprint": {
+                    "Product_Footprint": {"Global_Footprint": {"EXT_POS_LIST": _footprint(geobox)}}
+                },
                 "Coordinate_Reference_System": {
                     "GEO_TABLES": ({"version": "1"}, "EPSG"),
                     "HORIZONTAL_CS_TYPE": "GEOGRAPHIC",
@@ -61,7 +79,9 @@ def write_product(path: Path, acquisition, images: list[str], geobox: GeoBox, sh
 
 def write_tile(path: Path, acquisition, geobox: GeoBox, shares: dict[int, float]) -> None:
     """Write MTD_TL.xml with the sensing time and the angle grids of the tile."""
-    root = ET.Element("n1:Level-2A_Tile_ID", {"xmlns:n1": f"{PSD}S2_PDI_Level-2A_Tile_Metadata.xsd"})
+    root = ET.Element(
+        "n1:Level-2A_Tile_ID", {"xmlns:n1": f"{PSD}S2_PDI_Level-2A_Tile_Metadata.xsd"}
+    )
     sensed = f"{acquisition.sensing_time:%Y-%m-%dT%H:%M:%S.%f}Z"
     grow(
         root,
@@ -76,7 +96,9 @@ def write_tile(path: Path, acquisition, geobox: GeoBox, shares: dict[int, float]
                 "Tile_Geocoding": _standard(_geocoding(geobox), "Brief"),
                 "Tile_Angles": _standard(_angles(acquisition, geobox)),
             },
-            "n1:Quality_Indicators_Info": _standard({"Image_Content_QI": _content(shares, tile=True)}),
+            "n1:Quality_Indicators_Info": _standard(
+                {"Image_Content_QI": _content(shares, tile=True)}
+            ),
         },
     )
     write(path, root)
@@ -141,7 +163,9 @@ def _product_info(acquisition, images):
 def _image_characteristics(acquisition):
     offsets = {
         "BOA_ADD_OFFSET_VALUES_LIST": {
-            "BOA_ADD_OFFSET": [({"band_id": i}, acquisition.offset) for i in range(len(INSTRUMENT_BANDS))]
+            "BOA_ADD_OFFSET": [
+                ({"band_id": i}, acquisition.offset) for i in range(len(INSTRUMENT_BANDS))
+            ]
         }
     }
     return {
@@ -157,7 +181,9 @@ def _image_characteristics(acquisition):
         },
         **(offsets if acquisition.offset else {}),
         "Spectral_Information_List": {
-            "Spectral_Information": [_spectral(acquisition.platform, i) for i in range(len(INSTRUMENT_BANDS))]
+            "Spectral_Information": [
+                _spectral(acquisition.platform, i) for i in range(len(INSTRUMENT_BANDS))
+            ]
         },
         "Scene_Classification_List": {
             "Scene_Classification_ID": [
@@ -211,19 +237,33 @@ def _cloud_percentage(shares):
 def _content(shares, tile=False):
     cloud = {"CLOUDY_PIXEL_PERCENTAGE": f"{_cloud_percentage(shares):.6f}"} if tile else {}
     classes = {f"{text}_PERCENTAGE": f"{shares[i]:.6f}" for i, text in enumerate(CLASS_PERCENTAGES)}
-    return {**cloud, "CLOUDY_PIXEL_OVER_LAND_PERCENTAGE": f"{_cloud_percentage(shares):.6f}", **classes}
+    return {
+        **cloud,
+        "CLOUDY_PIXEL_OVER_LAND_PERCENTAGE": f"{_cloud_percentage(shares):.6f}",
+        **classes,
+    }
 
 
 def _geocoding(geobox):
     box, code = geobox.boundingbox, geobox.crs.epsg
     zone = f"{code % 100}{'N' if code < 32700 else 'S'}"
-    grids = {gsd_m: (geobox.shape[0] * 10 // gsd_m, geobox.shape[1] * 10 // gsd_m) for gsd_m in (10, 20, 60)}
+    grids = {
+        gsd_m: (geobox.shape[0] * 10 // gsd_m, geobox.shape[1] * 10 // gsd_m)
+        for gsd_m in (10, 20, 60)
+    }
     return {
         "HORIZONTAL_CS_NAME": f"WGS84 / UTM zone {zone}",
         "HORIZONTAL_CS_CODE": f"EPSG:{code}",
-        "Size": [({"resolution": g}, {"NROWS": rows, "NCOLS": columns}) for g, (rows, columns) in grids.items()],
+        "Size": [
+            ({"resolution": g}, {"NROWS": rows, "NCOLS": columns})
+            for g, (rows, columns) in grids.items()
+        ],
         "Geoposition": [
-            ({"resolution": g}, {"ULX": round(box.left), "ULY": round(box.top), "XDIM": g, "YDIM": -g}) for g in grids
+            (
+                {"resolution": g},
+                {"ULX": round(box.left), "ULY": round(box.top), "XDIM": g, "YDIM": -g},
+            )
+            for g in grids
         ],
     }
 
@@ -232,14 +272,20 @@ def _angles(acquisition, geobox):
     """Sun angles from the sphere; view angles linear across track, each detector NaN outside its own columns."""
     rows, columns = (-(-side * 10 // ANGLE_STEP_M) + 1 for side in geobox.shape)
     box = geobox.boundingbox
-    x, y = np.meshgrid(box.left + ANGLE_STEP_M * np.arange(columns), box.top - ANGLE_STEP_M * np.arange(rows))
+    x, y = np.meshgrid(
+        box.left + ANGLE_STEP_M * np.arange(columns), box.top - ANGLE_STEP_M * np.arange(rows)
+    )
     lonlat = to_lonlat(geobox)
     lon, lat = lonlat.transform(x, y)
     centre = lonlat.transform((box.left + box.right) / 2, (box.top + box.bottom) / 2)[::-1]
-    azimuth, zenith = sun_angles(lat, lon, centre, acquisition.sun_zenith_deg, acquisition.sun_azimuth_deg)
+    azimuth, zenith = sun_angles(
+        lat, lon, centre, acquisition.sun_zenith_deg, acquisition.sun_azimuth_deg
+    )
     across = np.degrees(np.arctan((x - x.mean()) / 786000))  # from the height of the orbit
     # towards the satellite the zenith angle falls
-    view = acquisition.view_zenith_deg - across * np.sign(np.sin(np.radians(acquisition.view_azimuth_deg)))
+    view = acquisition.view_zenith_deg - across * np.sign(
+        np.sin(np.radians(acquisition.view_azimuth_deg))
+    )
     half = columns // 2
     seen = {DETECTORS[0]: np.arange(columns) <= half, DETECTORS[1]: np.arange(columns) >= half}
     mean_view = _mean(acquisition.view_zenith_deg, acquisition.view_azimuth_deg)
@@ -251,14 +297,20 @@ def _angles(acquisition, geobox):
                 {"bandId": band, "detectorId": detector},
                 {
                     "Zenith": _grid(np.where(columns_seen, np.abs(view), np.nan)),
-                    "Azimuth": _grid(np.where(columns_seen, np.full_like(view, acquisition.view_azimuth_deg), np.nan)),
+                    "Azimuth": _grid(
+                        np.where(
+                            columns_seen, np.full_like(view, acquisition.view_azimuth_deg), np.nan
+                        )
+                    ),
                 },
             )
             for band in range(len(INSTRUMENT_BANDS))
             for detector, columns_seen in seen.items()
         ],
         "Mean_Viewing_Incidence_Angle_List": {
-            "Mean_Viewing_Incidence_Angle": [({"bandId": band}, mean_view) for band in range(len(INSTRUMENT_BANDS))]
+            "Mean_Viewing_Incidence_Angle": [
+                ({"bandId": band}, mean_view) for band in range(len(INSTRUMENT_BANDS))
+            ]
         },
     }
 

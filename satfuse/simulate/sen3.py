@@ -15,7 +15,10 @@ from satfuse.simulate.sphere import EARTH_RADIUS_M, bearing, destination
 
 ORBIT_HEIGHT_M = 814500
 SHORE = 0.05  # share of water, or of land, from which a pixel counts as coastline
-ALONG_TRACK_M, ACROSS_TRACK_M = 295.0, 270.0  # spacing of rows and columns, measured on a real product
+ALONG_TRACK_M, ACROSS_TRACK_M = (
+    295.0,
+    270.0,
+)  # spacing of rows and columns, measured on a real product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,17 @@ class SynFrame:
         return f"{self.platform}_SY_2_SYN____{times}_{place}_PS2_O_{self.timeliness}_002"
 
 
-def swath_grid(latitude, longitude, *, rows, columns, row=None, column=None, heading_deg=195.0, nadir_west_m=250e3):
+def swath_grid(
+    latitude,
+    longitude,
+    *,
+    rows,
+    columns,
+    row=None,
+    column=None,
+    heading_deg=195.0,
+    nadir_west_m=250e3,
+):
     """A descending swath with a given pixel at a given place.
 
     Rows follow a great circle along the ground track, each row is a great circle across it, so latitude depends on
@@ -163,7 +176,13 @@ def write_sen3(
     for band, values in zip(OBLIQUE_BANDS, oblique, strict=True):
         sen3_files.write_band(sen3, frame, band, np.where(seen & in_oblique, values, np.nan))
     ok = seen & np.isfinite(reflectance).all(0)
-    masks = {"cloud": cloud, "land": land, "inland_water": land & (water > 0.5), "ok": ok, "oblique": in_oblique}
+    masks = {
+        "cloud": cloud,
+        "land": land,
+        "inland_water": land & (water > 0.5),
+        "ok": ok,
+        "oblique": in_oblique,
+    }
     masks["shore"] = (water > SHORE) & (water < 1 - SHORE)
     sen3_files.write_flags(sen3, frame, masks)
     sen3_files.write_aerosol(sen3, frame, swath, ok)
@@ -179,7 +198,9 @@ def write_sen3(
 
 def _check_sizes(reflectance, swath, cloud, land, frame):
     if len(reflectance) != len(S3_NAMES):
-        raise BandError(f"{len(reflectance)} bands; a SYN frame has {len(S3_NAMES)}: {', '.join(S3_NAMES)}")
+        raise BandError(
+            f"{len(reflectance)} bands; a SYN frame has {len(S3_NAMES)}: {', '.join(S3_NAMES)}"
+        )
     shape = swath.latitude.shape
     if not shape == reflectance.shape[1:] == cloud.shape == land.shape or shape[0] != frame.rows:
         raise GridError(

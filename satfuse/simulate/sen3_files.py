@@ -85,7 +85,9 @@ def write_netcdf(path, frame, title, variables, resolution="[ 300 300 ]"):
 def write_band(sen3, frame, band, values):
     """Reflectance of one band, (row, column) float, NaN where there is none."""
     title = f"surface directional reflectance {band_source(band)}"
-    write_netcdf(sen3 / f"Syn_{band.name}_reflectance.nc", frame, title, _band_variables(band, GRID, values))
+    write_netcdf(
+        sen3 / f"Syn_{band.name}_reflectance.nc", frame, title, _band_variables(band, GRID, values)
+    )
 
 
 def band_source(band) -> str:
@@ -98,7 +100,9 @@ def band_source(band) -> str:
 
 def _scaled(values):
     """Reflectance or optical thickness as int16."""
-    return np.where(np.isfinite(values), np.clip(np.rint(values * 1e4), 0, 10000), SDR_FILL).astype("int16")
+    return np.where(np.isfinite(values), np.clip(np.rint(values * 1e4), 0, 10000), SDR_FILL).astype(
+        "int16"
+    )
 
 
 def _band_variables(band, dims, values):
@@ -121,7 +125,10 @@ def _band_variables(band, dims, values):
         "standard_name": "surface_directional_reflectance_error_estimate",
     }
     filled = np.full_like(numbers, SDR_FILL)  # filled for nearly all pixels of real products too
-    return {name: (dims, numbers, {**scaling, **measured}), f"{name}_err": (dims, filled, {**scaling, **error})}
+    return {
+        name: (dims, numbers, {**scaling, **measured}),
+        f"{name}_err": (dims, filled, {**scaling, **error}),
+    }
 
 
 def write_flags(sen3, frame, masks):
@@ -137,7 +144,12 @@ def write_flags(sen3, frame, masks):
     }
     bits = {
         "CLOUD_flags": {"CLOUD": cloud},
-        "SYN_flags": {"SYN_cloud": cloud, "SYN_land": land, "SYN_no_slo": ~oblique, "SYN_success": masks["ok"]},
+        "SYN_flags": {
+            "SYN_cloud": cloud,
+            "SYN_land": land,
+            "SYN_no_slo": ~oblique,
+            "SYN_success": masks["ok"],
+        },
         "OLC_flags": {
             "OLC_bright": cloud,
             "OLC_fresh_inland_water": masks["inland_water"],
@@ -145,11 +157,16 @@ def write_flags(sen3, frame, masks):
             "OLC_land": land,
         },
         "SLN_flags": {f"SLN_{name}": mask for name, mask in slstr.items()},
-        "SLO_flags": {"SLO_unfilled": ~oblique, **{f"SLO_{name}": mask & oblique for name, mask in slstr.items()}},
+        "SLO_flags": {
+            "SLO_unfilled": ~oblique,
+            **{f"SLO_{name}": mask & oblique for name, mask in slstr.items()},
+        },
     }
     variables = {}
     for name in FLAGS:
-        values = sum(FLAGS[name][1][flag] * mask.astype(FLAGS[name][0]) for flag, mask in bits[name].items())
+        values = sum(
+            FLAGS[name][1][flag] * mask.astype(FLAGS[name][0]) for flag, mask in bits[name].items()
+        )
         variables[name] = _flag_variable(name, GRID, values)
     write_netcdf(sen3 / "flags.nc", frame, "classification and quality flags", variables)
 
@@ -185,9 +202,21 @@ def _aerosol_variables(dims, thickness):
     exponent = np.where(retrieved, np.rint(ANGSTROM_EXPONENT / step), INDEX_FILL).astype("uint8")
     model = np.where(retrieved, CONTINENTAL, INDEX_FILL).astype("uint8")
     return {
-        "T550": (dims, _scaled(thickness), {**scaling, "ancillary_variables": "T550_err", "long_name": name}),
-        "T550_err": (dims, _scaled(0.2 * thickness), {**scaling, "long_name": f"{name} error estimate"}),
-        "A550": (dims, exponent, {**index, "long_name": "Aerosol Angstrom exponent at 550 nm", "scale_factor": step}),
+        "T550": (
+            dims,
+            _scaled(thickness),
+            {**scaling, "ancillary_variables": "T550_err", "long_name": name},
+        ),
+        "T550_err": (
+            dims,
+            _scaled(0.2 * thickness),
+            {**scaling, "long_name": f"{name} error estimate"},
+        ),
+        "A550": (
+            dims,
+            exponent,
+            {**index, "long_name": "Aerosol Angstrom exponent at 550 nm", "scale_factor": step},
+        ),
         "AMIN": (dims, model, {**index, "long_name": "Aerosol model index number"}),
     }
 
@@ -202,7 +231,12 @@ def write_removed_pixels(sen3, frame, shape):
     title = "surface directional reflectance and aerosol parameters associated with removed pixel"
     write_netcdf(sen3 / "Syn_SDR_removed_pixel.nc", frame, title, variables)
     flags = {name: _flag_variable(name, dims, np.zeros(size)) for name in FLAGS}
-    write_netcdf(sen3 / "Syn_annot_rem.nc", frame, "annotations parameters associated with removed pixel", flags)
+    write_netcdf(
+        sen3 / "Syn_annot_rem.nc",
+        frame,
+        "annotations parameters associated with removed pixel",
+        flags,
+    )
 
 
 def micro(values) -> np.ndarray:
@@ -217,7 +251,9 @@ def angle_attributes(kind, standard_name, limit, *, coordinates=None, signed=Tru
         "long_name": kind,
         "scale_factor": np.float32(1e-6),
         "standard_name": standard_name,
-        "units": {"latitude": "degrees_north", "longitude": "degrees_east"}.get(standard_name, "degrees"),
+        "units": {"latitude": "degrees_north", "longitude": "degrees_east"}.get(
+            standard_name, "degrees"
+        ),
         "valid_max": np.int32(limit * 10**6),
         "valid_min": np.int32(-limit * 10**6 if signed else 0),
     }
@@ -234,8 +270,16 @@ def write_geolocation(sen3, frame, swath, altitude_m):
     }
     variables = {
         "altitude": (GRID, np.rint(altitude_m).astype("int16"), altitude),
-        "lat": (GRID, micro(swath.latitude), angle_attributes("DEM corrected latitude", "latitude", 90)),
-        "lon": (GRID, micro(swath.longitude), angle_attributes("DEM corrected longitude", "longitude", 180)),
+        "lat": (
+            GRID,
+            micro(swath.latitude),
+            angle_attributes("DEM corrected latitude", "latitude", 90),
+        ),
+        "lon": (
+            GRID,
+            micro(swath.longitude),
+            angle_attributes("DEM corrected longitude", "longitude", 180),
+        ),
     }
     write_netcdf(sen3 / "geolocation.nc", frame, "high resolution georeferencing data", variables)
 
@@ -252,4 +296,6 @@ def write_time(sen3, frame):
         "valid_min": np.int64(0),
     }
     times = np.rint(first + np.arange(frame.rows) * frame.row_step_s * 1e6).astype("int64")
-    write_netcdf(sen3 / "time.nc", frame, "time stamp annotations", {"Time": ("rows", times, attributes)})
+    write_netcdf(
+        sen3 / "time.nc", frame, "time stamp annotations", {"Time": ("rows", times, attributes)}
+    )

@@ -26,7 +26,8 @@ BANDS = (
 NOMINAL = {"Oa16": (778.5, 15), "S3": (865, 20)}  # where the manifest's nm differ from ours
 
 _LOW = "Low resolution georeferencing data and Sun and View angles associated with"
-# file -> ID of its data object, what it holds; the first 29 are measurements, the others annotations
+# file -> ID of its data object, what it holds; the first 29 are measurements, the others
+# annotations
 FILES = {
     **{
         f"Syn_{band.name}_reflectance": (
@@ -48,7 +49,10 @@ FILES = {
     ),
     "geolocation": ("geolocation_Data", "High resolution georeferencing data"),
     "time": ("time_Data", "Time stamps annotation"),
-    "Syn_annot_rem": ("annotations_removed_pixels_Data", "Annotations parameters associated with removed pixel"),
+    "Syn_annot_rem": (
+        "annotations_removed_pixels_Data",
+        "Annotations parameters associated with removed pixel",
+    ),
     "tiepoints_olci": ("tiepoints_olci_Data", f"{_LOW} OLCI products"),
     "tiepoints_slstr_n": ("tiepoints_slstr_n_Data", f"{_LOW} SLSTR nadir view products"),
     "tiepoints_slstr_o": ("tiepoints_slstr_o_Data", f"{_LOW} SLSTR oblique view products"),
@@ -69,14 +73,22 @@ def write_manifest(sen3: Path, frame, swath, masks: dict) -> None:
         "measurementOrbitReference": _orbit(frame),
     }
     by_id = sorted(FILES, key=lambda stem: FILES[stem][0])
-    objects = [({"ID": FILES[stem][0]}, _byte_stream(sen3 / f"{stem}.nc", FILES[stem][1])) for stem in by_id]
+    objects = [
+        ({"ID": FILES[stem][0]}, _byte_stream(sen3 / f"{stem}.nc", FILES[stem][1]))
+        for stem in by_id
+    ]
     content = {
         "informationPackageMap": {"xfdu:contentUnit": _package(by_id, sections)},
         "metadataSection": {
             "metadataObject": [
                 (
                     {"ID": name, "classification": "DESCRIPTION", "category": "DMD"},
-                    {"metadataWrap": ({"mimeType": "text/xml", "vocabularyName": "Sentinel-SAFE"}, {"xmlData": body})},
+                    {
+                        "metadataWrap": (
+                            {"mimeType": "text/xml", "vocabularyName": "Sentinel-SAFE"},
+                            {"xmlData": body},
+                        )
+                    },
                 )
                 for name, body in sections.items()
             ]
@@ -109,7 +121,10 @@ def _package(by_id, sections):
 
 
 def _period(frame):
-    times = {"sentinel-safe:startTime": stamp(frame.start), "sentinel-safe:stopTime": stamp(frame.stop)}
+    times = {
+        "sentinel-safe:startTime": stamp(frame.start),
+        "sentinel-safe:stopTime": stamp(frame.stop),
+    }
     return {"sentinel-safe:acquisitionPeriod": times}
 
 
@@ -157,7 +172,10 @@ def _synergy(masks):
         "land": masks["land"],
         "cloudy": masks["cloud"],
     }
-    summary = {f"sentinel3:{n}Pixels": ({"percentage": f"{100 * v.mean():.6f}"}, None) for n, v in shares.items()}
+    summary = {
+        f"sentinel3:{n}Pixels": ({"percentage": f"{100 * v.mean():.6f}"}, None)
+        for n, v in shares.items()
+    }
     bands = [({"name": f"SYN{i:02d}"}, _band(band)) for i, band in enumerate(BANDS, start=1)]
     return {
         "syn:synProductInformation": {
@@ -168,7 +186,9 @@ def _synergy(masks):
 
 
 def _band(band):
-    channel, view = (band.name, "olci") if band.name.startswith("Oa") else (band.name[:2], band.name[2])
+    channel, view = (
+        (band.name, "olci") if band.name.startswith("Oa") else (band.name[:2], band.name[2])
+    )
     centre, width = NOMINAL.get(channel, (band.wavelength_nm, band.fwhm_nm))
     return {
         "sentinel3:centralWavelength": f"{centre:g}",
@@ -194,4 +214,6 @@ def _byte_stream(path, text):
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     place = {"locatorType": "URL", "textInfo": text, "href": f"./{path.name}"}
     content = {"fileLocation": (place, None), "checksum": ({"checksumName": "MD5"}, digest)}
-    return {"byteStream": ({"mimeType": "application/x-netcdf", "size": path.stat().st_size}, content)}
+    return {
+        "byteStream": ({"mimeType": "application/x-netcdf", "size": path.stat().st_size}, content)
+    }

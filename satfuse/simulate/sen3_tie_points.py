@@ -23,22 +23,41 @@ def write_olci(sen3, frame, swath):
     """Positions, view angles of OLCI and sun angles."""
     columns = tie_columns(swath.latitude.shape[1])
     lat, lon = swath.latitude[:, columns], swath.longitude[:, columns]
-    middle = tuple(float(v[v.shape[0] // 2, v.shape[1] // 2]) for v in (swath.latitude, swath.longitude))
-    sun_azimuth, sun_zenith = sun_angles(lat, lon, middle, frame.sun_zenith_deg, frame.sun_azimuth_deg)
+    middle = tuple(
+        float(v[v.shape[0] // 2, v.shape[1] // 2]) for v in (swath.latitude, swath.longitude)
+    )
+    sun_azimuth, sun_zenith = sun_angles(
+        lat, lon, middle, frame.sun_zenith_deg, frame.sun_azimuth_deg
+    )
     on, olci = {"coordinates": "OLC_TP_lat OLC_TP_lon"}, "olci_view_azimuth_angle"
     points = {
         "OLC_TP_lat": (lat, angle_attributes("Latitude (WGS-84)", "latitude", 90)),
         "OLC_TP_lon": (lon, angle_attributes("Longitude (WGS-84)", "longitude", 180)),
-        "OLC_VAA": (swath.view_azimuth[:, columns], angle_attributes("OLCI view azimuth angle", olci, 180, **on)),
+        "OLC_VAA": (
+            swath.view_azimuth[:, columns],
+            angle_attributes("OLCI view azimuth angle", olci, 180, **on),
+        ),
         "OLC_VZA": (
             swath.view_zenith[:, columns],
-            angle_attributes("OLCI view zenith angle", "OLCI_view_zenith_angle", 90, signed=False, **on),
+            angle_attributes(
+                "OLCI view zenith angle", "OLCI_view_zenith_angle", 90, signed=False, **on
+            ),
         ),
-        "SAA": (sun_azimuth, angle_attributes("Sun Azimuth Angle", "solar_azimuth_angle", 180, **on)),
-        "SZA": (sun_zenith, angle_attributes("Sun Zenith Angle", "solar_zenith_angle", 90, signed=False, **on)),
+        "SAA": (
+            sun_azimuth,
+            angle_attributes("Sun Azimuth Angle", "solar_azimuth_angle", 180, **on),
+        ),
+        "SZA": (
+            sun_zenith,
+            angle_attributes("Sun Zenith Angle", "solar_zenith_angle", 90, signed=False, **on),
+        ),
     }
-    variables = {n: ("olc_number_tp", micro(values).ravel(order="F"), a) for n, (values, a) in points.items()}
-    title = "low resolution georeferencing data and Sun and View angles associated with OLCI products"
+    variables = {
+        n: ("olc_number_tp", micro(values).ravel(order="F"), a) for n, (values, a) in points.items()
+    }
+    title = (
+        "low resolution georeferencing data and Sun and View angles associated with OLCI products"
+    )
     write_netcdf(sen3 / "tiepoints_olci.nc", frame, title, variables, "[ 16000 300 ]")
 
 
@@ -65,7 +84,9 @@ def write_meteo(sen3, frame, swath, altitude_m):
         )
         for name, (values, long_name, units) in points.items()
     }
-    write_netcdf(sen3 / "tiepoints_meteo.nc", frame, "ECMWF meteorology data", variables, "[ 16000 300 ]")
+    write_netcdf(
+        sen3 / "tiepoints_meteo.nc", frame, "ECMWF meteorology data", variables, "[ 16000 300 ]"
+    )
 
 
 def write_slstr(sen3, frame, swath):
@@ -73,9 +94,17 @@ def write_slstr(sen3, frame, swath):
     columns = swath.latitude.shape[1]
     for view, zenith, azimuth, first in (
         ("nadir", swath.view_zenith, swath.view_azimuth, 0),
-        ("oblique", np.full_like(swath.latitude, OBLIQUE_ZENITH_DEG), _oblique_azimuth(swath), columns // 2),
+        (
+            "oblique",
+            np.full_like(swath.latitude, OBLIQUE_ZENITH_DEG),
+            _oblique_azimuth(swath),
+            columns // 2,
+        ),
     ):
-        key, cut = f"SL{view[0].upper()}", (slice(None, None, SLSTR_STEP), slice(first, None, SLSTR_STEP))
+        key, cut = (
+            f"SL{view[0].upper()}",
+            (slice(None, None, SLSTR_STEP), slice(first, None, SLSTR_STEP)),
+        )
         points = {
             "TP_lat": (swath.latitude, "float64", "Latitude (WGS-84)", "degrees_north"),
             "TP_lon": (swath.longitude, "float64", "Longitude (WGS-84)", "degrees_east"),
@@ -91,7 +120,9 @@ def write_slstr(sen3, frame, swath):
             for name, (values, dtype, long_name, units) in points.items()
         }
         title = f"low resolution georeferencing data and Sun and View angles associated with SLSTR {view} view products"
-        write_netcdf(sen3 / f"tiepoints_slstr_{view[0]}.nc", frame, title, variables, "[ 16000 16000 ]")
+        write_netcdf(
+            sen3 / f"tiepoints_slstr_{view[0]}.nc", frame, title, variables, "[ 16000 16000 ]"
+        )
 
 
 def _oblique_azimuth(swath):

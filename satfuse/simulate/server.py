@@ -46,12 +46,18 @@ def serve(archive_root: Path, port: int = 0) -> Iterator[str]:
         The port is taken, or the server does not start.
     """
     root = open_archive(archive_root).root
-    files = [str(p) for folder in ("collections", "items") for p in sorted((root / folder).glob("*.json"))]
+    files = [
+        str(p)
+        for folder in ("collections", "items")
+        for p in sorted((root / folder).glob("*.json"))
+    ]
     port = _free_port(port)
     url = f"http://{HOST}:{port}"
     with tempfile.TemporaryFile("w+") as output:
         command = [_binary(), "serve", "--addr", f"{HOST}:{port}", *files]
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             _wait_until_it_answers(server, url, output)
             log.info("STAC API of %s at %s", root, url)
@@ -74,7 +80,9 @@ def _free_port(port):
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise CatalogError(f"port {port} of {HOST} is taken ({error}); use another, or 0 for a free one") from error
+            raise CatalogError(
+                f"port {port} of {HOST} is taken ({error}); use another, or 0 for a free one"
+            ) from error
         return probe.getsockname()[1]
 
 
@@ -83,7 +91,9 @@ def _wait_until_it_answers(server, url, output):
     while time.monotonic() < deadline:
         if server.poll() is not None:
             output.seek(0)
-            raise CatalogError(f"the STAC server at {url} stopped at once: {output.read().strip()[-500:]}")
+            raise CatalogError(
+                f"the STAC server at {url} stopped at once: {output.read().strip()[-500:]}"
+            )
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return

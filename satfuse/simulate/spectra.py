@@ -12,7 +12,8 @@ from scipy.interpolate import PchipInterpolator
 
 WAVELENGTH_NM = np.arange(380, 2501).astype(float)
 
-# nm, k of liquid water: Hale & Querry (1973), Appl. Opt. 12, table I; the peaks near 1200, 1450 and 1930 nm and the
+# nm, k of liquid water: Hale & Querry (1973), Appl. Opt. 12, table I; the peaks near 1200, 1450 and
+# 1930 nm and the
 # points beside them rounded from Kou, Labrie & Chylek (1993), Appl. Opt. 32.
 _WATER_K = np.array([
     (375, 3.5e-9), (400, 1.86e-9), (425, 1.30e-9), (450, 1.02e-9), (475, 9.35e-10), (500, 1.00e-9), (525, 1.32e-9),
@@ -58,9 +59,15 @@ def endmembers() -> tuple[tuple[str, ...], np.ndarray]:
     reflectance : (n, 2121) float64 on `WAVELENGTH_NM`, 0 to 1, read-only.
     """
     curves = {
-        "vegetation_dense": canopy(chlorophyll=1.0, water_mm=1.3, dry=0.25, cover=0.97, plateau=0.56),
-        "vegetation_sparse": canopy(chlorophyll=0.75, water_mm=0.8, dry=0.5, cover=0.72, plateau=0.50),
-        "vegetation_dry": canopy(chlorophyll=0.006, water_mm=0.06, dry=2.2, cover=0.85, plateau=0.55, brown=0.35),
+        "vegetation_dense": canopy(
+            chlorophyll=1.0, water_mm=1.3, dry=0.25, cover=0.97, plateau=0.56
+        ),
+        "vegetation_sparse": canopy(
+            chlorophyll=0.75, water_mm=0.8, dry=0.5, cover=0.72, plateau=0.50
+        ),
+        "vegetation_dry": canopy(
+            chlorophyll=0.006, water_mm=0.06, dry=2.2, cover=0.85, plateau=0.55, brown=0.35
+        ),
         "conifer": 0.55 * canopy(chlorophyll=1.5, water_mm=1.8, dry=0.6, cover=0.97, plateau=0.50),
         "soil_dark": soil(0.28, 900, iron=0.08, clay=0.05, film_mm=0.025),
         "soil_bright": soil(0.50, 480, iron=0.10, clay=0.10, film_mm=0.0125),
@@ -89,7 +96,13 @@ def canopy(*, chlorophyll, water_mm, dry, cover, plateau, brown=0.0) -> np.ndarr
     and 2310 nm (Curran 1989). `chlorophyll`, `dry` and `brown` (tannins) are relative amounts, `cover` is the leaves'
     share of the ground, `plateau` their reflectance where nothing absorbs, in the near infrared.
     """
-    green = 0.16 + 1.0 * _gauss(430, 45) + 0.7 * _gauss(480, 25) + 0.45 * _gauss(635, 32) + 0.95 * _gauss(676, 16)
+    green = (
+        0.16
+        + 1.0 * _gauss(430, 45)
+        + 0.7 * _gauss(480, 25)
+        + 0.45 * _gauss(635, 32)
+        + 0.95 * _gauss(676, 16)
+    )
     green = 19 * green / (1 + np.exp((WAVELENGTH_NM - 708) / 9.0))
     tannin = brown * 8.0 * np.exp(-(WAVELENGTH_NM - 380) / 170)
     cellulose = 0.10 * _gauss(1730, 40) + 0.22 * _gauss(2100, 60) + 0.16 * _gauss(2310, 60) + 0.05
@@ -108,7 +121,10 @@ def soil(brightness, scale_nm, *, iron, clay, film_mm) -> np.ndarray:
     """
     rise = brightness * (0.12 + 0.88 * _rise(360, scale_nm))
     bands = 1 - iron * (
-        0.75 * _gauss(480, 60) + 0.55 * _gauss(545, 28) + 0.30 * _gauss(400, 50) + 0.16 * _gauss(870, 60)
+        0.75 * _gauss(480, 60)
+        + 0.55 * _gauss(545, 28)
+        + 0.30 * _gauss(400, 50)
+        + 0.16 * _gauss(870, 60)
     )
     film = np.exp(-2 * film_mm * 1e-3 * water_absorption_per_m())
     return rise * bands * film * (1 - clay * _gauss(2205, 28))
@@ -122,9 +138,13 @@ def water(*, chlorophyll, dissolved, particles) -> np.ndarray:
     """
     wavelength = WAVELENGTH_NM
     pigment = chlorophyll * (_gauss(440, 40) + 0.4 * _gauss(675, 12))
-    absorption = water_absorption_per_m() + pigment + dissolved * np.exp(-0.014 * (wavelength - 440))
+    absorption = (
+        water_absorption_per_m() + pigment + dissolved * np.exp(-0.014 * (wavelength - 440))
+    )
     scatter = 0.5 * 0.00144 * (wavelength / 500) ** -4.32 + particles * (550 / wavelength) ** 0.7
-    return 0.54 * 0.33 * scatter / (absorption + scatter) + 0.004 * np.exp(-(wavelength - 380) / 900)
+    return 0.54 * 0.33 * scatter / (absorption + scatter) + 0.004 * np.exp(
+        -(wavelength - 380) / 900
+    )
 
 
 def snow(*, diameter_m) -> np.ndarray:
@@ -134,7 +154,9 @@ def snow(*, diameter_m) -> np.ndarray:
 
 def _absorption_per_m(table):
     nm, k = table.T
-    return 4 * np.pi * np.exp(PchipInterpolator(nm, np.log(k))(WAVELENGTH_NM)) / (WAVELENGTH_NM * 1e-9)
+    return (
+        4 * np.pi * np.exp(PchipInterpolator(nm, np.log(k))(WAVELENGTH_NM)) / (WAVELENGTH_NM * 1e-9)
+    )
 
 
 def _gauss(centre_nm, sigma_nm):

@@ -7,7 +7,9 @@ EARTH_RADIUS_M = 6371008.8  # mean radius, IUGG
 
 def destination(latitude, longitude, bearing_deg, angle_deg):
     """Latitude and longitude (degrees) reached from a place along a great circle; arguments broadcast."""
-    lat, lon, bearing, angle = (np.radians(v) for v in (latitude, longitude, bearing_deg, angle_deg))
+    lat, lon, bearing, angle = (
+        np.radians(v) for v in (latitude, longitude, bearing_deg, angle_deg)
+    )
     sin_lat = np.sin(lat) * np.cos(angle) + np.cos(lat) * np.sin(angle) * np.cos(bearing)
     east = np.sin(bearing) * np.sin(angle) * np.cos(lat)
     lon = lon + np.arctan2(east, np.cos(angle) - np.sin(lat) * sin_lat)
@@ -16,7 +18,9 @@ def destination(latitude, longitude, bearing_deg, angle_deg):
 
 def bearing(latitude, longitude, to_latitude, to_longitude):
     """Bearing (degrees, -180..180 clockwise from north) and great-circle angle (degrees) to another place."""
-    lat, lon, lat_to, lon_to = (np.radians(v) for v in (latitude, longitude, to_latitude, to_longitude))
+    lat, lon, lat_to, lon_to = (
+        np.radians(v) for v in (latitude, longitude, to_latitude, to_longitude)
+    )
     east = np.sin(lon_to - lon) * np.cos(lat_to)
     north = np.cos(lat) * np.sin(lat_to) - np.sin(lat) * np.cos(lat_to) * np.cos(lon_to - lon)
     up = np.sin(lat) * np.sin(lat_to) + np.cos(lat) * np.cos(lat_to) * np.cos(lon_to - lon)

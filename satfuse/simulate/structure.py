@@ -30,7 +30,9 @@ class Structure:
     share: np.ndarray
 
 
-def make_structure(name: str, rng: np.random.Generator, shape: tuple[int, int], pixel_m: float) -> Structure:
+def make_structure(
+    name: str, rng: np.random.Generator, shape: tuple[int, int], pixel_m: float
+) -> Structure:
     """A random structure of a named sort.
 
     Parameters
@@ -96,7 +98,11 @@ def _dead_leaves(rng, shape, pixel_m):
 def _fractal(rng, shape, pixel_m):
     """Each pixel takes the cover whose fractal field is the highest."""
     kinds = _draw_kinds(rng, rng.integers(4, 9))
-    slope, index, highest = rng.uniform(1.1, 2.0), np.zeros(shape, np.int8), np.full(shape, -np.inf, np.float32)
+    slope, index, highest = (
+        rng.uniform(1.1, 2.0),
+        np.zeros(shape, np.int8),
+        np.full(shape, -np.inf, np.float32),
+    )
     for i in range(len(kinds)):
         field = fractal_field(rng, shape, slope, longest=3000 / pixel_m)
         index[field > highest] = i
@@ -219,10 +225,14 @@ def _line(rng, shape, pixel_m, bend=0.4):
     wave = np.cumsum(np.cumsum(rng.standard_normal(64)))
     wave -= np.linspace(wave[0], wave[-1], 64)
     wave *= bend * 0.15 * v.max() / max(np.ptp(wave), 1e-9)
-    return abs(v - v.max() * rng.uniform(0.2, 0.8) - np.interp(u, np.linspace(0, u.max(), 64), wave))
+    return abs(
+        v - v.max() * rng.uniform(0.2, 0.8) - np.interp(u, np.linspace(0, u.max(), 64), wave)
+    )
 
 
 def _hash(code):
     """Well mixed non-negative int64 of integers."""
     h = (np.asarray(code, np.int64) & 0xFFFFFFFF).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return ((h ^ (h >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) >> np.uint64(40)).astype(np.int64)
+    return ((h ^ (h >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) >> np.uint64(40)).astype(
+        np.int64
+    )

@@ -79,7 +79,9 @@ class Surface:
             part = slice(start, start + CHUNK)
             for dx in offsets:
                 for dy in offsets:
-                    out[:, part] += _Patch(self, flat_x[part] + dx, flat_y[part] + dy, gsd_m / count).paint()
+                    out[:, part] += _Patch(
+                        self, flat_x[part] + dx, flat_y[part] + dy, gsd_m / count
+                    ).paint()
         out /= np.float32(count**2)
         return out.reshape(len(NAMES), *x.shape)
 
@@ -88,18 +90,32 @@ class _Patch:
     """Points of a surface at one pixel size; every array is (n,)."""
 
     def __init__(self, surface, x, y, gsd_m):
-        self.seed, self.style, self.x, self.y, self.gsd_m = surface.seed, BIOMES[surface.biome], x, y, gsd_m
+        self.seed, self.style, self.x, self.y, self.gsd_m = (
+            surface.seed,
+            BIOMES[surface.biome],
+            x,
+            y,
+            gsd_m,
+        )
         self.relief = self.noise("relief", 7000, 6)
         self.moisture = self.noise("moisture", 4500, 5)
         self.texture = self.noise("texture", 150, 4, gain=0.75)
-        # bends regions, rivers and coarse outlines; slow, so that distances in bent space stay nearly metric
+        # bends regions, rivers and coarse outlines; slow, so that distances in bent space stay
+        # nearly metric
         self.bend_x, self.bend_y = self.noise("bend x", 3500, 3), self.noise("bend y", 3500, 3)
         self.brightness = 1 + 0.03 * self.relief
 
     def noise(self, layer, longest_m, octaves, gain=0.5):
         """One standardised noise layer."""
         return fractal(
-            self.seed, layer, self.x, self.y, longest_m=longest_m, octaves=octaves, gsd_m=self.gsd_m, gain=gain
+            self.seed,
+            layer,
+            self.x,
+            self.y,
+            longest_m=longest_m,
+            octaves=octaves,
+            gsd_m=self.gsd_m,
+            gain=gain,
         )
 
     def paint(self):
@@ -113,7 +129,11 @@ class _Patch:
         self._rivers()
         if style.snow < NEVER:
             depth = self.relief + 0.25 * self.moisture + 0.25 * self.texture
-            self._lay(self._above(depth, style.snow, blur_m=200), SNOW, 0.98 + 0.22 * self._shade(self._ridge()))
+            self._lay(
+                self._above(depth, style.snow, blur_m=200),
+                SNOW,
+                0.98 + 0.22 * self._shade(self._ridge()),
+            )
         if style.town < NEVER:
             self._town()
         if style.forest < NEVER:
@@ -126,7 +146,9 @@ class _Patch:
     def _ridge(self, east_m=0.0, north_m=0.0):
         """Mountain heights, about -2 to 1, of points this far east and north: smooth valleys, sharp crests."""
         x, y = self.x + east_m, self.y + north_m
-        return 1 - 1.4 * np.abs(fractal(self.seed, "ridge", x, y, longest_m=2200, octaves=6, gsd_m=self.gsd_m))
+        return 1 - 1.4 * np.abs(
+            fractal(self.seed, "ridge", x, y, longest_m=2200, octaves=6, gsd_m=self.gsd_m)
+        )
 
     def _shade(self, height):
         """Brightness of slopes under a sun in the south-east, -1 to 1."""
@@ -139,7 +161,13 @@ class _Patch:
     def _water(self):
         level = -self.relief + 0.15 * self.moisture
         muddy = np.clip(0.4 + 0.3 * self.moisture, 0, 1)
-        self._lay(self._above(level, self.style.water), CLEAR, 1 + 0.02 * self.texture, other=TURBID, blend=muddy)
+        self._lay(
+            self._above(level, self.style.water),
+            CLEAR,
+            1 + 0.02 * self.texture,
+            other=TURBID,
+            blend=muddy,
+        )
         if self.style.beach:
             self._lay(self._above(level, self.style.water - 0.06), ERG, 0.95 + 0.04 * self.texture)
 
@@ -150,7 +178,13 @@ class _Patch:
         width = style.river_m * (1 + 0.4 * self.bend_y)
         if style.dunes:  # dry: braided gravel and shrubs
             shrubs = np.clip(0.5 + 0.5 * self.texture, 0, 1)
-            self._lay(_stripe(distance, 2.5 * width, self.gsd_m), PALE, self.brightness, other=WADI, blend=shrubs)
+            self._lay(
+                _stripe(distance, 2.5 * width, self.gsd_m),
+                PALE,
+                self.brightness,
+                other=WADI,
+                blend=shrubs,
+            )
         else:
             self._lay(_stripe(distance, width, self.gsd_m), TURBID, 1 + 0.02 * self.texture)
 
@@ -161,7 +195,9 @@ class _Patch:
         # suburbs thin out: whole blocks are built or not
         built = (uniform(blocks.key, 3) < town * 1.2).astype(np.float32)
         self._lay(built * blocks.border(7.0), ASPHALT, self.brightness)
-        houses = hashed(self.seed, np.floor(blocks.along_m / 22), np.floor(blocks.across_m / 26), salt=5)
+        houses = hashed(
+            self.seed, np.floor(blocks.along_m / 22), np.floor(blocks.across_m / 26), salt=5
+        )
         same = uniform(blocks.key, 4) < 0.35  # parks, car parks and halls fill their block
         kind = np.where(same, blocks.key, houses ^ blocks.region)
         tone = self.brightness + 0.3 * (uniform(kind, 6) - 0.5) + 0.05 * self.texture
@@ -175,7 +211,9 @@ class _Patch:
         wood = wood * (1 - self._above(self.noise("clearing", 700, 3), 1.75))
         stand = self.noise("stand", 900, 4)
         conifer = self._above(stand, 1.5 - 3 * self.style.conifers, blur_m=100)
-        crown = 0.95 + 0.1 * self.texture + 0.05 * stand + 0.12 * (uniform(self.parcel.key, 15) - 0.5)
+        crown = (
+            0.95 + 0.1 * self.texture + 0.05 * stand + 0.12 * (uniform(self.parcel.key, 15) - 0.5)
+        )
         self._lay(wood, BROADLEAF, crown, other=CONIFER, blend=conifer)
 
     def _fields(self):
@@ -187,7 +225,9 @@ class _Patch:
             farmed = farmed * self._pivots()
         else:
             self._lay(farmed * parcel.border(4.0), TRACK, self.brightness)
-        tone = 1 + 0.22 * (uniform(parcel.key, 13) - 0.5) + 0.035 * self.texture + 0.03 * self.moisture
+        tone = (
+            1 + 0.22 * (uniform(parcel.key, 13) - 0.5) + 0.035 * self.texture + 0.03 * self.moisture
+        )
         self._lay_palette(farmed, style.crops, parcel.key, tone)
 
     def _pivots(self):
@@ -214,7 +254,9 @@ class _Patch:
     def _dunes(self):
         """Sawtooth crests, -1 to 1: long windward sides, short shaded lee sides."""
         spacing = 380.0
-        phase = (self.x * 0.94 + self.y * 0.34 + 180 * self.bend_y + 60 * self.noise("crest", 700, 3)) / spacing
+        phase = (
+            self.x * 0.94 + self.y * 0.34 + 180 * self.bend_y + 60 * self.noise("crest", 700, 3)
+        ) / spacing
         rise = (phase - np.floor(phase)).astype(np.float32)
         fade = min(max(spacing / 2 / self.gsd_m - 1, 0), 1)
         return fade * np.where(rise < 0.75, rise / 0.375 - 1, 1 - (rise - 0.75) / 0.125)
@@ -262,7 +304,9 @@ class _Parcels:
         angle = np.linspace(0, np.pi, 64, endpoint=False)
         turn = (uniform(self.region, 1) * 64).astype(np.intp)
         cos, sin = np.cos(angle).take(turn), np.sin(angle).take(turn)
-        size = size_m * np.array([0.6, 0.8, 1.0, 1.4]).take((uniform(self.region, 2) * 4).astype(np.intp))
+        size = size_m * np.array([0.6, 0.8, 1.0, 1.4]).take(
+            (uniform(self.region, 2) * 4).astype(np.intp)
+        )
         self.along_m = patch.x * cos + patch.y * sin
         self.across_m = patch.y * cos - patch.x * sin
         strip = self.across_m / size
@@ -270,7 +314,9 @@ class _Parcels:
         length = self.along_m / (size * 1.7) + uniform(hashed(seed, row, iu + iv, salt + 100))
         column = np.floor(length)
         cell = hashed(seed, row, column, salt + 200) ^ self.region
-        pieces = np.array([1, 1, 2, 2, 3, 4], np.float32).take((uniform(cell, 7) * 6).astype(np.intp))
+        pieces = np.array([1, 1, 2, 2, 3, 4], np.float32).take(
+            (uniform(cell, 7) * 6).astype(np.intp)
+        )
         inside = (length - column).astype(np.float32) * pieces
         piece = np.floor(inside)
         self.key = cell + piece.astype(np.uint32) * np.uint32(0x9E3779B1)

@@ -12,7 +12,9 @@ from scipy.ndimage import uniform_filter
 
 from satfuse.sensors.bands import S2_BANDS
 
-ATTRIBUTION = "WorldStrat Sentinel-2 revisits (CC BY 4.0), contains modified Copernicus Sentinel data 2018"
+ATTRIBUTION = (
+    "WorldStrat Sentinel-2 revisits (CC BY 4.0), contains modified Copernicus Sentinel data 2018"
+)
 _STEPS = 100
 
 
@@ -40,7 +42,9 @@ def unmix(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     sharp = np.array([band.gsd_m == 10 for band in S2_BANDS])
     weight = np.array([{10: 1.0, 20: 0.4, 60: 0.0}[band.gsd_m] for band in S2_BANDS], np.float32)
-    seen = np.stack([plane if s else uniform_filter(plane, 2) for plane, s in zip(image, sharp, strict=True)])
+    seen = np.stack(
+        [plane if s else uniform_filter(plane, 2) for plane, s in zip(image, sharp, strict=True)]
+    )
     target = (seen * weight[:, None, None]).reshape(len(seen), -1)
     design = (values * weight).T.astype(np.float32)
     gram, fit = design.T @ design, design.T @ target
@@ -60,9 +64,14 @@ def cut(image: np.ndarray, rng: np.random.Generator, shape: tuple[int, int]) -> 
     """A window of an image (b, y, x), turned and mirrored at random; reflected where the image is smaller."""
     image = np.rot90(image, rng.integers(4), (1, 2))
     image = image[:, :, ::-1] if rng.random() < 0.5 else image
-    grown = [(0, 0), *((0, max(want - have, 0)) for want, have in zip(shape, image.shape[1:], strict=True))]
+    grown = [
+        (0, 0),
+        *((0, max(want - have, 0)) for want, have in zip(shape, image.shape[1:], strict=True)),
+    ]
     image = np.pad(image, grown, mode="symmetric")
-    top, left = (rng.integers(have - want + 1) for want, have in zip(shape, image.shape[1:], strict=True))
+    top, left = (
+        rng.integers(have - want + 1) for want, have in zip(shape, image.shape[1:], strict=True)
+    )
     return image[:, top : top + shape[0], left : left + shape[1]]
 
 

@@ -52,7 +52,9 @@ class TrainConfig:
     def __post_init__(self):
         for name, allowed in (("schedule", ("cosine", "step")), ("loss", ("l1", "mse"))):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(allowed)}")
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(allowed)}"
+                )
         for name in ("epochs", "learning_rate", "state_every", "scenes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training key {name} = {getattr(self, name)!r} must be positive")
@@ -71,11 +73,15 @@ class TrainConfig:
 def _check(cls, values, where):
     hints = get_type_hints(cls)
     if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"unknown {where} key {', '.join(map(repr, unknown))}; known: {', '.join(hints)}")
+        raise ConfigError(
+            f"unknown {where} key {', '.join(map(repr, unknown))}; known: {', '.join(hints)}"
+        )
     for name, value in values.items():
         kinds = _kinds(hints[name])
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(f"{where} key {name} = {value!r} must be {' or '.join(k.__name__ for k in kinds)}")
+            raise ConfigError(
+                f"{where} key {name} = {value!r} must be {' or '.join(k.__name__ for k in kinds)}"
+            )
 
 
 def _kinds(hint) -> tuple[type, ...]:

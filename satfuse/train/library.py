@@ -47,8 +47,14 @@ def fit_library(
     weight = np.linalg.solve(gram, z.T @ (coarse - c_mean) / len(z)).T
     error = coarse - c_mean - z @ weight.T
     options = {"back_projections": back_projections}
-    model = LibraryRegression(guide_bands=S2_NAMES, coarse_bands=coarse_bands, ratio=ratio, **options)
+    model = LibraryRegression(
+        guide_bands=S2_NAMES, coarse_bands=coarse_bands, ratio=ratio, **options
+    )
     model.options = options
-    model.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(c_mean - weight @ g_mean)})
+    model.load_state_dict(
+        {"weight": torch.tensor(weight), "bias": torch.tensor(c_mean - weight @ g_mean)}
+    )
     metrics = {"spectra": len(spectra), "rmse": float(np.sqrt((error**2).mean()))}
-    return checkpoint.save(model, out, {"data": {"platforms": list(platforms), **(data or {})}, "metrics": metrics})
+    return checkpoint.save(
+        model, out, {"data": {"platforms": list(platforms), **(data or {})}, "metrics": metrics}
+    )

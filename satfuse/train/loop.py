@@ -67,7 +67,12 @@ def fit(cube_path, config: TrainConfig, out, *, progress: Progress | None = None
     model, epochs = _train(cube, config, device, run, identity, progress)
     metrics = {"epochs": epochs, **_final_scores(cube, config, device, model)}
     scenes = {split: [s.id for s in cube.of_split(split)] for split in ("train", "val", "test")}
-    data = {"training": identity, "kind": cube.kind, "platforms": list(cube.platforms), "scenes": scenes}
+    data = {
+        "training": identity,
+        "kind": cube.kind,
+        "platforms": list(cube.platforms),
+        "scenes": scenes,
+    }
     checkpoint.save(model, out, {"data": data, "metrics": metrics})
     shutil.rmtree(run / "state", ignore_errors=True)
     log.info("trained %s: %s", out, _text(metrics))
@@ -77,17 +82,25 @@ def fit(cube_path, config: TrainConfig, out, *, progress: Progress | None = None
 def _train(cube, config, device, run, identity, progress) -> tuple[FusionModel, int]:
     """The loop; returns the model with its best weights, and the number of epochs run."""
     model = _initial(cube, config).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     position, best = restore_state(run / "state", identity, model, optimiser)
     train = BlockLoader(cube, "train", config.batches, seed=config.seed)
     val = BlockLoader(cube, "val", config.batches.undisturbed(), seed=config.seed)
     floor = score(_bicubic(cube, config), val, device)
     log.info(
-        "training %s on %s, %d batches an epoch; bicubic on val: %s", config.model, device, len(train), _text(floor)
+        "training %s on %s, %d batches an epoch; bicubic on val: %s",
+        config.model,
+        device,
+        len(train),
+        _text(floor),
     )
     while position.epoch < config.epochs and position.epochs_since_best <= config.patience:
         for batch in train.epoch(position.epoch, position.batch, device):
-            rate = learning_rate(config, position.epoch, position.epoch + position.batch / len(train))
+            rate = learning_rate(
+                config, position.epoch, position.epoch + position.batch / len(train)
+            )
             loss = _step(model, optimiser, batch, rate, config)
             position.batch += 1
             position.loss_sum += loss
@@ -97,11 +110,21 @@ def _train(cube, config, device, run, identity, progress) -> tuple[FusionModel, 
                 save_state(run / "state", identity, model, optimiser, best, position)
         scores = score(model, val, device)
         if scores["rmse"] < position.best_rmse:
-            position.best_rmse, position.epochs_since_best, best = scores["rmse"], 0, copy_weights(model)
+            position.best_rmse, position.epochs_since_best, best = (
+                scores["rmse"],
+                0,
+                copy_weights(model),
+            )
         else:
             position.epochs_since_best += 1
-        row = {"epoch": position.epoch, "learning_rate": rate, "train_loss": position.loss_sum / position.batch}
-        row |= {f"val_{k}": v for k, v in scores.items()} | {f"val_{k}_bicubic": v for k, v in floor.items()}
+        row = {
+            "epoch": position.epoch,
+            "learning_rate": rate,
+            "train_loss": position.loss_sum / position.batch,
+        }
+        row |= {f"val_{k}": v for k, v in scores.items()} | {
+            f"val_{k}_bicubic": v for k, v in floor.items()
+        }
         position.history.append(row)
         position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
         save_state(run / "state", identity, model, optimiser, best, position)
@@ -116,7 +139,9 @@ def _step(model, optimiser, batch, rate, config) -> float:
         group["lr"] = rate
     model.train()
     device = batch["guide"].device.type
-    with torch.autocast(device, torch.bfloat16, enabled=config.mixed_precision and device == "cuda"):
+    with torch.autocast(
+        device, torch.bfloat16, enabled=config.mixed_precision and device == "cuda"
+    ):
         image = _fused(model, batch)
         extra = model.extra_loss(*(batch[name] for name in ("guide", "coarse", "target", "valid")))
     rest = {"kind": config.loss, "sam_weight": config.sam_weight}
@@ -149,7 +174,11 @@ def score(model: FusionModel, loader: BlockLoader, device="cpu") -> dict[str, fl
 
 
 def _final_scores(cube, config, device, model) -> dict[str, float]:
-    rivals = {"": model, "_untrained": _initial(cube, config).to(device), "_bicubic": _bicubic(cube, config)}
+    rivals = {
+        "": model,
+        "_untrained": _initial(cube, config).to(device),
+        "_bicubic": _bicubic(cube, config),
+    }
     out = {}
     for split in ("val", "test"):
         if not cube.of_split(split):
@@ -157,7 +186,10 @@ def _final_scores(cube, config, device, model) -> dict[str, float]:
             continue
         loader = BlockLoader(cube, split, config.batches.undisturbed(), seed=config.seed)
         for kind, rival in rivals.items():
-            out |= {f"{split}_{name}{kind}": value for name, value in score(rival, loader, device).items()}
+            out |= {
+                f"{split}_{name}{kind}": value
+                for name, value in score(rival, loader, device).items()
+            }
     return out
 
 
@@ -167,7 +199,10 @@ def _initial(cube: Cube, config: TrainConfig) -> FusionModel:
     model = create(config.model, **bands, ratio=config.batches.ratio, **config.options)
     if not any(True for _ in model.parameters()):
         raise ConfigError(f"model {config.model} has no weights to train; use it by its name")
-    images = cube.statistics["guide"], cube.statistics["target" if cube.kind == "enmap" else "coarse"]
+    images = (
+        cube.statistics["guide"],
+        cube.statistics["target" if cube.kind == "enmap" else "coarse"],
+    )
     model.set_statistics(*(torch.tensor(image[k]) for image in images for k in ("mean", "std")))
     return model
 

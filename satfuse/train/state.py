@@ -34,7 +34,9 @@ def copy_weights(model) -> Weights:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
-def save_state(folder: Path, identity: dict, model, optimiser, best: Weights, position: Position) -> None:
+def save_state(
+    folder: Path, identity: dict, model, optimiser, best: Weights, position: Position
+) -> None:
     """Write the state; the rename of its JSON, which names the tensors, puts it in place of the one before.
 
     `identity` says whose it is.
@@ -72,7 +74,9 @@ def restore_state(folder: Path, identity: dict, model, optimiser) -> tuple[Posit
         record = json.loads((folder / POSITION).read_bytes())
         tensors = safetensors.torch.load((folder / record["tensors"]).read_bytes())
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"training state {folder} is damaged ({error}); delete it to start afresh") from error
+        raise CheckpointError(
+            f"training state {folder} is damaged ({error}); delete it to start afresh"
+        ) from error
     if record["identity"] != identity:
         raise ConfigError(
             f"{folder} holds an unfinished training with another {_difference(record['identity'], identity)}; "
@@ -83,7 +87,9 @@ def restore_state(folder: Path, identity: dict, model, optimiser) -> tuple[Posit
     for key, value in _part(tensors, "optimiser.").items():
         index, name = key.split(".", 1)
         slots.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimiser.load_state_dict(
+        {"state": slots, "param_groups": optimiser.state_dict()["param_groups"]}
+    )
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

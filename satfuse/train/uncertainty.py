@@ -18,7 +18,9 @@ STEPS, RATE = 240, 0.15
 SHARES = ((1, 0.64, 1.0), (2, 0.935, 2.0))  # sigmas, share of errors within so many, weight
 
 
-def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Callable | None = None) -> dict:
+def calibrate(
+    model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Callable | None = None
+) -> dict:
     """Set `model.uncertainty_scale`; the same for the same scenes and seed.
 
     The factors minimise the quantile (pinball) loss of log |error| against the logarithm of one and of two sigma, at
@@ -50,19 +52,28 @@ def calibrate(model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Cal
     scale = _fitted(terms, errors.clamp(min=1e-7).log())
     model.uncertainty_scale.copy_(scale)
     after = _coverage(scale, samples)
-    log.info("errors within one and two sigma: %s, before %s", after.mean(0).tolist(), before.mean(0).tolist())
+    log.info(
+        "errors within one and two sigma: %s, before %s",
+        after.mean(0).tolist(),
+        before.mean(0).tolist(),
+    )
     return {"coverage": _by_name(names, after), "coverage_before": _by_name(names, before)}
 
 
 @torch.no_grad()
 def _sample(model, scene, rng):
     """Terms (11, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
-    guide, coarse = np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32), scene.coarse
+    guide, coarse = (
+        np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32),
+        scene.coarse,
+    )
     at = np.flatnonzero(scene.guide_valid)
     if len(at) < PIXELS or not scene.coarse_valid.any():
         return None
     at = torch.from_numpy(np.sort(rng.choice(at, PIXELS, replace=False)))
-    state = model.fit(summarise(guide, coarse, scene.coarse_valid, ratio=scene.ratio, registered=False))
+    state = model.fit(
+        summarise(guide, coarse, scene.coarse_valid, ratio=scene.ratio, registered=False)
+    )
     inputs = torch.from_numpy(np.nan_to_num(guide))[None], torch.from_numpy(coarse)[None]
     valid = torch.from_numpy(scene.guide_valid)[None, None]
     terms = []

@@ -34,7 +34,11 @@ def _coarse_scores(image, views):
     reference, valid = views.coarse, views.compare
     data_range = float(np.ptp(reference[:, valid]))
     flat = data_range <= 0 or min(valid.shape) < 11
-    ssim = np.full(len(reference), np.nan) if flat else metrics.ssim(image, reference, valid, data_range=data_range)
+    ssim = (
+        np.full(len(reference), np.nan)
+        if flat
+        else metrics.ssim(image, reference, valid, data_range=data_range)
+    )
     columns = {
         "rmse": metrics.rmse(image, reference, valid, per_band=True),
         "bias": metrics.bias(image, reference, valid),
@@ -78,7 +82,10 @@ def guide_consistency(views: Views) -> dict:
             "bias": metrics.bias(predicted, guide),
             "correlation": [metrics.pearson(a, b) for a, b in zip(predicted, guide, strict=True)],
         }
-        overall = {"rmse": metrics.rmse(predicted, guide), "correlation": float(np.mean(columns["correlation"]))}
+        overall = {
+            "rmse": metrics.rmse(predicted, guide),
+            "correlation": float(np.mean(columns["correlation"])),
+        }
         result[name] = {"overall": overall, "bands": _by_band(views.guide_bands, columns)}
     return result
 
@@ -93,16 +100,24 @@ def panchromatic(views: Views) -> dict:
     guide = views.guide.window
     if min(guide.shape[1:]) < 11:
         return {}
-    return {name: metrics.panchromatic_ssim(view.window, guide) for name, view in views.images.items()}
+    return {
+        name: metrics.panchromatic_ssim(view.window, guide) for name, view in views.images.items()
+    }
 
 
 def ndvi_maps(views: Views) -> dict[str, np.ndarray]:
     """NDVI of the sampled pixels (y, x), of the guide and of every image; {} where a band is lacking."""
     if not {*RED, *NIR} <= set(views.bands) or not {GUIDE_RED, GUIDE_NIR} <= set(views.guide_bands):
         return {}
-    maps = {"guide": metrics.ndvi(*(views.guide.sample[views.guide_bands.index(b)] for b in (GUIDE_RED, GUIDE_NIR)))}
+    maps = {
+        "guide": metrics.ndvi(
+            *(views.guide.sample[views.guide_bands.index(b)] for b in (GUIDE_RED, GUIDE_NIR))
+        )
+    }
     for name, view in views.images.items():
-        red, nir = (view.sample[[views.bands.index(b) for b in group]].mean(axis=0) for group in (RED, NIR))
+        red, nir = (
+            view.sample[[views.bands.index(b) for b in group]].mean(axis=0) for group in (RED, NIR)
+        )
         maps[name] = metrics.ndvi(red, nir)
     return maps
 
@@ -117,7 +132,10 @@ def ndvi_agreement(maps: dict[str, np.ndarray]) -> dict:
             "correlation": metrics.pearson(maps[name], maps["guide"]),
             "rmse": float(np.sqrt(np.mean(difference[valid] ** 2))) if valid.any() else np.nan,
             "bias": float(np.mean(difference[valid])) if valid.any() else np.nan,
-            "jaccard": {str(t): metrics.jaccard(maps[name] > t, maps["guide"] > t, valid) for t in NDVI_THRESHOLDS},
+            "jaccard": {
+                str(t): metrics.jaccard(maps[name] > t, maps["guide"] > t, valid)
+                for t in NDVI_THRESHOLDS
+            },
         }
     return result
 
@@ -136,7 +154,9 @@ def sharpness(views: Views) -> dict:
         return {}
     guide = views.guide.window[views.guide_bands.index(guide_band)]
     index = views.bands.index(band)
-    return {name: detail(view.window[index], guide, views.ratio) for name, view in views.images.items()}
+    return {
+        name: detail(view.window[index], guide, views.ratio) for name, view in views.images.items()
+    }
 
 
 def detail(band, reference, ratio: int) -> dict:
@@ -144,7 +164,10 @@ def detail(band, reference, ratio: int) -> dict:
     held = cutoff(band, reference)
     return {
         **metrics.radial_power_ratio(band, reference, ratio),
-        **{f"coherence_{name}": value for name, value in coherence_ranges(band, reference, ratio).items()},
+        **{
+            f"coherence_{name}": value
+            for name, value in coherence_ranges(band, reference, ratio).items()
+        },
         "half_power_px": 0.5 / held if held else np.nan,
     }
 
@@ -167,7 +190,9 @@ def seam_statistic(image, edges_y=(), edges_x=(), *, reach=8) -> dict:
         size = image.shape[axis]
         for edge in (e for e in edges if 1 < e < size - 1):
             first, last = max(edge - reach, 0), min(edge + reach, size)
-            near = np.moveaxis(np.asarray(image[(slice(None),) * axis + (slice(first, last),)], float), axis, 0)
+            near = np.moveaxis(
+                np.asarray(image[(slice(None),) * axis + (slice(first, last),)], float), axis, 0
+            )
             step = np.abs(np.diff(near, axis=0))
             at = edge - first - 1
             across.append(np.nanmean(step[at]))
@@ -202,7 +227,9 @@ def scores(image, target, ratio, valid=None) -> dict:
         "rmse": metrics.rmse(image, target, valid),
         "psnr_db": float(metrics.psnr(image, target, valid)),
         "ergas": metrics.ergas(image, target, ratio, valid),
-        "ssim": np.nan if small else float(metrics.ssim(image, target, valid, data_range=data_range).mean()),
+        "ssim": np.nan
+        if small
+        else float(metrics.ssim(image, target, valid, data_range=data_range).mean()),
     }
 
 
@@ -213,10 +240,20 @@ def truth_scores(views: Views, truth) -> dict:
     """
     names = [b for b in views.bands if b in truth["band"].values]
     index = [views.bands.index(b) for b in names]
-    target = truth.sel(band=names).transpose("band", "y", "x")[:, views.window[0], views.window[1]].values
+    target = (
+        truth.sel(band=names)
+        .transpose("band", "y", "x")[:, views.window[0], views.window[1]]
+        .values
+    )
     valid = np.isfinite(views.images["fused"].window).all(axis=0)
-    return {name: scores(view.window[index], target, views.ratio, valid) for name, view in views.images.items()}
+    return {
+        name: scores(view.window[index], target, views.ratio, valid)
+        for name, view in views.images.items()
+    }
 
 
 def _by_band(names, columns):
-    return {name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(names)}
+    return {
+        name: {key: float(column[i]) for key, column in columns.items()}
+        for i, name in enumerate(names)
+    }

@@ -85,7 +85,11 @@ def compare_items(items: list[str], out, *, land_cover=None, legend: str = "worl
         first = first or product
     shared = {"gallery": figures.gallery(looks), "spectra": figures.spectra(spectra)}
     drawn = {name: save(figure, out / f"{name}.png") for name, figure in shared.items()} | drawn
-    result = {"title": f"{len(items)} products of {records[0]['id']}", "products": records, "pairs": pairs}
+    result = {
+        "title": f"{len(items)} products of {records[0]['id']}",
+        "products": records,
+        "pairs": pairs,
+    }
     write(result, page.READING, page.blocks(result, drawn), out)
     return out
 
@@ -112,8 +116,12 @@ def _record(product, item):
 def _check_place(first, other):
     a, b = first.look, other.look
     if a.crs != b.crs or not np.allclose(a.extent_km, b.extent_km, atol=1e-3):
-        places = (f"{[round(float(v), 2) for v in look.extent_km]} km in {look.crs}" for look in (a, b))
-        raise GridError(f"the products lie in different places, {' and '.join(places)}; make them over one field")
+        places = (
+            f"{[round(float(v), 2) for v in look.extent_km]} km in {look.crs}" for look in (a, b)
+        )
+        raise GridError(
+            f"the products lie in different places, {' and '.join(places)}; make them over one field"
+        )
 
 
 def _pair(first, other):
@@ -122,27 +130,48 @@ def _pair(first, other):
     if first.look.pixel_m == other.look.pixel_m:
         found = difference(first.views, other.views)
         scores = difference_scores(first.views, other.views, found, first.look)
-        pictures = {f"difference_{letters}": figures.differences(found, scores["regions"], first.look, letters)}
+        pictures = {
+            f"difference_{letters}": figures.differences(
+                found, scores["regions"], first.look, letters
+            )
+        }
         curves = _window_bands(first, other)
         if curves:
             pictures[f"power_{letters}"] = figures.power(curves, first.views.ratio, letters)
-        return {"first": first.letter, "other": other.letter, "kind": "one pixel size", **scores}, pictures
+        return {
+            "first": first.letter,
+            "other": other.letter,
+            "kind": "one pixel size",
+            **scores,
+        }, pictures
     large, small = sorted((first, other), key=lambda p: -p.look.pixel_m)
     sizes = read_sizes((large.fused, large.scene), (small.fused, small.scene))
     told = {"large": large.letter, "small": small.letter}
-    titles = {key: f"{p.letter}, {p.look.pixel_m:g} m" for key, p in (("large", large), ("small", small))}
+    titles = {
+        key: f"{p.letter}, {p.look.pixel_m:g} m" for key, p in (("large", large), ("small", small))
+    }
     scores = size_scores(sizes)
     pictures = {f"sizes_{letters}": figures.sizes(size_spectra(sizes), scores, titles)}
     bands = size_bands(sizes)
     if bands:
         pictures[f"power_{letters}"] = figures.size_power(bands, sizes.ratio, titles)
-    return {"first": first.letter, "other": other.letter, "kind": "two pixel sizes", **told, **scores}, pictures
+    return {
+        "first": first.letter,
+        "other": other.letter,
+        "kind": "two pixel sizes",
+        **told,
+        **scores,
+    }, pictures
 
 
 def _window_bands(first, other):
     """The guide's and both products' band at 665 nm in the window of adjacent pixels; {} where one lacks it."""
     band, guide_band = SHARPNESS_PAIR
-    if guide_band not in first.views.guide_bands or any(band not in p.views.bands for p in (first, other)):
+    if guide_band not in first.views.guide_bands or any(
+        band not in p.views.bands for p in (first, other)
+    ):
         return {}
-    images = {p.letter: p.views.images["fused"].window[p.views.bands.index(band)] for p in (first, other)}
+    images = {
+        p.letter: p.views.images["fused"].window[p.views.bands.index(band)] for p in (first, other)
+    }
     return {"guide": first.views.guide.window[first.views.guide_bands.index(guide_band)], **images}

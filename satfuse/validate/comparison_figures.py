@@ -5,10 +5,26 @@ from matplotlib.figure import Figure
 
 from satfuse.validate.difference import LIMIT, Difference
 from satfuse.validate.figures import fourier, with_deviation
-from satfuse.validate.look import COLOURS, RGB_NM, TITLES, Look, nearest_bands, show, stretch, to_rgb
+from satfuse.validate.look import (
+    COLOURS,
+    RGB_NM,
+    TITLES,
+    Look,
+    nearest_bands,
+    show,
+    stretch,
+    to_rgb,
+)
 from satfuse.validate.spectra import Spectrum
 
-PALETTE = ("#b2182b", "#762a83", "#1b7837", "#01665e", "#8c510a", "#c51b7d")  # of the products, in order
+PALETTE = (
+    "#b2182b",
+    "#762a83",
+    "#1b7837",
+    "#01665e",
+    "#8c510a",
+    "#c51b7d",
+)  # of the products, in order
 
 
 def colour(letter: str) -> str:
@@ -19,11 +35,21 @@ def colour(letter: str) -> str:
 def gallery(looks: dict[str, Look]) -> Figure:
     """True colour of the guide, the coarse input and every product under one stretch."""
     first = looks["A"]
-    panels = [(f"{TITLES['guide']}, {first.pixel_m:g} m", first, first.guide[nearest_bands(first.guide_bands, RGB_NM)])]
+    panels = [
+        (
+            f"{TITLES['guide']}, {first.pixel_m:g} m",
+            first,
+            first.guide[nearest_bands(first.guide_bands, RGB_NM)],
+        )
+    ]
     coarse = first.coarse[nearest_bands(first.bands, RGB_NM)]
     panels.append((f"{TITLES['coarse']}, {first.pixel_m * first.ratio:g} m", first, coarse))
     panels += [
-        (f"{letter}: fused, {look.pixel_m:g} m", look, look.fused[nearest_bands(look.bands, RGB_NM)])
+        (
+            f"{letter}: fused, {look.pixel_m:g} m",
+            look,
+            look.fused[nearest_bands(look.bands, RGB_NM)],
+        )
         for letter, look in looks.items()
     ]
     low, high = stretch(*(composite for _, _, composite in panels))
@@ -50,8 +76,20 @@ def spectra(mean: dict[str, dict[str, Spectrum]]) -> Figure:
     for letter, images in mean.items():
         s, coarse = images["fused"], images["coarse"]
         with_deviation(left, s, ".-", colour(letter), letter)
-        right.plot(s.wavelength_nm, s.mean - coarse.mean, ".-", color=colour(letter), label=f"{letter}, mean")
-        right.plot(s.wavelength_nm, s.std - coarse.std, ".:", color=colour(letter), label=f"{letter}, deviation")
+        right.plot(
+            s.wavelength_nm,
+            s.mean - coarse.mean,
+            ".-",
+            color=colour(letter),
+            label=f"{letter}, mean",
+        )
+        right.plot(
+            s.wavelength_nm,
+            s.std - coarse.std,
+            ".:",
+            color=colour(letter),
+            label=f"{letter}, deviation",
+        )
     right.axhline(0, color=COLOURS["coarse"], lw=1)
     left.set(ylabel="reflectance", title="mean spectra, dotted: one standard deviation")
     right.set(ylabel="reflectance", title="minus Sentinel-3")
@@ -67,7 +105,11 @@ def differences(found: Difference, regions: list[dict], look: Look, letters: str
     figure = Figure(figsize=look.panels(3), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     a, b = letters
-    titles = {"between": f"{b} against {a}", "first": f"{a}: not supported", "other": f"{b}: not supported"}
+    titles = {
+        "between": f"{b} against {a}",
+        "first": f"{a}: not supported",
+        "other": f"{b}: not supported",
+    }
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         mesh = show(axis, getattr(found, name), look, title, cmap="inferno", vmin=0, vmax=2 * LIMIT)
     for number, region in enumerate(regions, 1):
@@ -78,7 +120,13 @@ def differences(found: Difference, regions: list[dict], look: Look, letters: str
             arrowprops={"arrowstyle": "-", "color": "white", "lw": 0.8},
         )  # fmt: skip
     axes[0].set_ylabel(f"northing, km ({look.crs})")
-    figure.colorbar(mesh, ax=axes, shrink=0.85, label=f"deviation in scene residuals, limit {LIMIT:g}", extend="max")
+    figure.colorbar(
+        mesh,
+        ax=axes,
+        shrink=0.85,
+        label=f"deviation in scene residuals, limit {LIMIT:g}",
+        extend="max",
+    )
     return figure
 
 
@@ -106,11 +154,22 @@ def sizes(mean: dict[str, Spectrum], scores: dict, titles: dict[str, str]) -> Fi
     bands = scores["bands"]
     place = np.arange(len(bands))
     right.bar(place, [row["rmse"] for row in bands.values()], 0.7, color="#8c8c8c", label="RMSE")
-    right.plot(place, [row["bias"] for row in bands.values()], "o", color="black", markersize=4, label="bias")
+    right.plot(
+        place,
+        [row["bias"] for row in bands.values()],
+        "o",
+        color="black",
+        markersize=4,
+        label="bias",
+    )
     right.axhline(scores["guide_rmse"], color=COLOURS["guide"], ls=":", label="RMSE of the guides")
     right.axhline(0, color="black", lw=0.6)
     right.set_xticks(place, list(bands), rotation=60)
-    left.set(xlabel="wavelength, nm", ylabel="reflectance", title="mean spectra, dotted: one standard deviation")
+    left.set(
+        xlabel="wavelength, nm",
+        ylabel="reflectance",
+        title="mean spectra, dotted: one standard deviation",
+    )
     right.set(ylabel="reflectance", title=f"{titles['small']} averaged, minus {titles['large']}")
     for axis in (left, right):
         axis.grid(alpha=0.3)

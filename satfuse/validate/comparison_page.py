@@ -23,17 +23,20 @@ FURTHER = (  # rows beyond those of one product's summary: title, keys, format
 
 def blocks(result: dict, drawn: dict[str, Path]) -> list[Table | Picture]:
     """Tables and pictures of the report in reading order; `drawn` names the PNG files."""
-    shown = [_who(result), Picture(path=drawn["gallery"], caption="True colour under one stretch (665, 560, 490 nm).")]
+    shown = [
+        _who(result),
+        Picture(path=drawn["gallery"], caption="True colour under one stretch (665, 560, 490 nm)."),
+    ]
     shown += [_scores(result)]
     caption = "Mean spectra over the valid pixels, and what their mean and standard deviation are beyond Sentinel-3's."
     shown += [Picture(path=drawn["spectra"], caption=caption)]
     for pair in result["pairs"]:
         letters = pair["first"] + pair["other"]
-        shown += _difference(pair, drawn, letters) if "regions" in pair else _sizes(pair, drawn, letters)
+        shown += (
+            _difference(pair, drawn, letters) if "regions" in pair else _sizes(pair, drawn, letters)
+        )
         if f"power_{letters}" in drawn:
-            caption = (
-                "Fourier spectra at 665 nm: power in two dimensions, radially averaged, coherence with Sentinel-2."
-            )
+            caption = "Fourier spectra at 665 nm: power in two dimensions, radially averaged, coherence with Sentinel-2."
             shown.append(Picture(path=drawn[f"power_{letters}"], caption=caption))
     return shown
 
@@ -61,8 +64,13 @@ def _scores(result):
     for title, section, keys, form in SUMMARY:
         if all(p.get(section) for p in products):
             values = [(p[section], "fused") for p in products] + [(products[0][section], "bicubic")]
-            rows.append([title, *(text(pick(scores[image], keys), form) for scores, image in values)])
-    rows += [[title, *(text(pick(p, keys), form) for p in products), "-"] for title, keys, form in FURTHER]
+            rows.append(
+                [title, *(text(pick(scores[image], keys), form) for scores, image in values)]
+            )
+    rows += [
+        [title, *(text(pick(p, keys), form) for p in products), "-"]
+        for title, keys, form in FURTHER
+    ]
     if all(p["vegetation"] for p in products):
         images = [(p["vegetation"]["images"], "fused") for p in products]
         images.append((products[0]["vegetation"]["images"], "bicubic"))
@@ -71,23 +79,39 @@ def _scores(result):
             ("the same minus Sentinel-2's", "minus_guide", "{:+.4f}"),
         ):
             rows.append([title, *(text(found[image][key], form) for found, image in images)])
-    return Table(title="Scores", header=["score", *(p["letter"] for p in products), "bicubic S3 of A"], rows=rows)
+    return Table(
+        title="Scores",
+        header=["score", *(p["letter"] for p in products), "bicubic S3 of A"],
+        rows=rows,
+    )
 
 
 def _difference(pair, drawn, letters):
     a, b = letters
     rows = [
-        ["made from the same coarse image", "yes" if pair["same_inputs"] else "no: differences may be real"],
+        [
+            "made from the same coarse image",
+            "yes" if pair["same_inputs"] else "no: differences may be real",
+        ],
         [f"RMSE of {b} minus {a}", text(pair["rmse"])],
         [f"bias, {b} minus {a}", text(pair["bias"], "{:+.5f}")],
         ["spectral angle between them, deg", text(pair["sam_deg"], "{:.3f}")],
-        [f"pixels where they differ by more than {pair['limit']:g} residuals", text(pair["share_beyond"], "{:.3%}")],
+        [
+            f"pixels where they differ by more than {pair['limit']:g} residuals",
+            text(pair["share_beyond"], "{:.3%}"),
+        ],
         [
             "pixels where they do, and at least one shows what the inputs do not support",
             text(pair["share_unsupported"], "{:.3%}"),
         ],
-        [f"pixels where {a} shows what the inputs do not support", text(pair["unsupported_first"], "{:.3%}")],
-        [f"pixels where {b} shows what the inputs do not support", text(pair["unsupported_other"], "{:.3%}")],
+        [
+            f"pixels where {a} shows what the inputs do not support",
+            text(pair["unsupported_first"], "{:.3%}"),
+        ],
+        [
+            f"pixels where {b} shows what the inputs do not support",
+            text(pair["unsupported_other"], "{:.3%}"),
+        ],
     ]
     named = {"first": a, "other": b}
     regions = [
@@ -97,7 +121,15 @@ def _difference(pair, drawn, letters):
         ]
         for number, r in enumerate(pair["regions"], 1)
     ]  # fmt: skip
-    header = ["region", "easting, km", "northing, km", "area, ha", "width x height, m", "peak", "not supported"]
+    header = [
+        "region",
+        "easting, km",
+        "northing, km",
+        "area, ha",
+        "width x height, m",
+        "peak",
+        "not supported",
+    ]
     bands = [
         [name, text(row["rmse"]), text(row["bias"], "{:+.5f}"), text(row["residual"])]
         for name, row in pair["bands"].items()
@@ -106,11 +138,15 @@ def _difference(pair, drawn, letters):
         f"Left: {b} against {a}. Middle and right: what in each of them the inputs do not support. In units of the "
         "scene's residual; numbers mark the largest disputed regions."
     )
-    tables = [Table(title=f"Hallucination check, {a} and {b}", header=["number", "value"], rows=rows)]
+    tables = [
+        Table(title=f"Hallucination check, {a} and {b}", header=["number", "value"], rows=rows)
+    ]
     if regions:
         tables.append(
             Table(
-                title=f"Largest regions where {a} and {b} differ and one is not supported", header=header, rows=regions
+                title=f"Largest regions where {a} and {b} differ and one is not supported",
+                header=header,
+                rows=regions,
             )
         )
     header = ["band", f"RMSE of {b} minus {a}", "bias", "scene's residual"]
@@ -131,12 +167,20 @@ def _sizes(pair, drawn, letters):
         ["bias", text(pair["bias"], "{:+.5f}")],
         ["spectral angle, deg", text(pair["sam_deg"], "{:.3f}")],
         ["mean spectra, J-S divergence", text(pair["jensen_shannon"], "{:.2e}")],
-        [f"panchromatic SSIM of {large} against its guide", text(pair["panchromatic_ssim"]["large"], "{:.4f}")],
-        [f"panchromatic SSIM of {small} against its guide", text(pair["panchromatic_ssim"]["small"], "{:.4f}")],
+        [
+            f"panchromatic SSIM of {large} against its guide",
+            text(pair["panchromatic_ssim"]["large"], "{:.4f}"),
+        ],
+        [
+            f"panchromatic SSIM of {small} against its guide",
+            text(pair["panchromatic_ssim"]["small"], "{:.4f}"),
+        ],
     ]
     for name in ("low", "medium", "high") if detail else ():
         values = f"{text(detail[name], '{:.3f}')}, {text(detail[f'coherence_{name}'], '{:.3f}')}"
-        rows.append([f"power of averaged {small} over {large}, and coherence: {name} frequencies", values])
+        rows.append(
+            [f"power of averaged {small} over {large}, and coherence: {name} frequencies", values]
+        )
     bands = [
         [name, text(row["rmse"]), text(row["bias"], "{:+.5f}"), text(row["correlation"], "{:.4f}")]
         for name, row in pair["bands"].items()

@@ -107,7 +107,9 @@ def common_bands(first: Views, other: Views) -> tuple[list[str], list[int], list
     """
     names = [b for b in first.bands if b in other.bands]
     if not names:
-        raise BandError(f"the products share no band: {', '.join(first.bands)} against {', '.join(other.bands)}")
+        raise BandError(
+            f"the products share no band: {', '.join(first.bands)} against {', '.join(other.bands)}"
+        )
     return names, [first.bands.index(n) for n in names], [other.bands.index(n) for n in names]
 
 
@@ -125,7 +127,9 @@ def difference_scores(first: Views, other: Views, found: Difference, look: Look)
     names, a, b = common_bands(first, other)
     x, z = other.images["fused"].sample[b], first.images["fused"].sample[a]
     valid = np.isfinite(found.between)
-    columns = zip(metrics.rmse(x, z, per_band=True), metrics.bias(x, z), residual(first)[a], strict=True)
+    columns = zip(
+        metrics.rmse(x, z, per_band=True), metrics.bias(x, z), residual(first)[a], strict=True
+    )
     coarse = np.nan_to_num(first.coarse[a]), np.nan_to_num(other.coarse[b])
 
     def share(mask):
@@ -165,7 +169,9 @@ def regions(found: Difference, look: Look) -> list[dict]:
     for k in np.argsort(-sizes, kind="stable")[:REGIONS]:
         rows, columns = boxes[k]
         inside = numbered[rows, columns] == k + 1
-        i, j = (v.mean() + box.start for v, box in zip(np.nonzero(inside), (rows, columns), strict=True))
+        i, j = (
+            v.mean() + box.start for v, box in zip(np.nonzero(inside), (rows, columns), strict=True)
+        )
         x, y = position_km(look, i, j)
         first, other = (image[rows, columns][inside].mean() for image in (found.first, found.other))
         result.append(

@@ -84,7 +84,10 @@ def consistency_bars(coarse: dict, guide: dict) -> Figure:
     for axis, table, title in zip(
         figure.subplots(2, 1),
         (coarse, guide),
-        ("degraded to the coarse grid, against the coarse input", "mixed to the guide's bands, against the guide"),
+        (
+            "degraded to the coarse grid, against the coarse input",
+            "mixed to the guide's bands, against the guide",
+        ),
         strict=True,
     ):
         names = list(table["fused"]["bands"])
@@ -106,7 +109,11 @@ def spectra(mean: dict[str, Spectrum]) -> Figure:
     axis = figure.subplots()
     for key, style in (("guide", "s--"), ("coarse", "o-"), ("fused", ".-")):
         with_deviation(axis, mean[key], style, COLOURS[key], TITLES[key])
-    axis.set(xlabel="wavelength, nm", ylabel="reflectance", title="mean spectra, dotted: one standard deviation")
+    axis.set(
+        xlabel="wavelength, nm",
+        ylabel="reflectance",
+        title="mean spectra, dotted: one standard deviation",
+    )
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     return figure
@@ -124,14 +131,21 @@ def ndvi(maps: dict[str, np.ndarray], agreement: dict, look: Look) -> Figure:
     figure = Figure(figsize=(14, 5), layout="constrained")
     axes = figure.subplots(1, 3)
     for axis, key in zip(axes, ("guide", "fused"), strict=False):
-        mesh = show(axis, maps[key], look, f"NDVI, {TITLES[key]}", cmap="RdYlGn", vmin=-0.2, vmax=0.9)
+        mesh = show(
+            axis, maps[key], look, f"NDVI, {TITLES[key]}", cmap="RdYlGn", vmin=-0.2, vmax=0.9
+        )
     figure.colorbar(mesh, ax=axes[:2], shrink=0.8, label="NDVI")
     axes[0].set_ylabel(f"northing, km ({look.crs})")
     for key, row in agreement.items():
         thresholds = [float(t) for t in row["jaccard"]]
-        axes[2].plot(thresholds, list(row["jaccard"].values()), ".-", color=COLOURS[key], label=TITLES[key])
+        axes[2].plot(
+            thresholds, list(row["jaccard"].values()), ".-", color=COLOURS[key], label=TITLES[key]
+        )
     axes[2].set(
-        xlabel="NDVI threshold", ylabel="Jaccard index", ylim=(0, 1.02), title="vegetated area against Sentinel-2"
+        xlabel="NDVI threshold",
+        ylabel="Jaccard index",
+        ylim=(0, 1.02),
+        title="vegetated area against Sentinel-2",
     )
     axes[2].grid(alpha=0.3)
     axes[2].legend(frameon=False)
@@ -144,7 +158,10 @@ def power(views: Views) -> Figure:
     guide = views.guide.window[views.guide_bands.index(guide_band)]
     bands = [(f"{TITLES['guide']} {guide_band}", COLOURS["guide"], guide)]
     index = views.bands.index(band)
-    bands += [(f"{TITLES[key]} {band}", COLOURS[key], view.window[index]) for key, view in views.images.items()]
+    bands += [
+        (f"{TITLES[key]} {band}", COLOURS[key], view.window[index])
+        for key, view in views.images.items()
+    ]
     return fourier(bands, views.ratio)
 
 
@@ -158,13 +175,21 @@ def fourier(bands: list[tuple[str, str, np.ndarray]], ratio: int) -> Figure:
     """
     figure = Figure(figsize=(14, 8.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
-    planes = [np.log10(np.fft.fftshift(np.abs(metrics.windowed_fft(b)) ** 2) + 1e-12) for _, _, b in bands]
+    planes = [
+        np.log10(np.fft.fftshift(np.abs(metrics.windowed_fft(b)) ** 2) + 1e-12) for _, _, b in bands
+    ]
     low, high = np.percentile(planes[0], (2, 99.98))
     nyquist = 0.5 / ratio
     axes = above.subplots(1, len(bands), sharey=True, squeeze=False)[0]
     for axis, plane, (title, _, _) in zip(axes, planes, bands, strict=True):
-        mesh = axis.imshow(plane, cmap="magma", vmin=low, vmax=high, extent=(-0.5, 0.5, -0.5, 0.5), origin="lower")
-        axis.add_patch(Rectangle((-nyquist, -nyquist), 2 * nyquist, 2 * nyquist, fill=False, ec="white", lw=0.8))
+        mesh = axis.imshow(
+            plane, cmap="magma", vmin=low, vmax=high, extent=(-0.5, 0.5, -0.5, 0.5), origin="lower"
+        )
+        axis.add_patch(
+            Rectangle(
+                (-nyquist, -nyquist), 2 * nyquist, 2 * nyquist, fill=False, ec="white", lw=0.8
+            )
+        )
         axis.set(title=title, xlabel="cycles per fine pixel, x")
     axes[0].set_ylabel("cycles per fine pixel, y")
     above.colorbar(mesh, ax=axes, shrink=0.85, label="log10 of power")
@@ -174,11 +199,21 @@ def fourier(bands: list[tuple[str, str, np.ndarray]], ratio: int) -> Figure:
         if band is not bands[0][2]:
             right.semilogx(*radial_coherence(band, bands[0][2]), color=colour, label=title, lw=1.3)
     expected = metrics.radial_power(bands[0][2])[1]
-    left.set(ylabel="power", title="radially averaged power", ylim=(expected.min() / 30, expected.max() * 3))
+    left.set(
+        ylabel="power",
+        title="radially averaged power",
+        ylim=(expected.min() / 30, expected.max() * 3),
+    )
     right.set(ylabel="coherence", title=f"coherence with {bands[0][0]}", ylim=(0, 1.02))
     for axis in (left, right):
         axis.axvline(nyquist, color="black", ls=":", lw=1)
-        axis.annotate(" coarse Nyquist", (nyquist, 0.03), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
+        axis.annotate(
+            " coarse Nyquist",
+            (nyquist, 0.03),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            va="bottom",
+        )
         axis.set_xlabel("cycles per fine pixel")
         axis.set_xticks([f for f in TICKS if f >= 0.8 / min(bands[0][2].shape)], minor=False)
         axis.xaxis.set_major_formatter("{x:g}")
@@ -189,17 +224,31 @@ def fourier(bands: list[tuple[str, str, np.ndarray]], ratio: int) -> Figure:
 
 
 def _plot(axis, names, values, key, style):
-    axis.plot(wavelengths_nm(names), values, style, color=COLOURS[key], label=TITLES[key], markersize=5, lw=1.3)
+    axis.plot(
+        wavelengths_nm(names),
+        values,
+        style,
+        color=COLOURS[key],
+        label=TITLES[key],
+        markersize=5,
+        lw=1.3,
+    )
 
 
 def _pick_pixels(look):
     """Sample indices of up to three valid pixels: at 5, 50 and 95 % of the guide's NDVI, else of its brightness."""
     if {GUIDE_RED, GUIDE_NIR} <= set(look.guide_bands):
-        order = metrics.ndvi(*(look.guide[look.guide_bands.index(b)] for b in (GUIDE_RED, GUIDE_NIR)))
+        order = metrics.ndvi(
+            *(look.guide[look.guide_bands.index(b)] for b in (GUIDE_RED, GUIDE_NIR))
+        )
     else:
         order = look.guide.mean(axis=0)
-    coarse = np.isfinite(look.coarse).all(0)[np.ix_(look.rows // look.ratio, look.columns // look.ratio)]
-    order = np.where(np.isfinite(look.fused).all(0) & np.isfinite(look.guide).all(0) & coarse, order, np.nan)
+    coarse = np.isfinite(look.coarse).all(0)[
+        np.ix_(look.rows // look.ratio, look.columns // look.ratio)
+    ]
+    order = np.where(
+        np.isfinite(look.fused).all(0) & np.isfinite(look.guide).all(0) & coarse, order, np.nan
+    )
     rim = min(order.shape) // 16  # a marker at the rim would be cut
     inner = np.full_like(order, np.nan)
     inner[rim : -rim or None, rim : -rim or None] = order[rim : -rim or None, rim : -rim or None]

@@ -24,7 +24,9 @@ def radial_coherence(band, reference):
         Images of different shapes.
     """
     if np.shape(band) != np.shape(reference):
-        raise GridError(f"coherence compares images of one shape; got {np.shape(band)} and {np.shape(reference)}")
+        raise GridError(
+            f"coherence compares images of one shape; got {np.shape(band)} and {np.shape(reference)}"
+        )
     a, b = metrics.windowed_fft(band), metrics.windowed_fft(reference)
     frequency, cross = metrics.ring_means((a * b.conj()).real)
     both = metrics.ring_means(np.abs(a) ** 2)[1] * metrics.ring_means(np.abs(b) ** 2)[1]

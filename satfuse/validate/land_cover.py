@@ -63,10 +63,14 @@ def load_legend(name_or_path: str) -> Legend:
     try:
         record = tomllib.loads(Path(name_or_path).read_text())
         classes = {int(code): str(name) for code, name in record["classes"].items()}
-        legend = Legend(classes=classes, vegetation=tuple(int(code) for code in record["vegetation"]))
+        legend = Legend(
+            classes=classes, vegetation=tuple(int(code) for code in record["vegetation"])
+        )
     except OSError as error:
         known = ", ".join(LEGENDS)
-        raise ConfigError(f"no legend {name_or_path}: {error.strerror}; give {known}, or a TOML file") from error
+        raise ConfigError(
+            f"no legend {name_or_path}: {error.strerror}; give {known}, or a TOML file"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f'legend {name_or_path} is malformed ({error!r}); it needs vegetation = [3, 4] and [classes] 3 = "grass"'
@@ -103,7 +107,9 @@ def read_land_cover(path: str | Path, scene: xr.Dataset, legend: Legend) -> Land
         with rasterio.open(path) as source:
             if source.crs is None:
                 raise ReadError(f"land-cover map {path} has no coordinate reference system")
-            there, _, _ = calculate_default_transform(source.crs, box.crs, *source.shape[::-1], *source.bounds)
+            there, _, _ = calculate_default_transform(
+                source.crs, box.crs, *source.shape[::-1], *source.bounds
+            )
             finer = there.a < abs(box.resolution.x)
             reproject(
                 rasterio.band(source, 1), codes, dst_transform=box.affine, dst_crs=box.crs, dst_nodata=-1,
@@ -118,7 +124,9 @@ def read_land_cover(path: str | Path, scene: xr.Dataset, legend: Legend) -> Land
         )
     unknown = sorted(set(np.unique(codes).tolist()) - {0} - set(legend.classes))
     if unknown:
-        raise ConfigError(f"{path} holds codes {unknown} that the legend lacks; it has {sorted(legend.classes)}")
+        raise ConfigError(
+            f"{path} holds codes {unknown} that the legend lacks; it has {sorted(legend.classes)}"
+        )
     return LandCover(codes=codes, legend=legend)
 
 
@@ -139,7 +147,9 @@ def class_agreement(views: Views, land_cover: LandCover) -> dict:
         name: {
             "pixels": int(fine.sum()),
             "coarse_pixels": int(coarse.sum()),
-            "coarse": {k: _agreement(v.degraded, views.coarse, coarse) for k, v in views.images.items()},
+            "coarse": {
+                k: _agreement(v.degraded, views.coarse, coarse) for k, v in views.images.items()
+            },
             "guide": {k: _agreement(image, views.guide.sample, fine) for k, image in mixed.items()},
         }
         for name, fine, coarse in _class_masks(views, land_cover)
@@ -167,7 +177,11 @@ def _class_masks(views, land_cover):
     for code, name in land_cover.legend.classes.items():
         fine = both & (sampled == code)
         if fine.any():
-            yield name, fine, views.compare & (_share(land_cover.codes == code, views.ratio) >= PURE)
+            yield (
+                name,
+                fine,
+                views.compare & (_share(land_cover.codes == code, views.ratio) >= PURE),
+            )
 
 
 def _sampled_in_both(views):
@@ -196,7 +210,9 @@ def vegetation_agreement(views: Views, maps: dict[str, np.ndarray], land_cover: 
     if not valid.any():
         return {}
     block = BLOCK_COARSE_PX * views.ratio
-    blocks = (views.rows // block)[:, None] * (views.columns[-1] // block + 1) + (views.columns // block)[None]
+    blocks = (views.rows // block)[:, None] * (views.columns[-1] // block + 1) + (
+        views.columns // block
+    )[None]
     _, blocks = np.unique(blocks[valid], return_inverse=True)
     vegetated = np.isin(sampled[valid], land_cover.legend.vegetation)
     counts = np.array([_counts(m[valid], vegetated, blocks) for m in maps.values()])

@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 from satfuse.sensors.bands import wavelengths_nm
 from satfuse.validate.views import Views
 
-COLOURS = {"guide": "#1f6fb4", "coarse": "#e08214", "fused": "#b2182b", "bicubic": "#8c8c8c", "regression": "#4d9221"}
+COLOURS = {
+    "guide": "#1f6fb4",
+    "coarse": "#e08214",
+    "fused": "#b2182b",
+    "bicubic": "#8c8c8c",
+    "regression": "#4d9221",
+}
 TITLES = {
     "guide": "Sentinel-2",
     "coarse": "Sentinel-3",
@@ -86,7 +92,9 @@ def position_km(look, i, j):
     """Map position (x, y) in km of the sample pixel (i, j), which may be fractional."""
     left, right, bottom, top = look.extent_km
     height, width = (n * look.ratio for n in look.coarse.shape[1:])
-    row, column = (np.interp(k, np.arange(len(at)), at) for k, at in ((i, look.rows), (j, look.columns)))
+    row, column = (
+        np.interp(k, np.arange(len(at)), at) for k, at in ((i, look.rows), (j, look.columns))
+    )
     x = left + (column + 0.5) / width * (right - left)
     share = (row + 0.5) / height
     return x, top - share * (top - bottom) if look.up else bottom + share * (top - bottom)
@@ -95,7 +103,11 @@ def position_km(look, i, j):
 def show(axis, image, look, title, **style):
     """Draw an image of the whole field, north up, on axes in kilometres."""
     mesh = axis.imshow(
-        image, extent=look.extent_km, origin="upper" if look.up else "lower", interpolation="nearest", **style
+        image,
+        extent=look.extent_km,
+        origin="upper" if look.up else "lower",
+        interpolation="nearest",
+        **style,
     )
     axis.set(title=title, xlabel="easting, km")
     axis.ticklabel_format(useOffset=False)

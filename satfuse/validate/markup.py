@@ -47,7 +47,11 @@ def html(title: str, introduction: str, blocks: list[Table | Picture]) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body>'
         f"<h1>{escape(title)}</h1><p>{escape(introduction)}</p>"
     )
-    return head + "".join(_table(b) if isinstance(b, Table) else _figure(b) for b in blocks) + "</body></html>"
+    return (
+        head
+        + "".join(_table(b) if isinstance(b, Table) else _figure(b) for b in blocks)
+        + "</body></html>"
+    )
 
 
 def text(value, form: str = "{:.5f}") -> str:
@@ -57,13 +61,13 @@ def text(value, form: str = "{:.5f}") -> str:
 
 def _table(table):
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+    )
     return f"<h2>{escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _figure(picture):
     image = base64.b64encode(picture.path.read_bytes()).decode()
     caption = escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{image}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return f'<figure><img alt="{caption}" src="data:image/png;base64,{image}"><figcaption>{caption}</figcaption></figure>'

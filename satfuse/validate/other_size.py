@@ -42,18 +42,27 @@ def fuse_larger(item: str, pixel_m: float, folder: Path, *, scheduler: str | Non
     factor = round(pixel_m / here_m)
     if factor < 2 or not np.isclose(factor * here_m, pixel_m) or ratio % factor or ratio == factor:
         allowed = ", ".join(f"{here_m * k:g}" for k in range(2, ratio) if ratio % k == 0)
-        raise GridError(f"{pixel_m:g} m do not nest between {here_m:g} m and the coarse pixel; allowed: {allowed}")
+        raise GridError(
+            f"{pixel_m:g} m do not nest between {here_m:g} m and the coarse pixel; allowed: {allowed}"
+        )
     plan = run_plan(item)
     larger = average_scene(scene, factor)
-    path = write_scene(larger, Path(folder) / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time)
-    return fuse_field(path, plan.model, Path(folder) / "store", ratio=ratio // factor, scheduler=scheduler)
+    path = write_scene(
+        larger, Path(folder) / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time
+    )
+    return fuse_field(
+        path, plan.model, Path(folder) / "store", ratio=ratio // factor, scheduler=scheduler
+    )
 
 
 def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
     """A scene with its guide averaged over blocks of `factor` x `factor` pixels; one that is not whole is not valid."""
     guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x").data
     quality = scene["guide_quality"].data
-    corners = [(slice(i, None, factor), slice(j, None, factor)) for i, j in product(range(factor), repeat=2)]
+    corners = [
+        (slice(i, None, factor), slice(j, None, factor))
+        for i, j in product(range(factor), repeat=2)
+    ]
     mean = sum(guide[:, rows, columns] for rows, columns in corners) / factor**2
     flags = reduce(or_, (quality[rows, columns] for rows, columns in corners))
     attrs = {"grid_mapping": "spatial_ref"}
@@ -62,7 +71,9 @@ def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
         "guide_valid": (("y", "x"), np.isfinite(mean).all(0), attrs),
         "guide_quality": (("y", "x"), flags, attrs),
     }
-    kept = scene[["coarse", "coarse_valid", "coarse_quality"]].drop_vars(["y", "x", "spatial_ref"], errors="ignore")
+    kept = scene[["coarse", "coarse_valid", "coarse_quality"]].drop_vars(
+        ["y", "x", "spatial_ref"], errors="ignore"
+    )
     larger = kept.assign(layers).assign_coords(guide_band=scene["guide_band"].values)
     attrs = {key: value for key, value in scene.attrs.items() if key != "tile_edges"}
     return larger.assign_coords(xr_coords(zoom_out(scene.odc.geobox, factor))).assign_attrs(attrs)

@@ -61,7 +61,11 @@ READING = (
 
 def blocks(result: dict, drawn: dict[str, Path]) -> list[Table | Picture]:
     """Tables and pictures of the report in reading order; `drawn` names the PNG files."""
-    pictures = [Picture(path=drawn[name], caption=caption) for name, caption in CAPTIONS.items() if name in drawn]
+    pictures = [
+        Picture(path=drawn[name], caption=caption)
+        for name, caption in CAPTIONS.items()
+        if name in drawn
+    ]
     first, *rest = _tables(result)
     return [pictures[0], first, *pictures[1:], *rest]
 
@@ -92,7 +96,11 @@ def band_table(result: dict, section: str, title: str) -> Table:
     others = [i for i in images if i != "fused"]
     header = ["band", *keys, *(f"RMSE {TITLES[i]}" for i in others)]
     rows = [
-        [band, *(text(row[k]) for k in keys), *(text(images[i]["bands"][band]["rmse"]) for i in others)]
+        [
+            band,
+            *(text(row[k]) for k in keys),
+            *(text(images[i]["bands"][band]["rmse"]) for i in others),
+        ]
         for band, row in fused.items()
     ]
     return Table(title=title, header=header, rows=rows)
@@ -144,7 +152,9 @@ def uncertainty_table(scores: dict) -> Table:
         [name, *(text(row.get(key), form) for key, (_, form) in keys.items())]
         for name, row in {"all": scores["overall"], **scores["bands"]}.items()
     ]
-    return Table(title="Uncertainty", header=["band", *(title for title, _ in keys.values())], rows=rows)
+    return Table(
+        title="Uncertainty", header=["band", *(title for title, _ in keys.values())], rows=rows
+    )
 
 
 def _interval(pair, form):

@@ -21,7 +21,12 @@ IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once
 
 
 def validate_item(
-    item: str, out, *, truth: xr.DataArray | None = None, land_cover=None, legend: str = "worldcover"
+    item: str,
+    out,
+    *,
+    truth: xr.DataArray | None = None,
+    land_cover=None,
+    legend: str = "worldcover",
 ) -> Path:
     """Measure a product against the very inputs that it was made from.
 
@@ -108,8 +113,12 @@ def _store_and_plan(item):
 
 def _scene(store: Store, plan: Plan) -> xr.Dataset:
     """Guide lazy from its source, coarse as it was registered for the run."""
-    with np.load(io.BytesIO(store.read(f"{plan_path(plan.product_id, plan.run)}/scene.npz"))) as kept:
-        coarse, valid, quality, absent = (kept[k] for k in ("coarse", "coarse_valid", "coarse_quality", "absent"))
+    with np.load(
+        io.BytesIO(store.read(f"{plan_path(plan.product_id, plan.run)}/scene.npz"))
+    ) as kept:
+        coarse, valid, quality, absent = (
+            kept[k] for k in ("coarse", "coarse_valid", "coarse_quality", "absent")
+        )
     coarse[absent] = np.nan
     layout, ratio = plan.layout, plan.cut.ratio
     if "scene" in plan.source:
@@ -118,7 +127,9 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
     else:
         items = [pystac.Item.from_dict(i) for i in plan.source["guide"]]
         spec = CatalogSpec.from_dict(plan.source["guide_catalog"])
-        guide = sentinel2.open_sentinel2(items, layout.geobox, spec=spec, missing=plan.source["missing"])
+        guide = sentinel2.open_sentinel2(
+            items, layout.geobox, spec=spec, missing=plan.source["missing"]
+        )
         guide = guide[["reflectance", "valid", "quality"]].rename(
             reflectance="guide", valid="guide_valid", quality="guide_quality", band="guide_band"
         )
@@ -133,5 +144,9 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
         )
         .assign_coords(coarse_band=list(plan.coarse_bands), y_coarse=y, x_coarse=x)
         .assign_attrs({key: plan.provenance[key] for key in kept if key in plan.provenance})
-        .assign_attrs(tile_edges=tuple(plan.cut.edges(n, layout.shard_px) for n in (layout.height, layout.width)))
+        .assign_attrs(
+            tile_edges=tuple(
+                plan.cut.edges(n, layout.shard_px) for n in (layout.height, layout.width)
+            )
+        )
     )

@@ -8,12 +8,22 @@ from pathlib import Path
 import xarray as xr
 
 from satfuse.validate import checks, figures, page
-from satfuse.validate.land_cover import LandCover, class_agreement, class_spectra, vegetation_agreement
+from satfuse.validate.land_cover import (
+    LandCover,
+    class_agreement,
+    class_spectra,
+    vegetation_agreement,
+)
 from satfuse.validate.land_cover_figures import class_figure, vegetation_figure
 from satfuse.validate.look import look_of, save
 from satfuse.validate.markup import html, markdown
 from satfuse.validate.spectra import mean_spectra, spectra_agreement
-from satfuse.validate.uncertainty import Uncertainty, read_uncertainty, uncertainty_figure, uncertainty_scores
+from satfuse.validate.uncertainty import (
+    Uncertainty,
+    read_uncertainty,
+    uncertainty_figure,
+    uncertainty_scores,
+)
 from satfuse.validate.views import Views, make_views, single_time
 
 log = logging.getLogger(__name__)
@@ -60,7 +70,9 @@ def validate_product(
         **measure(views, land_cover),
         "seam": {
             "fused": checks.seam_statistic(reflectance, *tile_edges),
-            "guide": checks.seam_statistic(scene["guide"].transpose("guide_band", "y", "x"), *tile_edges),
+            "guide": checks.seam_statistic(
+                scene["guide"].transpose("guide_band", "y", "x"), *tile_edges
+            ),
         },
         "truth": checks.truth_scores(views, truth) if truth is not None else {},
         "uncertainty": uncertainty_scores(sigma, views, truth) if sigma else {},
@@ -101,7 +113,9 @@ def write(result: dict, introduction: str, blocks: list, out_dir: Path) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     (out_dir / "metrics.md").write_text(markdown(result["title"], introduction, blocks))
-    (out_dir / "index.html").write_text(html(result["title"], introduction, blocks), encoding="utf-8")
+    (out_dir / "index.html").write_text(
+        html(result["title"], introduction, blocks), encoding="utf-8"
+    )
     log.info("report in %s", out_dir)
 
 
@@ -109,7 +123,9 @@ def _draw(views, sigma: Uncertainty | None, look, result, land_cover, out_dir) -
     drawn = {
         "quicklook": figures.quicklook(look),
         "composites": figures.composites(look),
-        "consistency": figures.consistency_bars(result["coarse_consistency"], result["guide_consistency"]),
+        "consistency": figures.consistency_bars(
+            result["coarse_consistency"], result["guide_consistency"]
+        ),
         "spectra": figures.spectra(mean_spectra(views)),
     }
     if result["ndvi"]:

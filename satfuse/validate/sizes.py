@@ -52,7 +52,9 @@ def read_sizes(large: tuple[xr.Dataset, xr.Dataset], small: tuple[xr.Dataset, xr
         )
     factor = ratios[1] // ratios[0]
     names = [str(b) for b in large[0]["band"].values if b in small[0]["band"].values]
-    guide_names = [str(b) for b in scenes[0]["guide_band"].values if b in scenes[1]["guide_band"].values]
+    guide_names = [
+        str(b) for b in scenes[0]["guide_band"].values if b in scenes[1]["guide_band"].values
+    ]
     if not names or not guide_names:
         raise BandError("the products share no band, or their guides do not")
     parts = [
@@ -84,7 +86,12 @@ def size_scores(sizes: Sizes) -> dict:
     averaged against the large product (at 665 nm, {} without that band).
     """
     x, z = sizes.averaged, sizes.large
-    columns = zip(metrics.rmse(x, z, per_band=True), metrics.bias(x, z), map(metrics.pearson, x, z), strict=True)
+    columns = zip(
+        metrics.rmse(x, z, per_band=True),
+        metrics.bias(x, z),
+        map(metrics.pearson, x, z),
+        strict=True,
+    )
     spectra = size_spectra(sizes)
     return {
         "factor": sizes.factor,
@@ -101,7 +108,9 @@ def size_scores(sizes: Sizes) -> dict:
             "large": metrics.panchromatic_ssim(sizes.large, sizes.large_guide),
             "small": metrics.panchromatic_ssim(sizes.small, sizes.small_guide),
         },
-        "detail": detail(*(image[sizes.bands.index(SHARPNESS_PAIR[0])] for image in (x, z)), sizes.ratio)
+        "detail": detail(
+            *(image[sizes.bands.index(SHARPNESS_PAIR[0])] for image in (x, z)), sizes.ratio
+        )
         if SHARPNESS_PAIR[0] in sizes.bands
         else {},
     }
@@ -129,7 +138,9 @@ def _middle(fused, scene, names, guide_names, ratio, largest_ratio):
         count = min(WINDOW_PX // largest_ratio, scene.sizes[f"{dim}_coarse"])
         start = (scene.sizes[f"{dim}_coarse"] - count) // 2
         window[dim] = slice(start * ratio, (start + count) * ratio)
-    product = single_time(fused)["reflectance"].sel(band=names).isel(window).transpose("band", "y", "x")
+    product = (
+        single_time(fused)["reflectance"].sel(band=names).isel(window).transpose("band", "y", "x")
+    )
     guide = scene["guide"].where(scene["guide_valid"]).sel(guide_band=guide_names).isel(window)
     return product.values, guide.transpose("guide_band", "y", "x").values
 

@@ -52,5 +52,9 @@ def spectra_agreement(spectra: dict[str, Spectrum]) -> dict:
 def spectrum(names, image) -> Spectrum:
     """Spectrum of the pixels of (band, ...) that are finite in all bands; NaN without any."""
     pixels = image[:, np.isfinite(image).all(0)].astype(float)
-    mean, std = (f(axis=1) if pixels.size else np.full(len(names), np.nan) for f in (pixels.mean, pixels.std))
-    return Spectrum(bands=tuple(names), wavelength_nm=np.array(wavelengths_nm(names)), mean=mean, std=std)
+    mean, std = (
+        f(axis=1) if pixels.size else np.full(len(names), np.nan) for f in (pixels.mean, pixels.std)
+    )
+    return Spectrum(
+        bands=tuple(names), wavelength_nm=np.array(wavelengths_nm(names)), mean=mean, std=std
+    )

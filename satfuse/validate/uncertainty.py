@@ -22,9 +22,13 @@ def read_uncertainty(fused: xr.Dataset, views: Views) -> Uncertainty | None:
     """The uncertainty of the bands of the views; None of a product that holds none."""
     if "uncertainty" not in fused:
         return None
-    image = single_time(fused)["uncertainty"].sel(band=list(views.bands)).transpose("band", "y", "x")
+    image = (
+        single_time(fused)["uncertainty"].sel(band=list(views.bands)).transpose("band", "y", "x")
+    )
     places = {"sample": (views.rows, views.columns), "window": views.window}
-    return Uncertainty(**{k: image.isel(y=y, x=x).values.astype(np.float32) for k, (y, x) in places.items()})
+    return Uncertainty(
+        **{k: image.isel(y=y, x=x).values.astype(np.float32) for k, (y, x) in places.items()}
+    )
 
 
 def uncertainty_scores(sigma: Uncertainty, views: Views, truth: xr.DataArray | None = None) -> dict:
@@ -35,12 +39,17 @@ def uncertainty_scores(sigma: Uncertainty, views: Views, truth: xr.DataArray | N
     {"overall": scores, "bands": {band: scores}}: "mean" of the sampled pixels; with the truth what `coverage` gives
     for the window.
     """
-    bands = {band: {"mean": _mean(values)} for band, values in zip(views.bands, sigma.sample, strict=True)}
+    bands = {
+        band: {"mean": _mean(values)}
+        for band, values in zip(views.bands, sigma.sample, strict=True)
+    }
     overall = {"mean": _mean(sigma.sample)}
     if truth is not None:
         index = [k for k, band in enumerate(views.bands) if band in truth["band"].values]
         target = truth.sel(band=[views.bands[k] for k in index]).transpose("band", "y", "x")
-        error = views.images["fused"].window[index] - target[:, views.window[0], views.window[1]].values
+        error = (
+            views.images["fused"].window[index] - target[:, views.window[0], views.window[1]].values
+        )
         overall |= coverage(error, sigma.window[index])
         for k, values in zip(index, error, strict=True):
             bands[views.bands[k]] |= coverage(values, sigma.window[k])
@@ -70,7 +79,12 @@ def uncertainty_figure(sigma: Uncertainty, scores: dict, look: Look) -> Figure:
     left.set_ylabel(f"northing, km ({look.crs})")
     figure.colorbar(mesh, ax=left, shrink=0.8, label="uncertainty, reflectance")
     names, rows = list(scores["bands"]), scores["bands"].values()
-    right.bar(names, np.array([row["mean"] for row in rows], float), color=COLOURS["fused"], label="mean uncertainty")
+    right.bar(
+        names,
+        np.array([row["mean"] for row in rows], float),
+        color=COLOURS["fused"],
+        label="mean uncertainty",
+    )
     if "rmse" in scores["overall"]:
         errors = np.array([row.get("rmse") for row in rows], float)
         right.plot(names, errors, "ko", label="RMSE against the truth")

@@ -31,7 +31,9 @@ def fill_nearest(image: np.ndarray) -> np.ndarray:
 
 def upsample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Separable upsampling of (band, y, x) with one (fine, coarse) matrix per axis, to float32."""
-    return np.stack([(rows @ band @ columns.T).astype(np.float32) for band in np.asarray(image, float)])
+    return np.stack(
+        [(rows @ band @ columns.T).astype(np.float32) for band in np.asarray(image, float)]
+    )
 
 
 def _cubic(distance):

@@ -93,7 +93,9 @@ def make_views(fused: xr.Dataset, scene: xr.Dataset) -> Views:
 
     fused_view = _view(reflectance, None, ratio, sigma, rows, columns, window)
     guide = scene["guide"].rename(guide_band="band")
-    guide_view = _view(guide, scene["guide_valid"].values, ratio, _guide_sigma(sigma), rows, columns, window)
+    guide_view = _view(
+        guide, scene["guide_valid"].values, ratio, _guide_sigma(sigma), rows, columns, window
+    )
     compare = _comparable(coarse, ratio, sigma)
     compare &= np.isfinite(fused_view.degraded).all(0) & np.isfinite(guide_view.degraded).all(0)
     if not compare.any():
@@ -102,7 +104,11 @@ def make_views(fused: xr.Dataset, scene: xr.Dataset) -> Views:
             "them lies a whole PSF away from invalid pixels and from the rim; choose a larger or clearer field"
         )
     log.info(
-        "validating %d of %d coarse pixels, sample of %d x %d", compare.sum(), compare.size, len(rows), len(columns)
+        "validating %d of %d coarse pixels, sample of %d x %d",
+        compare.sum(),
+        compare.size,
+        len(rows),
+        len(columns),
     )
     return Views(
         bands=names,
@@ -134,7 +140,9 @@ def single_time(fused: xr.Dataset) -> xr.Dataset:
     if "time" not in fused.dims:
         return fused
     if fused.sizes["time"] != 1:
-        raise ProductError(f"the product holds {fused.sizes['time']} times; select one: fused.isel(time=[0])")
+        raise ProductError(
+            f"the product holds {fused.sizes['time']} times; select one: fused.isel(time=[0])"
+        )
     return fused.isel(time=0)
 
 
@@ -199,7 +207,9 @@ def coarsen(read, count, height, ratio, psf_sigma, *, step, rows=(), columns=())
         parts = [before[:, before.shape[1] - above :]] if above else []
         parts += [here] + ([after[:, :reach]] if after is not None else [])
         strip = np.concatenate(parts, axis=1)
-        strip_coarse = np.stack([_degrade_band(band, ratio, float(s)) for band, s in zip(strip, sigmas, strict=True)])
+        strip_coarse = np.stack(
+            [_degrade_band(band, ratio, float(s)) for band, s in zip(strip, sigmas, strict=True)]
+        )
         degraded.append(strip_coarse[:, above // ratio : (above + stop - start) // ratio])
         kept = rows[(rows >= start) & (rows < stop)] - start
         sample.append(here[:, kept][:, :, columns].astype(np.float32))
@@ -227,7 +237,18 @@ def _view(image, valid, ratio, sigma, rows, columns, window):
             values = image[a:b, first:last].values
             return values if valid is None else np.where(valid[first:last], values, np.nan)
 
-        parts.append(coarsen(read, b - a, image.sizes["y"], ratio, sigmas[a:b], step=step, rows=rows, columns=columns))
+        parts.append(
+            coarsen(
+                read,
+                b - a,
+                image.sizes["y"],
+                ratio,
+                sigmas[a:b],
+                step=step,
+                rows=rows,
+                columns=columns,
+            )
+        )
     full = image[:, window[0], window[1]].values.astype(np.float32)
     if valid is not None:
         full = np.where(valid[window], full, np.nan)
@@ -239,10 +260,19 @@ def _bicubic_view(coarse, ratio, sigma, rows, columns, window):
     filled = fill_nearest(coarse)
     by_row, by_column = (bicubic_matrix(n, ratio) for n in coarse.shape[1:])
     sigmas = np.broadcast_to(sigma, len(coarse))
-    # degrading and upsampling are separable and linear, so both together are one small matrix per axis
-    both = {s: [_degrade_axis(matrix, ratio, s) for matrix in (by_row, by_column)] for s in set(sigmas.tolist())}
+    # degrading and upsampling are separable and linear, so both together are one small matrix per
+    # axis
+    both = {
+        s: [_degrade_axis(matrix, ratio, s) for matrix in (by_row, by_column)]
+        for s in set(sigmas.tolist())
+    }
     return View(
-        degraded=np.stack([both[s][0] @ band @ both[s][1].T for s, band in zip(sigmas.tolist(), filled, strict=True)]),
+        degraded=np.stack(
+            [
+                both[s][0] @ band @ both[s][1].T
+                for s, band in zip(sigmas.tolist(), filled, strict=True)
+            ]
+        ),
         sample=upsample(filled, by_row[rows], by_column[columns]),
         window=upsample(filled, by_row[window[0]], by_column[window[1]]),
     )
@@ -251,13 +281,21 @@ def _bicubic_view(coarse, ratio, sigma, rows, columns, window):
 def _degrade_axis(matrix, ratio, sigma):
     """(coarse, coarse) product of the PSF along one axis and a (fine, coarse) matrix."""
     groups = np.array_split(matrix.T, -(-matrix.shape[1] // 32))
-    columns = [degrade(np.repeat(group[..., None], ratio, axis=2), ratio, sigma)[..., 0] for group in groups]
+    columns = [
+        degrade(np.repeat(group[..., None], ratio, axis=2), ratio, sigma)[..., 0]
+        for group in groups
+    ]
     return np.concatenate(columns).T
 
 
 def _regression_view(guide, coarse, compare):
     weights = fit_linear(guide.degraded[:, compare], coarse[:, compare])
-    return View(**{part: apply_linear(weights, getattr(guide, part)) for part in ("degraded", "sample", "window")})
+    return View(
+        **{
+            part: apply_linear(weights, getattr(guide, part))
+            for part in ("degraded", "sample", "window")
+        }
+    )
 
 
 def _measured_bands(reflectance, scene):
@@ -265,7 +303,9 @@ def _measured_bands(reflectance, scene):
     names = [str(b) for b in reflectance["band"].values]
     held = np.isfinite(scene["coarse"].sel(coarse_band=names)).any(("y_coarse", "x_coarse")).values
     if not held.all():
-        log.warning("not validated, the coarse input has no value: %s", ", ".join(np.array(names)[~held]))
+        log.warning(
+            "not validated, the coarse input has no value: %s", ", ".join(np.array(names)[~held])
+        )
     return tuple(name for name, has in zip(names, held, strict=True) if has) or tuple(names)
 
 

@@ -31,8 +31,12 @@ class Fault:
     wait_s: float = 0.0
 
 
-WAF = Fault(429, '{"error":"WAF","message":"Rate limit exceeded","status":429}', {"Retry-After": "1"})
-HTML_LOGIN = Fault(200, "<!DOCTYPE html><html><body>Please log in</body></html>", {"Content-Type": "text/html"})
+WAF = Fault(
+    429, '{"error":"WAF","message":"Rate limit exceeded","status":429}', {"Retry-After": "1"}
+)
+HTML_LOGIN = Fault(
+    200, "<!DOCTYPE html><html><body>Please log in</body></html>", {"Content-Type": "text/html"}
+)
 
 
 class DialectServer(LoopbackServer):
@@ -70,12 +74,18 @@ class DialectServer(LoopbackServer):
         page = self.features[start : start + limit]
         rest = {k: v for k, v in body.items() if k != "next"}
         link = {"body": {**rest, "next": page[-1]["id"] if page else ""}, "merge": False}
-        counts = {"numberMatched": len(ids), "context": {"matched": len(ids), "returned": len(page), "limit": limit}}
+        counts = {
+            "numberMatched": len(ids),
+            "context": {"matched": len(ids), "returned": len(page), "limit": limit},
+        }
         return 200, {**self._page(page, start + limit, link), **counts}
 
     def _dlr(self, body, limit):
         if "query" in body or body.get("filter-lang", "cql2-text") != "cql2-text":
-            return 400, {"code": "InvalidParameterValue", "description": "only filter-lang=cql2-text is supported"}
+            return 400, {
+                "code": "InvalidParameterValue",
+                "description": "only filter-lang=cql2-text is supported",
+            }
         start = int(body.get("startIndex", 0))
         wanted = body.get("collections")
         features = [f for f in self.features if not wanted or f["collection"] in wanted]
@@ -87,7 +97,12 @@ class DialectServer(LoopbackServer):
         links = []
         if following < (len(self.features) if total is None else total):
             links = [{"rel": "next", "method": "POST", "href": f"{self.url}/search", **link}]
-        return {"type": "FeatureCollection", "features": features, "links": links, "numberReturned": len(features)}
+        return {
+            "type": "FeatureCollection",
+            "features": features,
+            "links": links,
+            "numberReturned": len(features),
+        }
 
     def landing(self) -> dict:
         names = _CONFORMS + _EXTENSIONS[self.dialect]
@@ -98,7 +113,12 @@ class DialectServer(LoopbackServer):
             "description": "imitation",
             "conformsTo": [f"https://api.stacspec.org/v1.0.0/{n}" for n in names],
             "links": [
-                {"rel": "search", "method": m, "type": "application/geo+json", "href": f"{self.url}/search"}
+                {
+                    "rel": "search",
+                    "method": m,
+                    "type": "application/geo+json",
+                    "href": f"{self.url}/search",
+                }
                 for m in ("GET", "POST")
             ],
         }
@@ -115,7 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append((time.monotonic(), self.command, self.path, body))
-            fault = server.faults.pop(0) if server.faults and self.path.startswith("/search") else None
+            fault = (
+                server.faults.pop(0) if server.faults and self.path.startswith("/search") else None
+            )
         if fault:
             time.sleep(fault.wait_s)
         if fault and (fault.body or fault.status != 200):

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from satfuse.catalog.specs import load_catalog
 
 CDSE, DLR, EARTH, EARTH_C1, PLANETARY = (
-    load_catalog(n) for n in ("cdse", "dlr", "earth-search", "earth-search-c1", "planetary-computer")
+    load_catalog(n)
+    for n in ("cdse", "dlr", "earth-search", "earth-search-c1", "planetary-computer")
 )
 
 
@@ -28,7 +29,14 @@ def feature(item_id, collection, bbox, properties, assets, version="1.0.0") -> d
 
 
 def cdse_s2(
-    tile="35VLF", day="2024-06-01", *, platform="a", baseline="05.10", cloud=3.5, strip="T093541", made="T140000"
+    tile="35VLF",
+    day="2024-06-01",
+    *,
+    platform="a",
+    baseline="05.10",
+    cloud=3.5,
+    strip="T093541",
+    made="T140000",
 ):
     """Sentinel-2 at CDSE: `datetime` is the datatake start 09:30:31, the tile is seen some minutes later."""
     compact = day.replace("-", "")
@@ -50,13 +58,23 @@ def cdse_s2(
             "eopf:datatake_id": f"GS2{platform.upper()}_{compact}T093031_046000_N{baseline}",
             "eopf:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_{compact}{made}_S{compact}{strip}_N{baseline}",
         },
-        {k: f"s3://eodata/Sentinel-2/{name}.SAFE/{k}.jp2" for k in CDSE.assets["sentinel2"].values()},
+        {
+            k: f"s3://eodata/Sentinel-2/{name}.SAFE/{k}.jp2"
+            for k in CDSE.assets["sentinel2"].values()
+        },
         version="1.1.0",
     )
 
 
 def cdse_syn(
-    start="2024-06-01T09:01:00.5", *, seconds=180, kind="ntc", orbit=41000, platform="a", cloud=36.0, made="04"
+    start="2024-06-01T09:01:00.5",
+    *,
+    seconds=180,
+    kind="ntc",
+    orbit=41000,
+    platform="a",
+    cloud=36.0,
+    made="04",
 ):
     """Sentinel-3 SYN at CDSE; `kind` is "ntc" or "stc"."""
     first = datetime.fromisoformat(start)
@@ -77,12 +95,17 @@ def cdse_syn(
             "eo:cloud_cover": cloud,
             "processing:datetime": f"2024-06-02T{made}:00:00Z",
         },
-        {k: f"s3://eodata/Sentinel-3/{name}.SEN3/{k}.nc" for k in CDSE.assets["sentinel3_syn"].values()},
+        {
+            k: f"s3://eodata/Sentinel-3/{name}.SEN3/{k}.nc"
+            for k in CDSE.assets["sentinel3_syn"].values()
+        },
         version="1.1.0",
     )
 
 
-def earth_s2(tile="35VLF", sequence=1, baseline="05.10", *, time="2024-06-01T09:36:44.564Z", cloud=3.5):
+def earth_s2(
+    tile="35VLF", sequence=1, baseline="05.10", *, time="2024-06-01T09:36:44.564Z", cloud=3.5
+):
     """Sentinel-2 at earth-search: `datetime` is the sensing time of the tile."""
     name = f"S2A_{tile}_20240601_{sequence}_L2A"
     return feature(
@@ -99,16 +122,29 @@ def earth_s2(tile="35VLF", sequence=1, baseline="05.10", *, time="2024-06-01T09:
             "s2:generation_time": f"2024-06-0{1 + sequence}T12:00:00Z",
             "s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_SGS__20240601T132101_S20240601T093541_N{baseline}",
         },
-        {k: f"https://{EARTH.hosts[0]}/cogs/{name}/{k}.tif" for k in EARTH.assets["sentinel2"].values()},
+        {
+            k: f"https://{EARTH.hosts[0]}/cogs/{name}/{k}.tif"
+            for k in EARTH.assets["sentinel2"].values()
+        },
     )
 
 
-def earth_c1_s2(tile="35VLF", baseline="05.11", *, time="2024-06-01T09:36:44.564Z", made="T140000", cloud=3.5):
+def earth_c1_s2(
+    tile="35VLF", baseline="05.11", *, time="2024-06-01T09:36:44.564Z", made="T140000", cloud=3.5
+):
     """Sentinel-2 Collection 1 at earth-search: no sequence; the id holds the start of the datastrip."""
     name, compact = f"S2A_T{tile}_20240601T093541_L2A", baseline.replace(".", "")
     folder = f"https://{EARTH_C1.hosts[0]}/sentinel-2-c1-l2a/{tile[:2]}/{tile[2]}/{tile[3:]}/2024/6/{name}"
-    bands = {v: f"{k}.tif" for k, v in EARTH_C1.assets["sentinel2"].items() if not k.endswith("_metadata")}
-    files = {**bands, "granule_metadata": "metadata.xml", "product_metadata": "product_metadata.xml"}
+    bands = {
+        v: f"{k}.tif"
+        for k, v in EARTH_C1.assets["sentinel2"].items()
+        if not k.endswith("_metadata")
+    }
+    files = {
+        **bands,
+        "granule_metadata": "metadata.xml",
+        "product_metadata": "product_metadata.xml",
+    }
     item = feature(
         name,
         "sentinel-2-c1-l2a",
@@ -128,11 +164,21 @@ def earth_c1_s2(tile="35VLF", baseline="05.11", *, time="2024-06-01T09:36:44.564
     )
     for key in bands:
         number = {"nodata": 0, "data_type": "uint16", "scale": 0.0001, "offset": -0.1}
-        item["assets"][key]["raster:bands"] = [number if key != "scl" else {"nodata": 0, "data_type": "uint8"}]
+        item["assets"][key]["raster:bands"] = [
+            number if key != "scl" else {"nodata": 0, "data_type": "uint8"}
+        ]
     return item
 
 
-def dlr_enmap(tile="01", *, second=45, cloud="4", version="010502", made="20240701T122237", collection="ENMAP_HSI_L2A"):
+def dlr_enmap(
+    tile="01",
+    *,
+    second=45,
+    cloud="4",
+    version="010502",
+    made="20240701T122237",
+    collection="ENMAP_HSI_L2A",
+):
     """EnMAP at DLR: numbers are strings, the orbit is not what its name says, L0 quicklooks are mixed in."""
     name = f"ENMAP01-____L2A-DT0000080454_20240601T1020{second:02d}Z_0{tile}_V{version}_{made}Z"
     return feature(
@@ -152,5 +198,8 @@ def dlr_enmap(tile="01", *, second=45, cloud="4", version="010502", made="202407
             "enmap:sunAzimuthAngle": "26.673897",
             "enmap:nodata": "-32768",
         },
-        {k: f"https://{DLR.hosts[0]}/ENMAP/files/{name}-{k}.TIF" for k in DLR.assets["enmap"].values()},
+        {
+            k: f"https://{DLR.hosts[0]}/ENMAP/files/{name}-{k}.TIF"
+            for k in DLR.assets["enmap"].values()
+        },
     )

@@ -38,7 +38,9 @@ def own_world(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(credentials, "_tokens", {})
     caplog.set_level(logging.DEBUG, "satfuse")
     yield
-    assert not any(s in record.getMessage() for record in caplog.get_records("call") for s in SECRETS)
+    assert not any(
+        s in record.getMessage() for record in caplog.get_records("call") for s in SECRETS
+    )
 
 
 def give_keys(monkeypatch):
@@ -64,7 +66,8 @@ def item_with(feature, key, href, **fields):
     return pystac.Item.from_dict(feature)
 
 
-# --- S3 ------------------------------------------------------------------------------------------------------------
+# --- S3 -------------------------------------------------------------------------------------------
+# -----------------
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +76,19 @@ def bucket(s3_url, tmp_path_factory):
     import urllib.request
 
     urllib.request.urlopen(urllib.request.Request(f"{s3_url}/eodata", method="PUT"))
-    keys = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1", "endpoint": s3_url}
+    keys = {
+        "access_key_id": "a",
+        "secret_access_key": "b",
+        "region": "us-east-1",
+        "endpoint": s3_url,
+    }
     store = S3Store("eodata", config=keys, client_options={"allow_http": True})
     path = tmp_path_factory.mktemp("tif") / "x.tif"
     profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint16", "tiled": True,
                "blockxsize": 16, "blockysize": 16}  # fmt: skip
-    with rasterio.open(path, "w", **profile, crs="EPSG:32635", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as f:
+    with rasterio.open(
+        path, "w", **profile, crs="EPSG:32635", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)
+    ) as f:
         f.write(np.arange(64 * 64, dtype="uint16").reshape(1, 64, 64))
     obstore.put(store, "S3/geo.nc", HDF5)
     obstore.put(store, "S3/login.nc", b"<!DOCTYPE html><html>log in</html>")
@@ -123,7 +133,9 @@ def test_keys_from_an_aws_profile(bucket, s3_url, monkeypatch, tmp_path):
     with fails(AccessError, "AWS_PROFILE"):
         access.gdal_env(at_s3(s3_url))
     monkeypatch.setenv("AWS_PROFILE", "cdse")
-    assert access.fetch(at_s3(s3_url), syn("s3://eodata/S3/geo.nc"), "sentinel3_syn", "geolocation").is_file()
+    assert access.fetch(
+        at_s3(s3_url), syn("s3://eodata/S3/geo.nc"), "sentinel3_syn", "geolocation"
+    ).is_file()
     env = access.gdal_env(at_s3(s3_url))
     with rasterio.Env(**env), rasterio.open("/vsis3/eodata/S2/B02.tif") as f:
         assert f.shape == (64, 64)
@@ -144,19 +156,29 @@ def test_missing_keys_name_the_variables():
         lambda: access.gdal_env(load_catalog("cdse")),
         lambda: access.fetch(load_catalog("cdse"), item, "sentinel3_syn", "geolocation"),
     ):
-        with fails(AccessError, "cdse needs S3 keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        with fails(
+            AccessError, "cdse needs S3 keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ):
             call()
 
 
 def test_missing_object_and_login_page_and_wrong_size(bucket, s3_url, monkeypatch, tmp_path):
     give_keys(monkeypatch)
     spec = at_s3(s3_url)
-    with fails(ReadError, r"S3A_SY_2.*asset geolocation is missing: there is nothing at s3://eodata/S3/none.nc"):
+    with fails(
+        ReadError,
+        r"S3A_SY_2.*asset geolocation is missing: there is nothing at s3://eodata/S3/none.nc",
+    ):
         access.fetch(spec, syn("s3://eodata/S3/none.nc"), "sentinel3_syn", "geolocation")
     with fails(AccessError, "login page"):
         access.fetch(spec, syn("s3://eodata/S3/login.nc"), "sentinel3_syn", "geolocation")
     with fails(ReadError, f"truncated: {len(HDF5)} bytes of 999999"):
-        access.fetch(spec, syn("s3://eodata/S3/geo.nc", **{"file:size": 999999}), "sentinel3_syn", "geolocation")
+        access.fetch(
+            spec,
+            syn("s3://eodata/S3/geo.nc", **{"file:size": 999999}),
+            "sentinel3_syn",
+            "geolocation",
+        )
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
@@ -170,28 +192,39 @@ def test_unwritable_cache_says_how_to_move_it(bucket, s3_url, monkeypatch, tmp_p
 
 def test_refused_keys_are_explained(files, monkeypatch):
     give_keys(monkeypatch)
-    files.answers["/eodata/S3/geo.nc"] = (403, {}, b"<Error><Code>InvalidAccessKeyId</Code></Error>")
+    files.answers["/eodata/S3/geo.nc"] = (
+        403,
+        {},
+        b"<Error><Code>InvalidAccessKeyId</Code></Error>",
+    )
     spec = at_s3(f"http://{files.host}")
-    with fails(AccessError, r"cdse denied access \(refused\).*wrong or expired; check AWS_ACCESS_KEY_ID"):
+    with fails(
+        AccessError, r"cdse denied access \(refused\).*wrong or expired; check AWS_ACCESS_KEY_ID"
+    ):
         access.fetch(spec, syn("s3://eodata/S3/geo.nc"), "sentinel3_syn", "geolocation")
 
 
 def test_a_failing_object_store_is_tried_again(files, monkeypatch):
     give_keys(monkeypatch)
-    files.answers["/eodata/S3/geo.nc"] = [(503, {}, b"")] * 2 + [(200, {"ETag": "1", "Last-Modified": LONG_AGO}, HDF5)]
+    files.answers["/eodata/S3/geo.nc"] = [(503, {}, b"")] * 2 + [
+        (200, {"ETag": "1", "Last-Modified": LONG_AGO}, HDF5)
+    ]
     spec = at_s3(f"http://{files.host}")
     path = access.fetch(spec, syn("s3://eodata/S3/geo.nc"), "sentinel3_syn", "geolocation")
     assert path.read_bytes() == HDF5 and len(files.seen) == 3
 
 
-# --- https ---------------------------------------------------------------------------------------------------------
+# --- https ----------------------------------------------------------------------------------------
+# -----------------
 
 
 class _Files(BaseHTTPRequestHandler):
     """Answers by path from `server.answers`: (status, headers, body), or a list of them taken in turn."""
 
     def do_GET(self):
-        self.server.seen.append((self.path, self.headers.get("Authorization"), self.headers.get("Cookie")))
+        self.server.seen.append(
+            (self.path, self.headers.get("Authorization"), self.headers.get("Cookie"))
+        )
         with self.server.counting:
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
@@ -218,14 +251,21 @@ def files():
     server.answers, server.seen, server.counting = {}, [], threading.Lock()
     server.now, server.most, server.wait_s = 0, 0, 0.0
     server.host = f"127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
 def at_dlr(files, **changes):
-    here = {"url": "http://127.0.0.1:1", "schemes": ("http",), "hosts": (files.host,), "login_hosts": ()}
+    here = {
+        "url": "http://127.0.0.1:1",
+        "schemes": ("http",),
+        "hosts": (files.host,),
+        "login_hosts": (),
+    }
     return replace(load_catalog("dlr"), **{**here, "timeout_s": 2.0, **changes})
 
 
@@ -239,7 +279,10 @@ def fetch_metadata(files, path="/m.xml", **changes):
 
 def test_basic_auth_through_a_login_that_sets_a_cookie(files, monkeypatch):
     give_account(monkeypatch)
-    files.answers["/m.xml"] = [(302, {"Location": "/cas?service=x"}, b""), (200, {}, b"<?xml version='1.0'?><a/>")]
+    files.answers["/m.xml"] = [
+        (302, {"Location": "/cas?service=x"}, b""),
+        (200, {}, b"<?xml version='1.0'?><a/>"),
+    ]
     files.answers["/cas?service=x"] = (302, {"Location": "/m.xml", "Set-Cookie": "ticket=1"}, b"")
     assert fetch_metadata(files).read_text().startswith("<?xml")
     password = "Basic " + base64.b64encode(b"SENTINELUSER:SENTINELPASSWORD").decode()
@@ -253,7 +296,11 @@ def test_basic_auth_through_a_login_that_sets_a_cookie(files, monkeypatch):
 
 def test_the_password_follows_no_redirect_out_of_the_catalogue(files, monkeypatch):
     give_account(monkeypatch)
-    files.answers["/m.xml"] = (302, {"Location": f"http://localhost:{files.server_address[1]}/steal"}, b"")
+    files.answers["/m.xml"] = (
+        302,
+        {"Location": f"http://localhost:{files.server_address[1]}/steal"},
+        b"",
+    )
     with fails(AccessError, "host 'localhost:.*is not among"):
         fetch_metadata(files)
     assert [s[0] for s in files.seen] == ["/m.xml"]
@@ -270,11 +317,21 @@ def test_a_login_that_never_ends(files, monkeypatch):
     ("answer", "kind", "match", "asked"),
     [
         ((200, {}, b"\n<!DOCTYPE html><html>Log in"), AccessError, "login page came instead", 1),
-        ((401, {}, b""), AccessError, "HTTP 401.*expired; check ENMAP_USERNAME and ENMAP_PASSWORD", 1),
+        (
+            (401, {}, b""),
+            AccessError,
+            "HTTP 401.*expired; check ENMAP_USERNAME and ENMAP_PASSWORD",
+            1,
+        ),
         ((403, {}, b""), AccessError, "HTTP 403.*expired", 1),
         ((404, {}, b""), ReadError, "ENMAP01.*asset metadata is missing: HTTP 404", 1),
         ((503, {}, b""), ReadError, "could not be read.*in 3 tries: HTTP 503", 3),
-        ((200, {"Content-Length": 999}, b"<?xml"), ReadError, "in 3 tries: ChunkedEncodingError", 3),
+        (
+            (200, {"Content-Length": 999}, b"<?xml"),
+            ReadError,
+            "in 3 tries: ChunkedEncodingError",
+            3,
+        ),
         ((200, {}, b"PK\x03\x04"), ReadError, "damaged", 1),
     ],
 )
@@ -289,7 +346,11 @@ def test_failures_over_https(files, monkeypatch, tmp_path, answer, kind, match, 
 
 def test_a_broken_transfer_is_taken_up_again(files, monkeypatch):
     give_account(monkeypatch)
-    files.answers["/m.xml"] = [(200, {"Content-Length": 999}, b"<?xml bro"), (503, {}, b""), (200, {}, b"<?xml?><a/>")]
+    files.answers["/m.xml"] = [
+        (200, {"Content-Length": 999}, b"<?xml bro"),
+        (503, {}, b""),
+        (200, {}, b"<?xml?><a/>"),
+    ]
     assert fetch_metadata(files).read_bytes() == b"<?xml?><a/>"
 
 
@@ -317,10 +378,18 @@ def test_gdal_sends_the_password_from_its_options(files, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("answer", "kind", "match"),
     [
-        ((200, {}, b"<!DOCTYPE html><html>Log in" + bytes(900)), AccessError, "login page came instead"),
+        (
+            (200, {}, b"<!DOCTYPE html><html>Log in" + bytes(900)),
+            AccessError,
+            "login page came instead",
+        ),
         ((401, {}, b""), AccessError, "HTTP 401.*expired; check ENMAP_USERNAME and ENMAP_PASSWORD"),
         ((404, {}, b""), ReadError, "ENMAP01.*asset image is missing: HTTP 404"),
-        ((200, {}, b"II*\x00" + bytes(900)), ReadError, "ENMAP01.*asset image could not be read.*damaged"),
+        (
+            (200, {}, b"II*\x00" + bytes(900)),
+            ReadError,
+            "ENMAP01.*asset image could not be read.*damaged",
+        ),
     ],
 )
 def test_what_gdal_could_not_read_is_explained(files, monkeypatch, answer, kind, match):
@@ -335,9 +404,15 @@ def test_what_gdal_could_not_read_is_explained(files, monkeypatch, answer, kind,
 
 def test_keys_that_gdal_is_refused_are_explained(files, monkeypatch):
     give_keys(monkeypatch)
-    files.answers["/eodata/S2/B02.jp2"] = (403, {}, b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>")
+    files.answers["/eodata/S2/B02.jp2"] = (
+        403,
+        {},
+        b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>",
+    )
     item = item_with(own.cdse_s2(), "B02_10m", "s3://eodata/S2/B02.jp2")
-    with fails(AccessError, r"asset B02: catalogue cdse denied access.*expired; check AWS_ACCESS_KEY_ID"):
+    with fails(
+        AccessError, r"asset B02: catalogue cdse denied access.*expired; check AWS_ACCESS_KEY_ID"
+    ):
         Source.of(at_s3(f"http://{files.host}"), item, "sentinel2", "B02").probe()
 
 
@@ -352,7 +427,8 @@ def test_one_download_for_many_threads_and_few_connections(files, monkeypatch):
     assert len(files.seen) == 6 and files.most <= 2
 
 
-# --- SAS -----------------------------------------------------------------------------------------------------------
+# --- SAS ------------------------------------------------------------------------------------------
+# -----------------
 
 
 def planetary(files, minutes=60):
@@ -375,13 +451,21 @@ def s2_blob(href):
 def test_sas_token_goes_to_options_and_never_to_the_href(files):
     spec = planetary(files)
     href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/32/T/B02.tif"
-    assert access.gdal_href(spec, s2_blob(href), "sentinel2", "B02") == "/vsiaz/sentinel2-l2/32/T/B02.tif"
+    assert (
+        access.gdal_href(spec, s2_blob(href), "sentinel2", "B02")
+        == "/vsiaz/sentinel2-l2/32/T/B02.tif"
+    )
     env = access.gdal_env(spec, "sentinel2")
-    assert (env["AZURE_STORAGE_ACCOUNT"], env["AZURE_STORAGE_SAS_TOKEN"]) == ("sentinel2l2a01", "sig=SENTINELSAS")
+    assert (env["AZURE_STORAGE_ACCOUNT"], env["AZURE_STORAGE_SAS_TOKEN"]) == (
+        "sentinel2l2a01",
+        "sig=SENTINELSAS",
+    )
     access.gdal_env(spec, "sentinel2")
     assert len(files.seen) == 1  # cached until it expires
     with fails(AccessError, "lies outside sentinel2l2a01/sentinel2-l2"):
-        access.gdal_href(spec, s2_blob(href.replace("sentinel2-l2/", "private/")), "sentinel2", "B02")
+        access.gdal_href(
+            spec, s2_blob(href.replace("sentinel2-l2/", "private/")), "sentinel2", "B02"
+        )
 
 
 def test_sas_token_near_its_end_is_renewed_and_a_refusal_is_explained(files):
@@ -409,7 +493,8 @@ def test_blobs_are_fetched_with_the_token_and_a_refused_token_is_dropped(files):
     assert asked == ["token", "sentinel2-l2", "token", "sentinel2-l2"]
 
 
-# --- local ---------------------------------------------------------------------------------------------------------
+# --- local ----------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_local_files_are_read_where_they_lie(tmp_path):

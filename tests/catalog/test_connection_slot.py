@@ -28,10 +28,14 @@ def most_at_once(intervals):
 def test_workers_share_the_connections_of_a_catalogue():
     spec = replace(load_catalog("cdse"), name="quota-test", max_connections=2)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=3, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=3, processes=True, dashboard_address=None
+        ) as cluster,
         Client(cluster) as client,
     ):
-        free = client.gather(client.map(hold, [replace(spec, name="free", max_connections=6)] * 6, range(6)))
+        free = client.gather(
+            client.map(hold, [replace(spec, name="free", max_connections=6)] * 6, range(6))
+        )
         limited = client.gather(client.map(hold, [spec] * 6, range(6)))
     assert most_at_once(free) > 2  # else the test below proves nothing
     assert most_at_once(limited) == 2

@@ -45,7 +45,9 @@ def test_tiles_platforms_days_and_datastrips_are_different_acquisitions():
 
 
 def test_ntc_wins_over_stc_even_when_stc_was_made_later():
-    ntc, stc = items(own.cdse_syn(made="03"), own.cdse_syn("2024-06-01T09:01:01.2", kind="stc", made="09"))
+    ntc, stc = items(
+        own.cdse_syn(made="03"), own.cdse_syn("2024-06-01T09:01:01.2", kind="stc", made="09")
+    )
     assert kept([stc, ntc], "sentinel3_syn") == [ntc.id]
     assert kept([stc], "sentinel3_syn") == [stc.id]
 
@@ -71,7 +73,9 @@ def test_an_item_that_does_not_say_what_it_is_is_kept():
     bare["id"] = "unknown"
     for key in ("platform", "grid:code"):
         del bare["properties"][key]
-    assert sorted(kept(items(bare, own.cdse_s2()), "sentinel2")) == sorted(["unknown", own.cdse_s2()["id"]])
+    assert sorted(kept(items(bare, own.cdse_s2()), "sentinel2")) == sorted(
+        ["unknown", own.cdse_s2()["id"]]
+    )
 
 
 def test_an_item_listed_twice_is_given_once():

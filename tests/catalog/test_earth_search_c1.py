@@ -21,7 +21,9 @@ def test_only_its_collection_is_found_and_of_it_the_newest_processing():
     old, new = own.earth_c1_s2(baseline="05.00", made="T100000"), own.earth_c1_s2("35VLF")
     old["id"] += "_again"
     with DialectServer("earth-search", [own.earth_s2(), old, new]) as server:
-        items = search(replace(own.EARTH_C1, url=server.url, requests_per_s=200.0), "sentinel2", **WHERE)
+        items = search(
+            replace(own.EARTH_C1, url=server.url, requests_per_s=200.0), "sentinel2", **WHERE
+        )
         body = server.searches[0][3]
     assert [i.id for i in items] == [new["id"]]
     assert body["collections"] == ["sentinel-2-c1-l2a"] and body["limit"] <= 267
@@ -31,7 +33,9 @@ def test_every_asset_is_reached_in_its_own_bucket_only():
     item = pystac.Item.from_dict(own.earth_c1_s2())
     for key in ASSET_KEYS["sentinel2"]:
         href = access.gdal_href(own.EARTH_C1, item, "sentinel2", key)
-        assert href.startswith("/vsicurl/https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/sentinel-2-")
+        assert href.startswith(
+            "/vsicurl/https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/sentinel-2-"
+        )
     with pytest.raises(access.AccessError, match="earth-search does not allow"):
         access.gdal_href(own.EARTH, item, "sentinel2", "B02")
 
@@ -50,7 +54,9 @@ def test_the_offset_of_the_product_metadata_is_applied_once(small_archive, small
         open_sentinel2(item, box, spec=replace(spec, **here), bands=bands).compute()
         for item, spec in ((pystac.Item.from_dict(feature), own.EARTH_C1), (safe, local))
     )
-    assert read.attrs["offsets"] == [dict.fromkeys(bands, -1000)] and read.attrs["baselines"] == ["05.11"]
+    assert read.attrs["offsets"] == [dict.fromkeys(bands, -1000)] and read.attrs["baselines"] == [
+        "05.11"
+    ]
     np.testing.assert_array_equal(read.reflectance.values, expected.reflectance.values)
     np.testing.assert_array_equal(read.scl.values, expected.scl.values)
     assert np.isfinite(expected.reflectance.values).mean() > 0.9

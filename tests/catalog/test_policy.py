@@ -70,7 +70,9 @@ def test_refused(href):
         check_href(EARTH, href)
 
 
-@pytest.mark.parametrize("href", ["s3://other/x", "s3://eodata/../x", "s3://key:secret@eodata/x", "https://eodata/x"])
+@pytest.mark.parametrize(
+    "href", ["s3://other/x", "s3://eodata/../x", "s3://key:secret@eodata/x", "https://eodata/x"]
+)
 def test_refused_on_s3(href):
     with pytest.raises(AccessError):
         check_href(CDSE, href)
@@ -114,7 +116,12 @@ def test_files_stay_below_the_root(tmp_path):
 def test_redirects_reach_the_catalogue_and_its_login_only():
     assert check_redirect(DLR, "https://sso.eoc.dlr.de/cas/login?service=x")
     assert check_redirect(DLR, "https://download.geoservice.dlr.de/x?ticket=ST-1")
-    for url in ("http://sso.eoc.dlr.de/x", "https://example.org/x", "https://u@sso.eoc.dlr.de/", "file:///etc/passwd"):
+    for url in (
+        "http://sso.eoc.dlr.de/x",
+        "https://example.org/x",
+        "https://u@sso.eoc.dlr.de/",
+        "file:///etc/passwd",
+    ):
         with pytest.raises(AccessError):
             check_redirect(DLR, url)
     with pytest.raises(AccessError, match="host"):
@@ -122,7 +129,11 @@ def test_redirects_reach_the_catalogue_and_its_login_only():
 
 
 def test_messages_drop_users_and_queries():
-    for href in (f"https://me:hunter2@{HOST}/x.tif", f"https://{HOST}/x.tif?sig=hunter2", "https://me:hunter2@[/x"):
+    for href in (
+        f"https://me:hunter2@{HOST}/x.tif",
+        f"https://{HOST}/x.tif?sig=hunter2",
+        "https://me:hunter2@[/x",
+    ):
         with pytest.raises(AccessError) as caught:
             check_href(EARTH, href)
         assert "hunter2" not in str(caught.value)

@@ -22,7 +22,9 @@ BBOX = (26.3, 58.2, 26.6, 58.5)
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """A folder with one file per asset of the SYN frames, and a server of all items."""
-    program = shutil.which("rustac", path=str(Path(sys.executable).parent)) or shutil.which("rustac")
+    program = shutil.which("rustac", path=str(Path(sys.executable).parent)) or shutil.which(
+        "rustac"
+    )
     if program is None:
         pytest.skip("rustac is not installed; it comes with: pip install 'satfuse[server]'")
     root = tmp_path_factory.mktemp("archive")
@@ -39,10 +41,19 @@ def archive(tmp_path_factory):
     for feature in features:
         for key, asset in feature["assets"].items():
             asset["href"] = str(root / f"{feature['id']}-{key}.nc")
-    (root / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (root / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
     (root / f"{features[3]['id']}-flags.nc").write_bytes(b"\x89HDF\r\n\x1a\n")
     address = f"127.0.0.1:{free_port()}"
-    command = [program, "serve", "--addr", address, "--create-collections", str(root / "items.json")]
+    command = [
+        program,
+        "serve",
+        "--addr",
+        address,
+        "--create-collections",
+        str(root / "items.json"),
+    ]
     with (root / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -73,7 +84,9 @@ def test_guide_tiles_with_the_best_baseline(archive):
 
 
 def test_cloud_is_filtered_here_because_the_server_cannot(archive):
-    items = search(archive, "sentinel2", bbox=BBOX, start="2024-06-01", end="2024-06-01", max_cloud=20)
+    items = search(
+        archive, "sentinel2", bbox=BBOX, start="2024-06-01", end="2024-06-01", max_cloud=20
+    )
     assert [i.properties["grid:code"] for i in items] == ["MGRS-35VLF"]
 
 
@@ -89,7 +102,10 @@ def test_strings_of_enmap_arrive_as_numbers(archive):
 
 
 def test_nothing_there(archive):
-    assert search(archive, "sentinel2", bbox=(3, 30, 4, 31), start="2024-06-01", end="2024-06-01") == []
+    assert (
+        search(archive, "sentinel2", bbox=(3, 30, 4, 31), start="2024-06-01", end="2024-06-01")
+        == []
+    )
     assert search(archive, "sentinel2", bbox=BBOX, start="2023-06-01", end="2023-06-01") == []
 
 

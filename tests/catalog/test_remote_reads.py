@@ -39,10 +39,16 @@ def own_world(tmp_path, monkeypatch):
 def blobs(small_archive, tmp_path_factory):
     """Planetary Computer's containers as folders, and an item of each sensor: COGs, XML and NetCDF by its keys."""
     root, items = tmp_path_factory.mktemp("blobs"), {}
-    for sensor, collection in (("sentinel2", "sentinel-2-l2a"), ("sentinel3_syn", "sentinel-3-syn-2-syn-ntc")):
+    for sensor, collection in (
+        ("sentinel2", "sentinel-2-l2a"),
+        ("sentinel3_syn", "sentinel-3-syn-2-syn-ntc"),
+    ):
         account, container = PLANETARY.containers[sensor].split("/")
         item = small_archive.items[collection][0].clone()
-        files = {service: item.assets[LOCAL.assets[sensor][key]] for key, service in PLANETARY.assets[sensor].items()}
+        files = {
+            service: item.assets[LOCAL.assets[sensor][key]]
+            for key, service in PLANETARY.assets[sensor].items()
+        }
         item.assets, item.collection_id = {}, PLANETARY.collections[sensor][0]
         (root / container).mkdir()
         for service, asset in files.items():
@@ -68,20 +74,29 @@ def planetary(blobs):
     tokens = {f"/token/{container}": token() for container in PLANETARY.containers.values()}
     with FileServer(blobs[0], query=SIGNATURE, answers=tokens) as server:
         server.spec = replace(
-            PLANETARY, endpoint=server.url, token_url=f"{server.url}/token/{{account}}/{{container}}", timeout_s=5.0
+            PLANETARY,
+            endpoint=server.url,
+            token_url=f"{server.url}/token/{{account}}/{{container}}",
+            timeout_s=5.0,
         )
         yield server
 
 
-def test_sentinel2_cogs_and_metadata_are_read_with_the_token(planetary, blobs, small_archive, small_recipe):
+def test_sentinel2_cogs_and_metadata_are_read_with_the_token(
+    planetary, blobs, small_archive, small_recipe
+):
     spec = replace(LOCAL, root=str(small_archive.root))
     box = small_recipe.geobox[:120, :120]
     far = open_sentinel2(blobs[1]["sentinel2"], box, spec=planetary.spec, bands=BANDS).compute()
-    near = open_sentinel2(small_archive.items["sentinel-2-l2a"][0], box, spec=spec, bands=BANDS).compute()
+    near = open_sentinel2(
+        small_archive.items["sentinel-2-l2a"][0], box, spec=spec, bands=BANDS
+    ).compute()
     for name in ("reflectance", "valid", "quality", "scl"):
         np.testing.assert_array_equal(far[name].values, near[name].values)
     assert near.valid.mean() > 0.5 and far.attrs["offsets"] == [dict.fromkeys(BANDS, -1000)]
-    kinds = {path.rsplit(".")[-1] for _, path, _ in planetary.seen if path.startswith("/sentinel2-l2/")}
+    kinds = {
+        path.rsplit(".")[-1] for _, path, _ in planetary.seen if path.startswith("/sentinel2-l2/")
+    }
     assert kinds == {"tif", "xml"}
     assert sum(path.startswith("/token/") for _, path, _ in planetary.seen) == 1
     assert "SENTINELSAS" not in json.dumps(far.attrs, default=str)
@@ -90,7 +105,9 @@ def test_sentinel2_cogs_and_metadata_are_read_with_the_token(planetary, blobs, s
 def test_syn_files_are_read_with_the_token(planetary, blobs, small_archive):
     spec = replace(LOCAL, root=str(small_archive.root))
     far = open_syn([blobs[1]["sentinel3_syn"]], spec=planetary.spec, bands=("Oa03", "S6N"))
-    near = open_syn([small_archive.items["sentinel-3-syn-2-syn-ntc"][0]], spec=spec, bands=("Oa03", "S6N"))
+    near = open_syn(
+        [small_archive.items["sentinel-3-syn-2-syn-ntc"][0]], spec=spec, bands=("Oa03", "S6N")
+    )
     for name in ("reflectance", "valid", "latitude", "time"):
         np.testing.assert_array_equal(far[name].values, near[name].values)
     assert np.isfinite(near.reflectance.values).any()
@@ -100,7 +117,9 @@ def test_a_token_that_is_refused_is_explained_and_asked_for_again(planetary, blo
     source = Source.of(planetary.spec, blobs[1]["sentinel2"], "sentinel2", "B02")
     stale = "/token/" + PLANETARY.containers["sentinel2"]
     planetary.answers[stale] = token("sv=2023&sig=SENTINELSAS-stale")
-    with pytest.raises(AccessError, match="asset B02: catalogue planetary-computer denied access") as caught:
+    with pytest.raises(
+        AccessError, match="asset B02: catalogue planetary-computer denied access"
+    ) as caught:
         source.probe()
     assert "SENTINELSAS" not in repr(caught.value) + repr(caught.value.__cause__)
     planetary.answers[stale] = token()
@@ -113,20 +132,31 @@ def test_enmap_is_read_with_the_password(small_archive, monkeypatch):
     item = small_archive.items["ENMAP_HSI_L2A"][0]
     near = open_enmap(item, spec=replace(LOCAL, root=str(small_archive.root)))
     with FileServer(small_archive.root, password=("reader", "SENTINELPASSWORD")) as server:
-        here = {"url": server.url, "schemes": ("http",), "hosts": (server.host,), "login_hosts": (), "timeout_s": 5.0}
+        here = {
+            "url": server.url,
+            "schemes": ("http",),
+            "hosts": (server.host,),
+            "login_hosts": (),
+            "timeout_s": 5.0,
+        }
         spec, moved = replace(load_catalog("dlr"), **here), item.clone()
         for asset in moved.assets.values():
             asset.href = asset.href.replace(str(small_archive.root), server.url)
         far = open_enmap(moved, spec=spec)
         for name in ("reflectance", "valid", "quality"):
-            np.testing.assert_array_equal(far[name].isel(y=slice(20)).values, near[name].isel(y=slice(20)).values)
+            np.testing.assert_array_equal(
+                far[name].isel(y=slice(20)).values, near[name].isel(y=slice(20)).values
+            )
         monkeypatch.setenv("ENMAP_PASSWORD", "SENTINELPASSWORD-old")
-        with pytest.raises(AccessError, match=r"HTTP 401.*ENMAP_USERNAME and ENMAP_PASSWORD") as caught:
+        with pytest.raises(
+            AccessError, match=r"HTTP 401.*ENMAP_USERNAME and ENMAP_PASSWORD"
+        ) as caught:
             Source.of(spec, moved, "enmap", "pixel_mask").probe()
     assert "SENTINELPASSWORD" not in repr(caught.value)
 
 
-# --- redirects -----------------------------------------------------------------------------------------------------
+# --- redirects ------------------------------------------------------------------------------------
+# -----------------
 
 
 @pytest.fixture
@@ -140,7 +170,13 @@ def redirected(server, monkeypatch):
     """An EnMAP item and its catalogue on `server`, with a password that GDAL would send."""
     monkeypatch.setenv("ENMAP_USERNAME", "reader")
     monkeypatch.setenv("ENMAP_PASSWORD", "SENTINELPASSWORD")
-    here = {"url": server.url, "schemes": ("http",), "hosts": (server.host,), "login_hosts": (), "timeout_s": 5.0}
+    here = {
+        "url": server.url,
+        "schemes": ("http",),
+        "hosts": (server.host,),
+        "login_hosts": (),
+        "timeout_s": 5.0,
+    }
     feature = own.dlr_enmap()
     feature["assets"]["image"]["href"] = f"{server.url}/image.tif"
     return replace(load_catalog("dlr"), **here), pystac.Item.from_dict(feature)
@@ -159,10 +195,13 @@ def test_a_redirect_to_another_host_is_refused_before_gdal_asks(blobs, elsewhere
             with pytest.raises(AccessError, match=r"host 'localhost:.*is not among"):
                 read()
         assert server.seen and not elsewhere.seen
-        # the reason for all this: GDAL itself follows. Where it stops doing so, `final_address` is not needed
+        # the reason for all this: GDAL itself follows. Where it stops doing so, `final_address` is
+        # not needed
         with rasterio.Env(**access.gdal_env(spec, "enmap")):
             rasterio.open(access.gdal_href(*source)).close()
-    assert elsewhere.seen and not any("Authorization" in headers for _, _, headers in elsewhere.seen)
+    assert elsewhere.seen and not any(
+        "Authorization" in headers for _, _, headers in elsewhere.seen
+    )
 
 
 def test_a_redirect_within_the_catalogue_is_followed_once(blobs, monkeypatch):
@@ -183,28 +222,40 @@ def test_no_redirect_leads_gdal_to_a_file_of_this_machine(blobs, monkeypatch):
     path = next(blobs[0].rglob("*.tif"))
     with FileServer(blobs[0], redirects={"/image.tif": f"file://{path}"}) as server:
         spec, item = redirected(server, monkeypatch)
-        with rasterio.Env(**access.gdal_env(spec, "enmap")), pytest.raises(rasterio.RasterioIOError):
+        with (
+            rasterio.Env(**access.gdal_env(spec, "enmap")),
+            pytest.raises(rasterio.RasterioIOError),
+        ):
             rasterio.open(access.gdal_href(spec, item, "enmap", "image"))
     assert rasterio.open(path).count == 1
 
 
-# --- threads -------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_a_password_in_use_goes_to_no_other_catalogue(blobs, monkeypatch):
     """rasterio sets the options of the main thread for every thread of the process."""
     path = path_of_b02(blobs)
-    with FileServer(blobs[0], redirects={"/image.tif": path}) as guarded, FileServer(blobs[0]) as public:
+    with (
+        FileServer(blobs[0], redirects={"/image.tif": path}) as guarded,
+        FileServer(blobs[0]) as public,
+    ):
         spec, item = redirected(guarded, monkeypatch)
         here = {"url": public.url, "schemes": ("http",), "hosts": (public.host,), "timeout_s": 5.0}
         free = replace(load_catalog("earth-search"), **here)
         feature = own.dlr_enmap()
         feature["assets"] = {free.assets["sentinel2"]["B02"]: {"href": public.url + path}}
         other = Source.of(free, pystac.Item.from_dict(feature), "sentinel2", "B02")
-        with Source.of(spec, item, "enmap", "image").opened() as name, ThreadPoolExecutor(1) as pool:
+        with (
+            Source.of(spec, item, "enmap", "image").opened() as name,
+            ThreadPoolExecutor(1) as pool,
+        ):
             pool.submit(other.probe).result()
             rasterio.open(name).close()
-    assert all(headers.get("Authorization", "").startswith("Basic ") for _, _, headers in guarded.seen)
+    assert all(
+        headers.get("Authorization", "").startswith("Basic ") for _, _, headers in guarded.seen
+    )
     assert public.seen and not any("Authorization" in headers for _, _, headers in public.seen)
 
 

@@ -27,7 +27,9 @@ def quick_retries(monkeypatch):
 
 def at(server, name, **changes):
     """The shipped catalogue, moved to the test server."""
-    return replace(load_catalog(name), url=server.url, **{"requests_per_s": 200.0, "timeout_s": 5.0, **changes})
+    return replace(
+        load_catalog(name), url=server.url, **{"requests_per_s": 200.0, "timeout_s": 5.0, **changes}
+    )
 
 
 def tiles(count):
@@ -65,16 +67,23 @@ def test_cloud_filter_is_sent_in_the_dialect_and_applied_here(dialect):
         "earth-search": {"query": {"eo:cloud_cover": {"lte": 20}}},
         "dlr": {"filter": "eo:cloud_cover <= 20", "filter-lang": "cql2-text"},
     }
-    assert {k: v for k, v in body.items() if k in ("query", "filter", "filter-lang")} == expected[dialect]
+    assert {k: v for k, v in body.items() if k in ("query", "filter", "filter-lang")} == expected[
+        dialect
+    ]
 
 
 def test_the_imitation_refuses_what_the_real_service_refuses():
     """Else the test above proves nothing."""
-    with DialectServer("dlr", [own.dlr_enmap()]) as server, pytest.raises(CatalogError, match=r"HTTP 400.*cql2-text"):
+    with (
+        DialectServer("dlr", [own.dlr_enmap()]) as server,
+        pytest.raises(CatalogError, match=r"HTTP 400.*cql2-text"),
+    ):
         search(at(server, "dlr", filter="query"), "enmap", max_cloud=20, **WHERE)
     with DialectServer("earth-search", [own.earth_s2()]) as server:
         with pytest.raises(CatalogError, match=r"HTTP 400.*filter is not supported"):
-            search(at(server, "earth-search", filter="cql2-json"), "sentinel2", max_cloud=20, **WHERE)
+            search(
+                at(server, "earth-search", filter="cql2-json"), "sentinel2", max_cloud=20, **WHERE
+            )
         with pytest.raises(CatalogError, match="HTTP 500"):
             search(at(server, "earth-search", page_limit=500), "sentinel2", **WHERE)
 
@@ -95,7 +104,11 @@ def test_dlr_strings_become_numbers_and_identifiers_stay():
     with DialectServer("dlr", [own.dlr_enmap(cloud="4"), quicklook]) as server:
         (item,) = search(at(server, "dlr"), "enmap", **WHERE)
     p = item.properties
-    assert p["eo:cloud_cover"] == 4 and p["sat:relative_orbit"] == 12097 and p["enmap:nodata"] == -32768
+    assert (
+        p["eo:cloud_cover"] == 4
+        and p["sat:relative_orbit"] == 12097
+        and p["enmap:nodata"] == -32768
+    )
     assert p["enmap:sunAzimuthAngle"] == 26.673897
     assert p["enmap:datatakeID"] == "0000080454" and p["platform"] == "enmap"
 
@@ -112,7 +125,9 @@ def test_datatake_start_widens_the_window_and_sensing_time_does_not():
 
 def test_syn_frame_is_found_by_its_interval_and_never_by_its_cloud_cover():
     window = {**WHERE, "start": "2024-06-01T09:03:00Z", "end": "2024-06-01T09:03:10Z"}
-    with DialectServer("cdse", [own.cdse_syn(cloud=99.0), own.cdse_syn("2024-06-01T09:04:00.5")]) as server:
+    with DialectServer(
+        "cdse", [own.cdse_syn(cloud=99.0), own.cdse_syn("2024-06-01T09:04:00.5")]
+    ) as server:
         (item,) = search(at(server, "cdse"), "sentinel3_syn", max_cloud=1, **window)
         assert "query" not in server.searches[0][3]
     assert item.properties["start_datetime"].startswith("2024-06-01T09:01")
@@ -123,7 +138,11 @@ def test_antimeridian_items_are_kept_on_both_sides_only():
     east["bbox"] = [170.0, 52.0, -160.0, 64.0]
     with DialectServer("cdse", [east]) as server:
         for west, found in ((175.0, 1), (-170.0, 1), (26.0, 0)):
-            got = search(at(server, "cdse"), "sentinel3_syn", **{**WHERE, "bbox": (west, 58.0, west + 1, 59.0)})
+            got = search(
+                at(server, "cdse"),
+                "sentinel3_syn",
+                **{**WHERE, "bbox": (west, 58.0, west + 1, 59.0)},
+            )
             assert len(got) == found
 
 
@@ -132,7 +151,9 @@ def test_items_come_in_order_of_time_pickle_and_keep_no_link_to_the_service():
     with DialectServer("cdse", features) as server:
         items = search(at(server, "cdse"), "sentinel3_syn", **WHERE)
         (first,) = search(at(server, "cdse"), "sentinel3_syn", max_items=1, **WHERE)
-    assert [i.id for i in items] == [features[1]["id"], features[0]["id"]] and first.id == items[0].id
+    assert [i.id for i in items] == [features[1]["id"], features[0]["id"]] and first.id == items[
+        0
+    ].id
     assert pickle.loads(pickle.dumps(items[0])).to_dict() == items[0].to_dict()
     assert server.url not in str(items[0].to_dict())
 
@@ -146,7 +167,9 @@ def test_429_on_post_is_retried_and_retry_after_is_honoured():
 
 
 def test_503_without_retry_after_is_retried():
-    with DialectServer("cdse", [own.cdse_s2()], faults=[Fault(503, "busy"), Fault(502, "busy")]) as server:
+    with DialectServer(
+        "cdse", [own.cdse_s2()], faults=[Fault(503, "busy"), Fault(502, "busy")]
+    ) as server:
         assert len(search(at(server, "cdse"), "sentinel2", **WHERE)) == 1
     assert len(server.searches) == 3
 
@@ -198,14 +221,20 @@ def test_empty_page_ends_the_search():
 def test_paging_that_never_ends_is_stopped(monkeypatch):
     monkeypatch.setattr(search_module, "MAX_ITEMS_READ", 50)
     features = [own.cdse_s2(t) for t in tiles(60)]
-    with DialectServer("cdse", features, page_size=10) as server, pytest.raises(CatalogError, match="more than 50"):
+    with (
+        DialectServer("cdse", features, page_size=10) as server,
+        pytest.raises(CatalogError, match="more than 50"),
+    ):
         search(at(server, "cdse"), "sentinel2", **WHERE)
 
 
 def test_requests_of_all_threads_are_spaced():
     with DialectServer("cdse", [own.cdse_s2()]) as server:
         spec = at(server, "cdse", requests_per_s=20.0)
-        threads = [threading.Thread(target=search, args=(spec, "sentinel2"), kwargs=WHERE) for _ in range(4)]
+        threads = [
+            threading.Thread(target=search, args=(spec, "sentinel2"), kwargs=WHERE)
+            for _ in range(4)
+        ]
         [t.start() for t in threads]
         [t.join() for t in threads]
     times = sorted(r[0] for r in server.requests)
@@ -242,7 +271,10 @@ def test_bad_dates(start, end, message):
 
 def test_dates_are_utc_and_end_on_their_last_moment():
     start, end = parse_interval("2024-06-01", "2024-06-01")
-    assert (start.isoformat(), end.isoformat()) == ("2024-06-01T00:00:00+00:00", "2024-06-01T23:59:59.999999+00:00")
+    assert (start.isoformat(), end.isoformat()) == (
+        "2024-06-01T00:00:00+00:00",
+        "2024-06-01T23:59:59.999999+00:00",
+    )
     assert parse_interval("2024-06-01T12:00:00+02:00", "2024-06-01T12:00")[0].hour == 10
 
 
@@ -250,13 +282,17 @@ def test_bad_box_and_unknown_sensor_are_refused_before_any_request():
     with DialectServer("earth-search") as server:
         with pytest.raises(GridError, match="reversed"):
             search(at(server, "earth-search"), "sentinel2", **{**WHERE, "bbox": "26,59,27,58"})
-        with pytest.raises(ConfigError, match="earth-search has no sentinel3_syn; it has: sentinel2"):
+        with pytest.raises(
+            ConfigError, match="earth-search has no sentinel3_syn; it has: sentinel2"
+        ):
             search(at(server, "earth-search"), "sentinel3_syn", **WHERE)
     assert server.requests == []
 
 
 def test_one_log_line_counts_what_was_kept(caplog):
     caplog.set_level(logging.INFO, "satfuse")
-    with DialectServer("cdse", [own.cdse_s2(), own.cdse_s2(baseline="02.14"), own.cdse_s2(cloud=90)]) as server:
+    with DialectServer(
+        "cdse", [own.cdse_s2(), own.cdse_s2(baseline="02.14"), own.cdse_s2(cloud=90)]
+    ) as server:
         search(at(server, "cdse"), "sentinel2", max_cloud=50, **WHERE)
     assert caplog.messages == ["cdse: 3 sentinel2 items found, 2 fit, 1 unique"]

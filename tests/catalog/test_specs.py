@@ -8,7 +8,13 @@ import pystac
 import pytest
 
 from satfuse.catalog import access
-from satfuse.catalog.specs import ASSET_KEYS, CatalogSpec, catalog_names, load_catalog, local_catalog
+from satfuse.catalog.specs import (
+    ASSET_KEYS,
+    CatalogSpec,
+    catalog_names,
+    load_catalog,
+    local_catalog,
+)
 from satfuse.errors import ConfigError, ReadError
 
 # recorded item -> catalogue, sensor, canonical assets that the service does not ship
@@ -54,7 +60,9 @@ def test_recorded_items_have_every_canonical_asset_where_the_catalogue_allows(na
     item = pystac.Item.from_dict(json.loads((recorded / f"{name}.json").read_text()))
     assert item.collection_id in spec.collections[sensor]
     for key in set(ASSET_KEYS[sensor]) - absent:
-        assert access.gdal_href(spec, item, sensor, key).startswith(("/vsis3/eodata/", "/vsicurl/https://", "/vsiaz/"))
+        assert access.gdal_href(spec, item, sensor, key).startswith(
+            ("/vsis3/eodata/", "/vsicurl/https://", "/vsiaz/")
+        )
     for key in absent:
         with pytest.raises(ReadError, match=key):
             access.gdal_href(spec, item, sensor, key)
@@ -64,7 +72,9 @@ def test_recorded_items_have_every_canonical_asset_where_the_catalogue_allows(na
 def test_planetary_computer_syn_keys(recorded):
     """The recorded item is a template with relative hrefs: its keys count."""
     item = json.loads((recorded / "stactools_syn_item_2021-03-25.json").read_text())
-    assert set(load_catalog("planetary-computer").assets["sentinel3_syn"].values()) <= set(item["assets"])
+    assert set(load_catalog("planetary-computer").assets["sentinel3_syn"].values()) <= set(
+        item["assets"]
+    )
 
 
 @pytest.mark.samples
@@ -79,7 +89,9 @@ def test_bands_are_taken_at_their_native_resolution(recorded):
 def test_recorded_datetimes_mean_what_the_catalogues_say(recorded):
     """CDSE gives the datatake start: MTD_TL of the same item says that the tile was seen 6 min 38.9 s later."""
     item = json.loads((recorded / "cdse_s2_l2a_item_N0500_2020-03-01.json").read_text())
-    tile = gzip.decompress((recorded / "cdse_s2_MTD_TL_S2A_T35UPU_20200301.xml.gz").read_bytes()).decode()
+    tile = gzip.decompress(
+        (recorded / "cdse_s2_MTD_TL_S2A_T35UPU_20200301.xml.gz").read_bytes()
+    ).decode()
     assert load_catalog("cdse").datetime["sentinel2"] == "datatake_start"
     assert item["properties"]["datetime"] == "2020-03-01T09:09:01.024Z" and "09:15:39.88" in tile
     earth = json.loads((recorded / "e84_s2_l2a_item_seq1_N0500.json").read_text())["properties"]
@@ -117,13 +129,19 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
     assert load_catalog("mine").assets == {"sentinel2": {"B02": "blue"}}
     assert {"mine", "cdse"} <= set(catalog_names())
     write(tmp_path, MINE.replace("mine", "cdse"), "cdse.toml")
-    assert load_catalog("cdse").title == "My own service", "an own file takes the place of a shipped one"
+    assert load_catalog("cdse").title == "My own service", (
+        "an own file takes the place of a shipped one"
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('filter = "none"', 'filter = "none"\nfliter = "query"', "unknown key 'fliter'; known: name,"),
+        (
+            'filter = "none"',
+            'filter = "none"\nfliter = "query"',
+            "unknown key 'fliter'; known: name,",
+        ),
         ('url = "https://stac.example.org"', "", "lacks the key url"),
         ('filter = "none"', 'filter = "cql"', "unknown filter 'cql'; known: query,"),
         ('"https"', '"ftp"', "unknown schemes 'ftp'"),
@@ -131,7 +149,11 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
         ("B02 =", "B2 =", "unknown sentinel2 asset 'B2'"),
         ("[assets.sentinel2]", "[assets.sentinel1]", "unknown sensor in assets 'sentinel1'"),
         ("https://stac", "ftp://stac", "must start with http"),
-        ('filter = "none"', 'filter = "none"\npage_limit = "many"', "page_limit = 'many' must be int"),
+        (
+            'filter = "none"',
+            'filter = "none"\npage_limit = "many"',
+            "page_limit = 'many' must be int",
+        ),
         ('filter = "none"', 'filter = "none"\ntimeout_s = 0', "timeout_s = 0.0 must be above 0"),
         ('filter = "none"', 'filter = "none"\nauth = "basic"', "needs user_env, secret_env"),
         ('name = "mine"', "name = mine", "not valid TOML"),
@@ -141,7 +163,11 @@ def test_own_catalogue_by_path_and_by_folder(tmp_path, monkeypatch):
             "container 's2' must be account/container",
         ),
         ("https://stac", "https://me:hidden@stac", "url may hold no user name"),
-        ("stac.example.org", "stac.example.org/?token=hidden", "url may hold no user name and no query"),
+        (
+            "stac.example.org",
+            "stac.example.org/?token=hidden",
+            "url may hold no user name and no query",
+        ),
     ],
 )
 def test_malformed_catalogues_name_key_and_file(tmp_path, old, new, message):
@@ -153,7 +179,11 @@ def test_malformed_catalogues_name_key_and_file(tmp_path, old, new, message):
 
 def test_local_catalogue_reads_files_below_its_root_only(tmp_path):
     spec = local_catalog("http://127.0.0.1:9999", tmp_path)
-    assert (spec.url, spec.root, spec.schemes) == ("http://127.0.0.1:9999", str(tmp_path.resolve()), ("file",))
+    assert (spec.url, spec.root, spec.schemes) == (
+        "http://127.0.0.1:9999",
+        str(tmp_path.resolve()),
+        ("file",),
+    )
     assert spec.collections["sentinel3_syn"] == load_catalog("cdse").collections["sentinel3_syn"]
     assert spec.assets["enmap"] == load_catalog("dlr").assets["enmap"]
 
@@ -169,7 +199,9 @@ def test_own_items_have_the_assets_of_their_services():
     ):
         item = pystac.Item.from_dict(make())
         assert set(spec.assets[sensor].values()) == set(item.assets)
-        assert access.gdal_href(spec, item, sensor, next(iter(spec.assets[sensor]))).startswith("/vsi")
+        assert access.gdal_href(spec, item, sensor, next(iter(spec.assets[sensor]))).startswith(
+            "/vsi"
+        )
 
 
 def test_every_limit_can_be_changed_on_a_spec():

@@ -42,7 +42,9 @@ def prefect_env(tmp_path_factory):
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-3000:]}")
+                    pytest.fail(
+                        f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-3000:]}"
+                    )
                 time.sleep(0.5)
         yield env
     finally:

@@ -28,7 +28,9 @@ def api(env, path, body=None):
     """One call of the server's REST API."""
     import urllib.request
 
-    request = urllib.request.Request(f"{env['PREFECT_API_URL']}{path}", data=json.dumps(body or {}).encode())
+    request = urllib.request.Request(
+        f"{env['PREFECT_API_URL']}{path}", data=json.dumps(body or {}).encode()
+    )
     request.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
@@ -38,7 +40,11 @@ def api(env, path, body=None):
 def deployed(prefect_env, tmp_path_factory):
     """Environment after `deploy/deploy.sh`, run twice: it must be safe to run again."""
     work = tmp_path_factory.mktemp("deployed")
-    env = prefect_env | {"SATFUSE_HOME": str(ROOT), "SATFUSE_STORE": str(work / "store"), "SATFUSE_WORK": str(work)}
+    env = prefect_env | {
+        "SATFUSE_HOME": str(ROOT),
+        "SATFUSE_STORE": str(work / "store"),
+        "SATFUSE_WORK": str(work),
+    }
     run(env, "bash", "deploy/deploy.sh")
     run(env, "bash", "deploy/deploy.sh")
     return env
@@ -50,7 +56,9 @@ def test_both_fields_are_deployed_with_a_schedule_and_one_run_at_a_time(deployed
     for name, deployment in found.items():
         assert deployment["parameters"]["field"] == name
         assert deployment["parameters"]["store"] == deployed["SATFUSE_STORE"]
-        assert [s["schedule"]["cron"] for s in deployment["schedules"]] and deployment["schedules"][0]["active"]
+        assert [s["schedule"]["cron"] for s in deployment["schedules"]] and deployment["schedules"][
+            0
+        ]["active"]
         assert deployment["global_concurrency_limit"]["limit"] == 1
         assert deployment["work_pool_name"] == "satfuse"
 
@@ -58,15 +66,22 @@ def test_both_fields_are_deployed_with_a_schedule_and_one_run_at_a_time(deployed
 def test_services_have_concurrency_limits_on_the_tags_that_the_flows_set(deployed):
     from flows.retries import service_tags
 
-    limits = {limit["tag"]: limit["concurrency_limit"] for limit in api(deployed, "/concurrency_limits/filter")}
+    limits = {
+        limit["tag"]: limit["concurrency_limit"]
+        for limit in api(deployed, "/concurrency_limits/filter")
+    }
     assert set(
-        service_tags("cdse,dlr") + service_tags("earth-search,planetary-computer") + service_tags("earth-search-c1")
+        service_tags("cdse,dlr")
+        + service_tags("earth-search,planetary-computer")
+        + service_tags("earth-search-c1")
     ) == set(limits)
     assert all(value > 0 for value in limits.values())
     assert service_tags("/a/path/local.toml") == []
 
 
-def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_catalog, small_recipe, tmp_path):
+def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(
+    deployed, small_catalog, small_recipe, tmp_path
+):
     """The shipped deployment with another field and a schedule of seconds; everything else is as shipped."""
     plan = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())
     deployment = plan["deployments"][0] | {"name": "small", "schedules": [{"interval": 15}]}
@@ -77,11 +92,29 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_
     path = ROOT / "deploy" / f"prefect-test-{os.getpid()}.yaml"
     try:
         path.write_text(yaml.safe_dump(plan | {"deployments": [deployment]}))
-        run(deployed, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path.relative_to(ROOT)))
+        run(
+            deployed,
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(path.relative_to(ROOT)),
+        )
     finally:
         path.unlink()
     log = (tmp_path / "worker.log").open("w")
-    command = ["prefect", "worker", "start", "--pool", "satfuse", "--type", "process", "--limit", "1"]
+    command = [
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        "satfuse",
+        "--type",
+        "process",
+        "--limit",
+        "1",
+    ]
     worker = subprocess.Popen(command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
         state = wait_for_a_finished_run(deployed)
@@ -94,7 +127,11 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(deployed, small_
     assert state["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()[-4000:]
     assert list((tmp_path / "store" / "items").glob("small_*.json"))
     kinds = {a["key"]: a["type"] for a in api(deployed, "/artifacts/filter")}
-    assert kinds["pairs"] == "table" and kinds["quicklook"] == "image" and kinds["validation-metrics"] == "markdown"
+    assert (
+        kinds["pairs"] == "table"
+        and kinds["quicklook"] == "image"
+        and kinds["validation-metrics"] == "markdown"
+    )
     (tiles,) = [a for a in api(deployed, "/artifacts/filter") if a["key"] == "tiles"]
     assert tiles["type"] == "progress" and float(tiles["data"]) == 100
 

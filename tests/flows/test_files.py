@@ -40,8 +40,12 @@ def test_kubernetes_workers_reach_the_scheduler_by_its_service():
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes/satfuse.yaml").read_text()))
     service = next(d for d in documents if d["kind"] == "Service")
     ports = {p["name"]: p["port"] for p in service["spec"]["ports"]}
-    pods = {d["metadata"]["name"]: d["spec"]["template"] for d in documents if d["kind"] == "Deployment"}
-    assert service["spec"]["selector"].items() <= pods["dask-scheduler"]["metadata"]["labels"].items()
+    pods = {
+        d["metadata"]["name"]: d["spec"]["template"] for d in documents if d["kind"] == "Deployment"
+    }
+    assert (
+        service["spec"]["selector"].items() <= pods["dask-scheduler"]["metadata"]["labels"].items()
+    )
     command = pods["dask-worker"]["spec"]["containers"][0]["command"]
     assert f"tcp://{service['metadata']['name']}:{ports['comm']}" in command
     for name, pod in pods.items():
@@ -63,7 +67,9 @@ def test_dask_settings_are_settings_that_dask_knows():
 
     def keys(tree, prefix=""):
         for key, value in tree.items():
-            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+            yield from (
+                keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+            )
 
     for key in keys(yaml.safe_load((DEPLOY / "dask.yaml").read_text())):
         assert dask.config.get(key, default="unknown") != "unknown", key

@@ -47,7 +47,8 @@ def test_a_small_field_is_its_own_sample():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "shape"), [(30, (6000, 7530)), (10, (5000, 300)), (30, (90, 60000)), (7, (2100, 1400))]
+    ("ratio", "shape"),
+    [(30, (6000, 7530)), (10, (5000, 300)), (30, (90, 60000)), (7, (2100, 1400))],
 )
 def test_sample_windows_lie_on_coarse_pixels_all_over_the_field(ratio, shape):
     windows = sample_windows(ratio, shape)
@@ -55,7 +56,10 @@ def test_sample_windows_lie_on_coarse_pixels_all_over_the_field(ratio, shape):
     for axis, size in enumerate(shape):
         spans = [w[axis] for w in windows]
         side = spans[0].stop - spans[0].start
-        assert all(s.start % ratio == 0 and 0 <= s.start < s.stop <= size and s.stop - s.start == side for s in spans)
+        assert all(
+            s.start % ratio == 0 and 0 <= s.start < s.stop <= size and s.stop - s.start == side
+            for s in spans
+        )
         assert side == min(max(166 // ratio, 4) * ratio, size)
         if size > 10 * side:
             starts = sorted({s.start / size for s in spans})

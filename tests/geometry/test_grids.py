@@ -41,10 +41,17 @@ size = st.floats(0.5, 20_000)
 
 
 @given(edge, edge, size, size, st.sampled_from([10, 20, 60, 100, 300]))
-def test_snapping_covers_the_box_by_less_than_one_lattice_step(left, bottom, width, height, resolution):
-    box = snap_geobox("EPSG:32633", left, bottom, left + width, bottom + height, resolution=resolution).boundingbox
+def test_snapping_covers_the_box_by_less_than_one_lattice_step(
+    left, bottom, width, height, resolution
+):
+    box = snap_geobox(
+        "EPSG:32633", left, bottom, left + width, bottom + height, resolution=resolution
+    ).boundingbox
     assert all(v % 300 == 0 for v in box)
-    assert box.left - 1e-3 <= left < box.left + 300.001 and box.bottom - 1e-3 <= bottom < box.bottom + 300.001
+    assert (
+        box.left - 1e-3 <= left < box.left + 300.001
+        and box.bottom - 1e-3 <= bottom < box.bottom + 300.001
+    )
     assert box.right - 300.001 < left + width <= box.right + 1e-3
     assert box.top - 300.001 < bottom + height <= box.top + 1e-3
 
@@ -55,16 +62,25 @@ def test_geobox_of_a_box_encloses_it(west, south, extent):
     geobox = geobox_of_bbox(bbox, resolution=300)
     w, s, e, n = lonlat_bbox(geobox)
     tiny = 1e-9
-    assert w <= west + tiny and s <= south + tiny and e >= west + extent - tiny and n >= south + extent - tiny
+    assert (
+        w <= west + tiny
+        and s <= south + tiny
+        and e >= west + extent - tiny
+        and n >= south + extent - tiny
+    )
     assert str(geobox.crs) == utm_crs(west + extent / 2, south + extent / 2)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 40))
 def test_coarse_grid_nests(rows, columns, ratio):
-    fine = GeoBox((rows * ratio, columns * ratio), Affine(10, 0, 300_000, 0, -10, 6_000_000), "EPSG:32633")
+    fine = GeoBox(
+        (rows * ratio, columns * ratio), Affine(10, 0, 300_000, 0, -10, 6_000_000), "EPSG:32633"
+    )
     coarse = coarse_geobox(fine, ratio)
     assert coarse.boundingbox == fine.boundingbox and nesting_ratio(fine, coarse) == ratio
-    y, x = np.array(coarse.affine * (0.5, 0.5))[::-1]  # a coarse centre is the mean of its fine centres
+    y, x = np.array(coarse.affine * (0.5, 0.5))[
+        ::-1
+    ]  # a coarse centre is the mean of its fine centres
     inner = [fine.affine * (j + 0.5, i + 0.5) for i in range(ratio) for j in range(ratio)]
     assert np.allclose(np.mean(inner, axis=0), (x, y))
 
@@ -109,7 +125,9 @@ def test_bad_boxes(bbox, words):
         parse_bbox(bbox)
 
 
-@pytest.mark.parametrize("bbox", ["-180,-80,180,80", "10,-90,10.5,-89", "10,83.9,11,85", "3,40,9.5,41"])
+@pytest.mark.parametrize(
+    "bbox", ["-180,-80,180,80", "10,-90,10.5,-89", "10,83.9,11,85", "3,40,9.5,41"]
+)
 def test_box_that_fits_no_utm_zone(bbox):
     """The whole world would become a strip of 334 km by 39,000 km."""
     parse_bbox(bbox)
@@ -144,4 +162,9 @@ def test_lonlat_bbox_encloses_every_corner():
     west, south, east, north = lonlat_bbox(geobox)
     x, y = np.meshgrid(np.linspace(2e5, 5e5, 20), np.linspace(7.0e6, 7.1e6, 20))
     lon, lat = Transformer.from_crs("EPSG:32635", "EPSG:4326", always_xy=True).transform(x, y)
-    assert west <= lon.min() and east >= lon.max() and south <= lat.min() + 1e-6 and north >= lat.max() - 1e-6
+    assert (
+        west <= lon.min()
+        and east >= lon.max()
+        and south <= lat.min() + 1e-6
+        and north >= lat.max() - 1e-6
+    )

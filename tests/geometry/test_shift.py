@@ -19,24 +19,51 @@ def surfaces(rng, height, width, ratio, count=4):
     out = np.fft.ifft2(np.fft.fft2(rng.standard_normal((count, *size))) / frequency**1.3).real
     out = (out - out.mean((1, 2), keepdims=True)) / out.std((1, 2), keepdims=True)
     step = 2 * ratio
-    patches = rng.integers(0, 4, (size[0] // step + 2, size[1] // step + 2)).repeat(step, 0).repeat(step, 1)
+    patches = (
+        rng.integers(0, 4, (size[0] // step + 2, size[1] // step + 2))
+        .repeat(step, 0)
+        .repeat(step, 1)
+    )
     out[0] = np.tanh(2 * out[0]) + 0.5 * patches[: size[0], : size[1]]
     return out
 
 
-def pair(seed, height, width, shift, *, ratio=6, noise=0.01, holes=0.3, guide_bands=6, coarse_bands=8, scattered=False):
+def pair(
+    seed,
+    height,
+    width,
+    shift,
+    *,
+    ratio=6,
+    noise=0.01,
+    holes=0.3,
+    guide_bands=6,
+    coarse_bands=8,
+    scattered=False,
+):
     """Guide degraded; coarse moved by `shift` (right, down, in coarse px), other bands and gains, noise, holes."""
     rng = np.random.default_rng(seed)
     truth = surfaces(rng, height, width, ratio)
     response = 0.05 * rng.normal(size=(guide_bands, len(truth)))
     guide = np.tensordot(response, truth, 1) + 0.2
-    own = 0.05 * rng.normal(size=(coarse_bands, len(truth)))  # the coarse bands see the surface differently
-    other = np.tensordot(own + 0.3 * rng.normal(size=(coarse_bands, guide_bands)) @ response, truth, 1) + 0.25
+    own = 0.05 * rng.normal(
+        size=(coarse_bands, len(truth))
+    )  # the coarse bands see the surface differently
+    other = (
+        np.tensordot(own + 0.3 * rng.normal(size=(coarse_bands, guide_bands)) @ response, truth, 1)
+        + 0.25
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         coarse = degrade(other, ratio, shift=shift)
-    coarse = coarse * rng.uniform(0.8, 1.2, (coarse_bands, 1, 1)) + rng.normal(0, 0.02, (coarse_bands, 1, 1))
+    coarse = coarse * rng.uniform(0.8, 1.2, (coarse_bands, 1, 1)) + rng.normal(
+        0, 0.02, (coarse_bands, 1, 1)
+    )
     coarse += rng.normal(0, noise, coarse.shape)
-    pattern = rng.random((height, width)) if scattered else ndimage.gaussian_filter(rng.normal(size=(height, width)), 2)
+    pattern = (
+        rng.random((height, width))
+        if scattered
+        else ndimage.gaussian_filter(rng.normal(size=(height, width)), 2)
+    )
     coarse[:, pattern < np.quantile(pattern, holes)] = np.nan
     return degrade(guide, ratio), coarse
 
@@ -57,7 +84,9 @@ def test_shift_is_where_the_coarse_content_lies_east_and_north(right, down):
     blob = np.exp(-(((x - 140) / 45) ** 2) - ((y - 165) / 25) ** 2) + 0.6 * np.exp(
         -(((x - 200) ** 2 + (y - 110) ** 2) / 300)
     )
-    estimate = estimate_shift(degrade(blob, 10)[None], degrade(blob, 10, shift=(right, down))[None], pixel_m=PIXEL_M)
+    estimate = estimate_shift(
+        degrade(blob, 10)[None], degrade(blob, 10, shift=(right, down))[None], pixel_m=PIXEL_M
+    )
     assert estimate.trusted, estimate.reason
     assert estimate.dx_m == pytest.approx(right * PIXEL_M, abs=6)  # right is east
     assert estimate.dy_m == pytest.approx(-down * PIXEL_M, abs=6)  # down is south
@@ -99,8 +128,14 @@ def test_detail_that_only_the_guide_has_does_not_draw_the_estimate_half_way():
     for seed in range(8):
         shift = random_shift(seed, 1.0)
         guide, coarse = pair(seed, 48, 48, shift)
-        own = 0.3 * guide.std((1, 2), keepdims=True) * np.random.default_rng([seed, 2]).normal(size=guide.shape)
-        errors.append(error_px(estimate_shift(guide + own, coarse, pixel_m=PIXEL_M), shift) * PIXEL_M)
+        own = (
+            0.3
+            * guide.std((1, 2), keepdims=True)
+            * np.random.default_rng([seed, 2]).normal(size=guide.shape)
+        )
+        errors.append(
+            error_px(estimate_shift(guide + own, coarse, pixel_m=PIXEL_M), shift) * PIXEL_M
+        )
     assert np.sqrt(np.mean(np.square(errors))) < 7  # 15 m without smoothing
 
 
@@ -109,7 +144,10 @@ def test_values_outside_valid_do_not_count():
     valid = np.ones((24, 24), bool)
     valid[5:12, 8:16] = False
     expected = estimate_shift(guide, np.where(valid, coarse, np.nan), pixel_m=PIXEL_M)
-    assert estimate_shift(guide, np.where(valid, coarse, 9.0), pixel_m=PIXEL_M, valid=valid) == expected
+    assert (
+        estimate_shift(guide, np.where(valid, coarse, 9.0), pixel_m=PIXEL_M, valid=valid)
+        == expected
+    )
 
 
 def test_sigma_is_the_error_one_should_expect():
@@ -117,11 +155,21 @@ def test_sigma_is_the_error_one_should_expect():
     score, sigma = [], {}
     for size, noise in [((24, 24), 0.06), ((24, 24), 0.03), ((12, 12), 0.04), ((8, 10), 0.02)]:
         estimates = [
-            (estimate_shift(*pair(seed, *size, random_shift(seed, 1.0), noise=noise, holes=0.1), pixel_m=PIXEL_M), seed)
+            (
+                estimate_shift(
+                    *pair(seed, *size, random_shift(seed, 1.0), noise=noise, holes=0.1),
+                    pixel_m=PIXEL_M,
+                ),
+                seed,
+            )
             for seed in range(14)
         ]
         sigma[size, noise] = np.median([e.sigma_m for e, _ in estimates])
-        score += [error_px(e, random_shift(s, 1.0)) * PIXEL_M / e.sigma_m for e, s in estimates if e.trusted]
+        score += [
+            error_px(e, random_shift(s, 1.0)) * PIXEL_M / e.sigma_m
+            for e, s in estimates
+            if e.trusted
+        ]
     assert 0.6 < np.sqrt(np.mean(np.square(score))) < 1.4
     assert sigma[(24, 24), 0.03] < sigma[(24, 24), 0.06] < sigma[(12, 12), 0.04]
 
@@ -132,7 +180,10 @@ def test_small_fields_are_uncertain_and_never_wrong_with_confidence():
         shift = random_shift(seed)
         estimate = estimate_shift(*pair(seed, 6, 9, shift, noise=0.03, holes=0.0), pixel_m=PIXEL_M)
         trusted += estimate.trusted
-        wrong += estimate.trusted and np.hypot(*error_px(estimate, shift)) * PIXEL_M > 4 * estimate.sigma_m + 30
+        wrong += (
+            estimate.trusted
+            and np.hypot(*error_px(estimate, shift)) * PIXEL_M > 4 * estimate.sigma_m + 30
+        )
     assert wrong <= 1 and 0 < trusted < 30
 
 
@@ -157,7 +208,9 @@ def test_reasons_for_distrust():
         "no texture": estimate_shift(guide, flat, pixel_m=PIXEL_M),
         "valid": estimate_shift(guide, coarse, pixel_m=PIXEL_M, valid=hidden),
         "0 pixels": estimate_shift(guide, coarse * np.nan, pixel_m=PIXEL_M),
-        "beyond": estimate_shift(far[0][..., :-3], far[1][..., 3:], pixel_m=PIXEL_M),  # 3 pixels to the left
+        "beyond": estimate_shift(
+            far[0][..., :-3], far[1][..., 3:], pixel_m=PIXEL_M
+        ),  # 3 pixels to the left
         "textures hardly agree": estimate_shift(
             guide, np.random.default_rng(0).normal(size=(4, 24, 24)), pixel_m=PIXEL_M
         ),
@@ -171,6 +224,10 @@ def test_reasons_for_distrust():
 
 def test_gradient_without_edges_is_uncertain_along_it():
     """A field that varies in x only says nothing about y."""
-    stripes = np.broadcast_to(surfaces(np.random.default_rng(2), 24, 24, 6)[:, 40:41], (4, 144, 144))
-    coarse = degrade(stripes, 6, shift=(0.5, 0)) + np.random.default_rng(0).normal(0, 0.05, (4, 24, 24))
+    stripes = np.broadcast_to(
+        surfaces(np.random.default_rng(2), 24, 24, 6)[:, 40:41], (4, 144, 144)
+    )
+    coarse = degrade(stripes, 6, shift=(0.5, 0)) + np.random.default_rng(0).normal(
+        0, 0.05, (4, 24, 24)
+    )
     assert not estimate_shift(degrade(stripes, 6), coarse, pixel_m=PIXEL_M).trusted

@@ -16,7 +16,9 @@ from satfuse.geometry.swath import locate, rectify
 from satfuse.sensors.quality import COARSE_INVALID, Quality
 
 CRS = "EPSG:32631"
-FIELD = coarse_geobox(snap_geobox(CRS, 388_800, 3_394_500, 412_800, 3_421_500), 30)  # 90 rows x 80 columns
+FIELD = coarse_geobox(
+    snap_geobox(CRS, 388_800, 3_394_500, 412_800, 3_421_500), 30
+)  # 90 rows x 80 columns
 CENTRE = (400_800.0, 3_408_000.0)
 TO_LONLAT = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
 
@@ -34,14 +36,18 @@ def place(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve=4e
 def ground(x, y):
     """Two smooth 'bands' of the ground, linear in 3 km and with a gentle wave."""
     u, v = (x - CENTRE[0]) / 3e4, (y - CENTRE[1]) / 3e4
-    return np.stack([0.3 + 0.1 * u - 0.2 * v, 0.3 + 0.05 * np.sin(3 * u) * np.cos(2 * v)]).astype("float32")
+    return np.stack([0.3 + 0.1 * u - 0.2 * v, 0.3 + 0.05 * np.sin(3 * u) * np.cos(2 * v)]).astype(
+        "float32"
+    )
 
 
 def swath_of(shape=(160, 150), lazy=False, **geometry):
     x, y = place(*np.indices(shape, dtype=float), shape, **geometry)
     lon, lat = TO_LONLAT.transform(x, y)
     angle = np.broadcast_to(np.linspace(5, 40, shape[1]), shape)
-    time = np.datetime64("2024-06-01T10:00:00", "ns") + (np.arange(shape[0]) * 44_000_000).astype("timedelta64[ns]")
+    time = np.datetime64("2024-06-01T10:00:00", "ns") + (np.arange(shape[0]) * 44_000_000).astype(
+        "timedelta64[ns]"
+    )
     wrap = (lambda a: da.from_array(a, chunks=(2, 64, 64)[-a.ndim :])) if lazy else (lambda a: a)
     plane = ("row", "column")
     return xr.Dataset(
@@ -52,7 +58,10 @@ def swath_of(shape=(160, 150), lazy=False, **geometry):
             "latitude": (plane, wrap(lat)),
             "longitude": (plane, wrap(lon)),
             "time": ("row", time),
-            **{a: (plane, angle) for a in ("sun_zenith", "view_zenith", "sun_azimuth", "view_azimuth")},
+            **{
+                a: (plane, angle)
+                for a in ("sun_zenith", "view_zenith", "sun_azimuth", "view_azimuth")
+            },
         },
         coords={"band": ["Oa08", "Oa17"], "wavelength_nm": ("band", [665.0, 865.0])},
         attrs={"clock": "time.nc rows"},
@@ -62,7 +71,8 @@ def swath_of(shape=(160, 150), lazy=False, **geometry):
 def centres(geobox=FIELD):
     rows, columns = geobox.shape
     return np.meshgrid(
-        geobox.affine.c + 300 * (np.arange(columns) + 0.5), geobox.affine.f - 300 * (np.arange(rows) + 0.5)
+        geobox.affine.c + 300 * (np.arange(columns) + 0.5),
+        geobox.affine.f - 300 * (np.arange(rows) + 0.5),
     )
 
 
@@ -85,7 +95,9 @@ def test_positions_are_exact_to_metres_on_a_curved_swath(geometry):
     assert np.isfinite(rows).all()
     x, y = place(rows, columns, shape, **geometry)
     error = np.hypot(x - centres()[0], y - centres()[1])
-    join = np.abs(rows - shape[0] / 2 + 0.5) <= 0.5  # between the frames the mapping is bilinear, not `place`
+    join = (
+        np.abs(rows - shape[0] / 2 + 0.5) <= 0.5
+    )  # between the frames the mapping is bilinear, not `place`
     assert error[~join].max() < 5
     assert geometry.get("jump") or not join.any() or error[join].max() < 5
 
@@ -100,7 +112,9 @@ def test_random_points_of_the_swath_are_found_again():
         box = snap_geobox(CRS, x, y, x + 1, y + 1, resolution=300).translate_pix(0, 0)
         dx, dy = x - (box.affine.c + 150), y - (box.affine.f - 150)
         found = locate(lat, lon, box[:1, :1], (dx, dy))
-        assert found[0][0, 0] == pytest.approx(row, abs=0.01) and found[1][0, 0] == pytest.approx(column, abs=0.01)
+        assert found[0][0, 0] == pytest.approx(row, abs=0.01) and found[1][0, 0] == pytest.approx(
+            column, abs=0.01
+        )
 
 
 def test_reflectance_is_that_of_the_ground():
@@ -120,7 +134,9 @@ def test_shift_is_added_to_the_sampling_position():
     x, y = centres()
     put_back = rectify(swath, FIELD, (120, -210))["reflectance"].values
     assert np.abs(put_back - ground(x, y)).max() < 2e-4
-    assert np.abs(rectify(swath, FIELD)["reflectance"].values - ground(x - 120, y + 210)).max() < 2e-4
+    assert (
+        np.abs(rectify(swath, FIELD)["reflectance"].values - ground(x - 120, y + 210)).max() < 2e-4
+    )
     assert np.abs(put_back - rectify(swath, FIELD)["reflectance"].values).max() > 1e-3
 
 
@@ -135,7 +151,8 @@ def test_agrees_with_scipy_on_scattered_points():
     near = (np.abs(x - targets[0].mean()) < 7000) & (np.abs(y - targets[1].mean()) < 7000)
     oracle = griddata((x[near], y[near]), rough[0][near], targets, method="linear")
     ours = rectify(swath, box)["reflectance"].values[0]
-    # triangles against bilinear cells: the same along cell edges, up to a quarter of the twist inside
+    # triangles against bilinear cells: the same along cell edges, up to a quarter of the twist
+    # inside
     assert np.corrcoef(ours.ravel(), oracle.ravel())[0, 1] > 0.99
     assert np.abs(ours - oracle).mean() < 0.1 * rough.std()
 
@@ -151,12 +168,15 @@ def test_invalid_pixels_never_enter_and_half_the_weight_decides():
     values = np.where(bad, 50.0, 0.25).astype("float32")
     swath["reflectance"] = swath["reflectance"].copy(data=np.stack([values, values]))
     swath["valid"] = swath["valid"].copy(data=~bad)
-    swath["quality"] = swath["quality"].copy(data=np.where(bad, int(Quality.COARSE_CLOUD), 0).astype("uint16"))
+    swath["quality"] = swath["quality"].copy(
+        data=np.where(bad, int(Quality.COARSE_CLOUD), 0).astype("uint16")
+    )
     out = rectify(swath, FIELD)
     valid = out["valid"].values
     assert 0.6 < valid.mean() < 0.95
     assert (
-        np.allclose(out["reflectance"].values[:, valid], 0.25) and np.isnan(out["reflectance"].values[:, ~valid]).all()
+        np.allclose(out["reflectance"].values[:, valid], 0.25)
+        and np.isnan(out["reflectance"].values[:, ~valid]).all()
     )
     assert ((out["quality"].values & np.uint16(COARSE_INVALID)) > 0).tolist() == (~valid).tolist()
 
@@ -174,7 +194,10 @@ def test_outside_the_swath():
     missing = ~out["valid"].values
     assert 0.1 < missing.mean() < 0.9
     assert (out["quality"].values[missing] == Quality.COARSE_MISSING).all()
-    assert np.isnan(out["reflectance"].values[:, missing]).all() and np.isnat(out["time"].values[missing]).all()
+    assert (
+        np.isnan(out["reflectance"].values[:, missing]).all()
+        and np.isnat(out["time"].values[missing]).all()
+    )
     far = coarse_geobox(snap_geobox(CRS, 600_000, 3_000_000, 606_000, 3_006_000), 30)
     assert not rectify(swath_of(), far)["valid"].any()
 
@@ -182,7 +205,9 @@ def test_outside_the_swath():
 def test_a_gap_between_frames_is_not_bridged():
     swath = swath_of()
     out = rectify(swath.isel(row=np.r_[:70, 90:160]), FIELD)
-    assert 15 * 70 < (~out["valid"].values).sum() < 21 * 90  # about 20 rows of 300 m, over the field's width
+    assert (
+        15 * 70 < (~out["valid"].values).sum() < 21 * 90
+    )  # about 20 rows of 300 m, over the field's width
 
 
 def test_repeated_pixels_leave_no_holes():
@@ -205,7 +230,9 @@ def test_time_and_angles_come_from_the_nearest_pixel():
     rows, columns = locate(swath["latitude"].values, swath["longitude"].values, FIELD)
     out = rectify(swath, FIELD)
     assert (out["time"].values == swath["time"].values[np.rint(rows).astype(int)]).all()
-    assert np.allclose(out["view_zenith"], swath["view_zenith"].values[0][np.rint(columns).astype(int)])
+    assert np.allclose(
+        out["view_zenith"], swath["view_zenith"].values[0][np.rint(columns).astype(int)]
+    )
 
 
 def test_field_across_the_antimeridian():

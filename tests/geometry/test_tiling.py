@@ -9,13 +9,22 @@ from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles
 RATIO = 30
 
 
-@given(rows=st.integers(1, 12), columns=st.integers(1, 12), tile=st.integers(1, 8), halo=st.integers(0, 3))
+@given(
+    rows=st.integers(1, 12),
+    columns=st.integers(1, 12),
+    tile=st.integers(1, 8),
+    halo=st.integers(0, 3),
+)
 def test_cores_partition_and_halos_are_clipped(rows, columns, tile, halo):
     shape = rows * RATIO, columns * RATIO
     seen = np.zeros(shape, int)
-    for t in plan_tiles(shape, tile_px=tile * RATIO, halo_px=halo * RATIO, ratio=RATIO, chunk_px=RATIO):
+    for t in plan_tiles(
+        shape, tile_px=tile * RATIO, halo_px=halo * RATIO, ratio=RATIO, chunk_px=RATIO
+    ):
         seen[t.core.slices()] += 1
-        assert t.core.y0 % (tile * RATIO) == 0 and t.core.x0 % (tile * RATIO) == 0, "a core starts on a shard"
+        assert t.core.y0 % (tile * RATIO) == 0 and t.core.x0 % (tile * RATIO) == 0, (
+            "a core starts on a shard"
+        )
         assert all(v % RATIO == 0 for v in (t.halo.y0, t.halo.y1, t.halo.x0, t.halo.x1))
         assert t.halo.y0 == max(t.core.y0 - halo * RATIO, 0)
         assert t.halo.y1 == min(t.core.y1 + halo * RATIO, shape[0])

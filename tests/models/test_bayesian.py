@@ -9,23 +9,25 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint  # noqa: E402
-from satfuse.errors import ConfigError, RadiometryError  # noqa: E402
-from satfuse.geometry.tiling import Window  # noqa: E402
-from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks  # noqa: E402
-from satfuse.models.summary import summarise  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm  # noqa: E402
-from satfuse.sensors.degradation import degrade  # noqa: E402
-from satfuse.simulate.factory import biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol  # noqa: E402
+from satfuse import checkpoint
+from satfuse.errors import ConfigError, RadiometryError
+from satfuse.geometry.tiling import Window
+from satfuse.models.bayesian.spectral_prior import features
+from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.summary import summarise
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm
+from satfuse.sensors.degradation import degrade
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol
 
 REALISTIC = Protocol(psf_sigma=0.5, shift=(0.25, 0.25), gain=0.02, noise=0.002)
 PX = 120
 
 
 def load(guide=S2_NAMES, coarse=S3_NAMES):
-    return checkpoint.load(checkpoint.SHIPPED / "bayesian", guide_bands=guide, coarse_bands=coarse)[0]
+    return checkpoint.load(checkpoint.SHIPPED / "bayesian", guide_bands=guide, coarse_bands=coarse)[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,14 @@ def fitted(model, scene, guide=None, coarse=None, registered=False):
     coarse = scene.coarse if coarse is None else coarse
     filled = np.stack([fill_holes(c, v) for c, v in zip(coarse, scene.coarse_valid, strict=True)])
     masked = np.where(scene.guide_valid, guide, np.float32(np.nan))
-    state = model.fit(summarise(masked, filled, scene.coarse_valid, ratio=scene.ratio, registered=registered))
-    median = np.nanmedian(masked, (1, 2), keepdims=True) if scene.guide_valid.any() else np.zeros((len(guide), 1, 1))
+    state = model.fit(
+        summarise(masked, filled, scene.coarse_valid, ratio=scene.ratio, registered=registered)
+    )
+    median = (
+        np.nanmedian(masked, (1, 2), keepdims=True)
+        if scene.guide_valid.any()
+        else np.zeros((len(guide), 1, 1))
+    )
     return state, np.where(scene.guide_valid, guide, median).astype(np.float32), filled[0]
 
 
@@ -90,9 +98,14 @@ def test_clean_scenes_are_fused_and_degrade_back(model, biome):
     scene = scene_of(biome, protocol=Protocol(equal_blur=True))
     state, image, _ = fuse(model, scene)
     assert rmse(image, scene) < 0.0025
-    again = degrade(image, 10, state["psf_sigma"].numpy().astype(float), shift=state["shift"][0].tolist())
+    again = degrade(
+        image, 10, state["psf_sigma"].numpy().astype(float), shift=state["shift"][0].tolist()
+    )
     assert np.sqrt(np.square(again - scene.coarse[0])[:, scene.coarse_valid[0]].mean()) < 1e-3
-    assert np.abs(state["shift"].numpy()).max() < 0.02 and np.abs(state["psf_sigma"] - 0.5008).max() < 0.03
+    assert (
+        np.abs(state["shift"].numpy()).max() < 0.02
+        and np.abs(state["psf_sigma"] - 0.5008).max() < 0.03
+    )
 
 
 @pytest.mark.parametrize("ratio", [7, 10, 15, 30])
@@ -111,15 +124,21 @@ def test_observation_and_gains_are_given_back(model):
     np.testing.assert_allclose(state["shift"], scene.shift, atol=0.02)
     np.testing.assert_allclose(state["psf_sigma"], scene.psf_sigma, atol=0.03)
     error = state["gain"].numpy() - scene.gain
-    assert error.std() < 0.7 * scene.gain.std()  # partly the library's spread, which no single scene tells from a gain
-    assert state["gain"].shape == state["noise"].shape == (1, 21) and state["shift_sigma"].shape == (1, 2)
+    assert (
+        error.std() < 0.7 * scene.gain.std()
+    )  # partly the library's spread, which no single scene tells from a gain
+    assert state["gain"].shape == state["noise"].shape == (1, 21) and state[
+        "shift_sigma"
+    ].shape == (1, 2)
 
 
 @pytest.mark.parametrize("ratio", [10, 15, 30])
 def test_tiled_equals_untiled_with_holes(model, ratio):
     """Native blur, residual field, and holes in both."""
     protocol = Protocol(shift=(0.4, -0.3), slstr_factor=5 / 3, gain=0.02, noise=0.002)
-    scene = with_holes(scene_of(ratio=ratio, fine_px={10: 120, 15: 120, 30: 240}[ratio], protocol=protocol))
+    scene = with_holes(
+        scene_of(ratio=ratio, fine_px={10: 120, 15: 120, 30: 240}[ratio], protocol=protocol)
+    )
     state, whole, spread = fuse(model, scene)
     _, tiled, tiled_spread = fuse(model, scene, block_px=3 * ratio)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
@@ -145,7 +164,9 @@ def test_pixels_beside_masks_are_mended_in_tiles_too(model, biome, ratio):
     scene = scene_of(biome, ratio=ratio, protocol=Protocol(cloud=0.2), seed=10, fine_px=240)
     state, image, sigma = fuse(model, scene)
     unfiltered = {
-        k: torch.eye(12).expand_as(v) if k == "edge_matrix" else 0 * v for k, v in state.items() if "edge" in k
+        k: torch.eye(12).expand_as(v) if k == "edge_matrix" else 0 * v
+        for k, v in state.items()
+        if "edge" in k
     }
     guide, valid = np.where(scene.guide_valid, scene.guide, 0)[None], scene.guide_valid[None, None]
     inputs = {"coarse": torch.from_numpy(scene.coarse), "guide_valid": torch.from_numpy(valid)}
@@ -171,7 +192,9 @@ def test_the_same_twice(model):
 def test_any_bands(guide, coarse):
     scene = scene_of()
     g, c = [S2_NAMES.index(b) for b in guide], [S3_NAMES.index(b) for b in coarse]
-    state, image, _ = fuse(load(guide, coarse), scene, guide=scene.guide[g], coarse=scene.coarse[:, c])
+    state, image, _ = fuse(
+        load(guide, coarse), scene, guide=scene.guide[g], coarse=scene.coarse[:, c]
+    )
     assert rmse(image, scene, c) < (0.005 if len(guide) == 12 else 0.02)
     np.testing.assert_allclose(state["shift"][0], [0.25, 0.25], atol=0.1)
 
@@ -180,7 +203,10 @@ def test_the_order_of_bands_does_not_matter(model):
     scene = scene_of()
     _, image, _ = fuse(model, scene)
     _, turned, _ = fuse(
-        load(S2_NAMES[::-1], S3_NAMES[::-1]), scene, guide=scene.guide[::-1], coarse=scene.coarse[:, ::-1]
+        load(S2_NAMES[::-1], S3_NAMES[::-1]),
+        scene,
+        guide=scene.guide[::-1],
+        coarse=scene.coarse[:, ::-1],
     )
     np.testing.assert_allclose(turned[::-1], image, atol=2e-4)
 
@@ -209,7 +235,9 @@ def test_several_frames_are_no_worse_than_one(model):
     np.testing.assert_allclose(state["shift"], shifts, atol=0.06)
     one = replace(scene, coarse=cloudy[:1], coarse_valid=scene.coarse_valid[:1])
     assert rmse(image, scene) <= 1.02 * rmse(fuse(model, one)[1], scene)
-    alone = replace(scene, coarse_valid=scene.coarse_valid & np.array([True, False, False])[:, None, None])
+    alone = replace(
+        scene, coarse_valid=scene.coarse_valid & np.array([True, False, False])[:, None, None]
+    )
     assert np.isfinite(fuse(model, alone, coarse=cloudy)[1]).all()
 
 
@@ -218,8 +246,14 @@ def test_without_coarse_pixels_the_library_speaks(model):
     blind = replace(scene, coarse_valid=np.zeros_like(scene.coarse_valid))
     state, image, sigma = fuse(model, blind)
     expected = np.moveaxis(features(np.moveaxis(scene.guide, 0, -1)) @ model.prior.mean.T, -1, 0)
-    assert np.sqrt(np.square(image - expected).mean()) < 1e-3  # all but the filter against the guide's noise
-    assert (state["shift_sigma"] > 0.5).all() and not state["grid.field"].any() and (state["gain"] == 1).all()
+    assert (
+        np.sqrt(np.square(image - expected).mean()) < 1e-3
+    )  # all but the filter against the guide's noise
+    assert (
+        (state["shift_sigma"] > 0.5).all()
+        and not state["grid.field"].any()
+        and (state["gain"] == 1).all()
+    )
     assert state["misfit"].isnan().all() and rmse(image, scene) < 0.01
     assert np.median(sigma) > 0.5 * np.median(np.abs(image - scene.target))
 
@@ -266,10 +300,13 @@ def test_frames_without_data_do_no_harm(model):
     """An empty frame before two good ones: they tell as much as they do alone."""
     shifts = ((0.0, 0.0), (0.4, -0.3), (0.4, -0.3))
     scenes = [scene_of(protocol=replace(REALISTIC, shift=shift), fine_px=180) for shift in shifts]
-    coarse, valid = (np.concatenate([getattr(s, name) for s in scenes]) for name in ("coarse", "coarse_valid"))
+    coarse, valid = (
+        np.concatenate([getattr(s, name) for s in scenes]) for name in ("coarse", "coarse_valid")
+    )
     valid[0] = False
     (_, image, sigma), (_, alone, _) = (
-        fuse(model, replace(scenes[0], coarse=coarse[of], coarse_valid=valid[of])) for of in (slice(0, 3), slice(1, 3))
+        fuse(model, replace(scenes[0], coarse=coarse[of], coarse_valid=valid[of]))
+        for of in (slice(0, 3), slice(1, 3))
     )
     assert rmse(image, scenes[0]) < 1.05 * rmse(alone, scenes[0])
     assert (np.abs(image - scenes[0].target) < sigma).mean() > 0.6
@@ -305,38 +342,55 @@ def test_forward_needs_the_state(model):
 
 
 @pytest.mark.parametrize(
-    "case", ["bright snow", "all water", "guide nearly all invalid", "loud", "far", "constant", "negative"]
+    "case",
+    ["bright snow", "all water", "guide nearly all invalid", "loud", "far", "constant", "negative"],
 )
 def test_extremes_stay_finite_and_sane(model, case):
     """What is odd but possible is fused without NaN and without absurd values; `fuse` checks what is finite."""
-    protocol = {"loud": replace(REALISTIC, noise=0.05), "far": replace(REALISTIC, shift=(2.3, -2.2))}.get(
-        case, REALISTIC
-    )
+    protocol = {
+        "loud": replace(REALISTIC, noise=0.05),
+        "far": replace(REALISTIC, shift=(2.3, -2.2)),
+    }.get(case, REALISTIC)
     scene = scene_of("snow" if case == "bright snow" else "crop", protocol=protocol)
     rng = np.random.default_rng(0)
     if case == "bright snow":
         top = 1.2 / np.quantile(scene.target, 0.99)
-        scene = replace(scene, guide=scene.guide * top, coarse=scene.coarse * top, target=scene.target * top)
+        scene = replace(
+            scene, guide=scene.guide * top, coarse=scene.coarse * top, target=scene.target * top
+        )
     elif case == "all water":
-        dark = {k: rng.normal(0.01, 0.001, getattr(scene, k).shape).astype("f4") for k in ("guide", "coarse", "target")}
+        dark = {
+            k: rng.normal(0.01, 0.001, getattr(scene, k).shape).astype("f4")
+            for k in ("guide", "coarse", "target")
+        }
         scene = replace(scene, **dark)
     elif case == "guide nearly all invalid":
         valid = np.zeros((PX, PX), bool)
         valid[40:67, 40:67] = True
         scene = replace(scene, guide_valid=valid)
     elif case == "constant":
-        scene = replace(scene, **{k: np.full_like(getattr(scene, k), 0.2) for k in ("guide", "coarse", "target")})
+        scene = replace(
+            scene,
+            **{k: np.full_like(getattr(scene, k), 0.2) for k in ("guide", "coarse", "target")},
+        )
     elif case == "negative":
-        scene = replace(scene, guide=scene.guide - 0.05, coarse=scene.coarse - 0.05, target=scene.target - 0.05)
+        scene = replace(
+            scene, guide=scene.guide - 0.05, coarse=scene.coarse - 0.05, target=scene.target - 0.05
+        )
     state, image, _ = fuse(model, scene)
     limit = {"loud": 0.06, "bright snow": 0.03, "negative": 0.03, "far": 0.03}.get(case, 0.02)
     assert rmse(image, scene) < limit
-    assert all(v.isfinite().all() for k, v in state.items() if k not in ("noise", "misfit", "likeness", "shift_sigma"))
+    assert all(
+        v.isfinite().all()
+        for k, v in state.items()
+        if k not in ("noise", "misfit", "likeness", "shift_sigma")
+    )
     if case == "far":
         np.testing.assert_allclose(state["shift"][0], [2.3, -2.2], atol=0.1)
 
 
-# --- scores of docs/quality.md; Potsdam is real, and no weights have seen it or the spectra of the other places
+# --- scores of docs/quality.md; Potsdam is real, and no weights have seen it or the spectra of the
+# other places
 
 
 @cache
@@ -349,7 +403,12 @@ def scores(place, ratio, protocol, seed):
     scene = make_scene(Case(place=place, ratio=ratio, protocol=protocol, seed=seed))
     fused = satfuse.fuse(scene.guide, scene.coarse)
     row = score(fused["reflectance"].values, fused["uncertainty"].values, scene)
-    return row["land"]["sam_deg"], row["all"]["rmse"], row["coverage"]["within_1"], row["coverage"]["within_2"]
+    return (
+        row["land"]["sam_deg"],
+        row["all"]["rmse"],
+        row["coverage"]["within_1"],
+        row["coverage"]["within_2"],
+    )
 
 
 @pytest.mark.samples
@@ -385,5 +444,7 @@ def test_the_scores_of_the_table(samples, place, ratio, protocol, seeds, sam_deg
 )
 def test_realistic_errors_are_as_large_as_the_uncertainty_says(samples, place, ratios, seeds):
     pytest.importorskip("xbatcher", reason="the benchmark needs the train extra")
-    found = np.mean([scores(place, ratio, "realistic", seed) for ratio in ratios for seed in range(seeds)], 0)
+    found = np.mean(
+        [scores(place, ratio, "realistic", seed) for ratio in ratios for seed in range(seeds)], 0
+    )
     assert 0.6 < found[2] < 0.75 and 0.9 < found[3] < 0.97

@@ -7,16 +7,16 @@ from scipy import optimize
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from satfuse.errors import ConfigError, GridError  # noqa: E402
-from satfuse.geometry.tiling import Window  # noqa: E402
-from satfuse.models.atprk import ATPRK, krige, kriging_weights, regularised, semivariogram  # noqa: E402
-from satfuse.models.blocks import Cut, Inputs, fuse_blocks  # noqa: E402
-from satfuse.models.cnmf import CNMF, nonnegative, successive_projection  # noqa: E402
-from satfuse.models.gsa import GSA  # noqa: E402
-from satfuse.models.mtf_glp import MtfGlp, MtfGlpHpm  # noqa: E402
-from satfuse.models.observation import degrade, upsample  # noqa: E402
-from satfuse.models.regression import Regression  # noqa: E402
-from satfuse.models.summary import Summary  # noqa: E402
+from satfuse.errors import ConfigError, GridError
+from satfuse.geometry.tiling import Window
+from satfuse.models.atprk import ATPRK, krige, kriging_weights, regularised, semivariogram
+from satfuse.models.blocks import Cut, Inputs, fuse_blocks
+from satfuse.models.cnmf import CNMF, nonnegative, successive_projection
+from satfuse.models.gsa import GSA
+from satfuse.models.mtf_glp import MtfGlp, MtfGlpHpm
+from satfuse.models.observation import degrade, upsample
+from satfuse.models.regression import Regression
+from satfuse.models.summary import Summary
 
 CLASSICAL = [ATPRK, GSA, MtfGlp, MtfGlpHpm, CNMF]
 GUIDE = ("B02", "B03", "B04", "B08")  # all natively 10 m: the regression's penalty is small
@@ -44,7 +44,9 @@ def summary(guide, coarse, guide_valid=None, coarse_valid=None):
         patches=guide,
         patches_valid=everywhere if guide_valid is None else guide_valid,
         frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if coarse_valid is None else coarse_valid[0],
+        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
+        if coarse_valid is None
+        else coarse_valid[0],
         ratio=guide.shape[-1] // coarse.shape[-1],
         psf_sigma=SIGMA,
     )
@@ -52,7 +54,10 @@ def summary(guide, coarse, guide_valid=None, coarse_valid=None):
 
 def make(cls, ratio=10, **options):
     if cls is CNMF:
-        options = {"rounds": 10, "steps": 40} | options  # quick; as many as it takes where values matter
+        options = {
+            "rounds": 10,
+            "steps": 40,
+        } | options  # quick; as many as it takes where values matter
     return cls(guide_bands=GUIDE, coarse_bands=COARSE, ratio=ratio, **options).eval()
 
 
@@ -81,7 +86,11 @@ def test_tiled_equals_untiled_with_holes(cls):
     inputs = Inputs(window=whole, guide=guide[0].numpy(), coarse=coarse[0].numpy(), **rest)
     images = []
     for block_px in (10_000, 50):
-        blocks = list(fuse_blocks(model, state, inputs, whole, Cut.of(model, (180, 220), 10, block_px=block_px)))
+        blocks = list(
+            fuse_blocks(
+                model, state, inputs, whole, Cut.of(model, (180, 220), 10, block_px=block_px)
+            )
+        )
         images.append(np.full((5, 180, 220), np.nan, "float32"))
         for part, values, _ in blocks:
             images[-1][:, *part.slices()] = values
@@ -116,7 +125,12 @@ def test_stays_finite_on_degenerate_scenes(cls, pixels):
     valid = torch.zeros(1, 1, 18, 22, dtype=bool)
     valid.view(-1)[:pixels] = True
     model = make(cls)
-    image = model(guide, coarse, state=model.fit(summary(guide, coarse, coarse_valid=valid)), coarse_valid=valid).image
+    image = model(
+        guide,
+        coarse,
+        state=model.fit(summary(guide, coarse, coarse_valid=valid)),
+        coarse_valid=valid,
+    ).image
     assert image.isfinite().all() and image.abs().max() < 10
 
 
@@ -141,8 +155,14 @@ def test_potsdam_is_far_better_than_bicubic(samples, tmp_path):
     from satfuse.validate.checks import scores
 
     guide, coarse, target = potsdam.east(potsdam.build_cube(samples, tmp_path / "cube.zarr"))
-    bands = {"guide_bands": tuple(guide.band.values), "coarse_bands": tuple(coarse.band.values), "ratio": 10}
-    methods = {"bicubic": "bicubic", "regression": "regression"} | {c.name: c(**bands) for c in CLASSICAL}
+    bands = {
+        "guide_bands": tuple(guide.band.values),
+        "coarse_bands": tuple(coarse.band.values),
+        "ratio": 10,
+    }
+    methods = {"bicubic": "bicubic", "regression": "regression"} | {
+        c.name: c(**bands) for c in CLASSICAL
+    }
     found = {}
     for name, model in methods.items():
         image = satfuse.fuse(guide, coarse, model=model)["reflectance"].values
@@ -169,14 +189,21 @@ def test_kriging_system_has_the_covariances_of_its_definition():
     ratio, extent, steps = 3, 0.7, range(-3, 4)
     position = np.arange(-15, 17)
     blur = [np.exp(-0.5 * ((position - 1 - ratio * i) / (SIGMA * ratio)) ** 2) for i in steps]
-    blur = [b * (np.abs(position - 1 - ratio * i) <= 3 * SIGMA * ratio) for b, i in zip(blur, steps, strict=True)]
+    blur = [
+        b * (np.abs(position - 1 - ratio * i) <= 3 * SIGMA * ratio)
+        for b, i in zip(blur, steps, strict=True)
+    ]
     supports = np.stack([np.outer(a / a.sum(), b / b.sum()).ravel() for a in blur for b in blur])
     y, x = (p.ravel() for p in np.meshgrid(position, position, indexing="ij"))
     to_points = supports @ np.exp(-np.hypot(y[:, None] - y, x[:, None] - x) / (extent * ratio))
     weights = kriging_weights(extent, SIGMA, ratio)
     for i, j in ((0, 0), (2, 1), (1, 1), (0, 2)):
-        equations = to_points @ supports.T @ weights[i, j].ravel() - to_points[:, (y == i) & (x == j)][:, 0]
-        assert np.ptp(equations) < 1e-10 and weights[i, j].sum() == pytest.approx(1)  # left: the Lagrange multiplier
+        equations = (
+            to_points @ supports.T @ weights[i, j].ravel() - to_points[:, (y == i) & (x == j)][:, 0]
+        )
+        assert np.ptp(equations) < 1e-10 and weights[i, j].sum() == pytest.approx(
+            1
+        )  # left: the Lagrange multiplier
 
 
 def test_kriging_without_nugget_interpolates():
@@ -192,7 +219,9 @@ def test_kriging_without_nugget_interpolates():
 def test_degrading_a_kriged_image_gives_it_back(extent):
     image = rand(1, 1, 14, 15) - 0.5
     kriged = krige(image, torch.from_numpy(kriging_weights(extent, SIGMA, 10))[None])
-    error, bicubic = ((degrade(x, 10, SIGMA) - image)[..., 3:-3, 3:-3] for x in (kriged, upsample(image, 10)))
+    error, bicubic = (
+        (degrade(x, 10, SIGMA) - image)[..., 3:-3, 3:-3] for x in (kriged, upsample(image, 10))
+    )
     assert error.square().mean().sqrt() < 0.06 * image.std()  # of white noise, the worst case
     assert bicubic.square().mean().sqrt() > 0.4 * image.std()
 
@@ -200,7 +229,9 @@ def test_degrading_a_kriged_image_gives_it_back(extent):
 def test_atprk_gives_the_coarse_image_back():
     guide, coarse, _ = scene()
     images = [run(cls, guide, coarse)[1] for cls in (ATPRK, Regression)]
-    errors = [(degrade(i, 10, SIGMA) - coarse)[..., 3:-3, 3:-3].square().mean().sqrt() for i in images]
+    errors = [
+        (degrade(i, 10, SIGMA) - coarse)[..., 3:-3, 3:-3].square().mean().sqrt() for i in images
+    ]
 
     assert errors[0] < 5e-4 and errors[1] > 10 * errors[0]
 
@@ -226,7 +257,9 @@ def test_atprk_finds_the_range_of_the_residual(extent):
     offset = np.minimum(np.arange(2 * size), 2 * size - np.arange(2 * size))
     covariance = np.exp(-np.hypot(offset[:, None], offset) / (extent * ratio))
     noise = np.random.default_rng(1).standard_normal((5, 2 * size, 2 * size))
-    field = np.fft.ifft2(np.fft.fft2(noise) * np.sqrt(np.fft.fft2(covariance).real.clip(0))).real[:, :size, :size]
+    field = np.fft.ifft2(np.fft.fft2(noise) * np.sqrt(np.fft.fft2(covariance).real.clip(0))).real[
+        :, :size, :size
+    ]
     coarse = degrade(0.1 + 0.02 * torch.from_numpy(field)[None], ratio, SIGMA)
     guide = torch.full((1, 4, size, size), 0.2, dtype=torch.float64)
     found = make(ATPRK, ratio).fit(summary(guide, coarse))["range"].numpy()
@@ -236,7 +269,11 @@ def test_atprk_finds_the_range_of_the_residual(extent):
 def test_a_regularised_semivariogram_rises_from_zero_below_that_of_points():
     values = regularised(1.0, SIGMA, 8)
     along = values[0]
-    assert along[0] == 0 and (np.diff(along) > 0).all() and (along < 1 - np.exp(-np.arange(9.0)) + 1e-12).all()
+    assert (
+        along[0] == 0
+        and (np.diff(along) > 0).all()
+        and (along < 1 - np.exp(-np.arange(9.0)) + 1e-12).all()
+    )
     np.testing.assert_allclose(values, values.T, atol=1e-12)
 
 
@@ -295,7 +332,9 @@ def test_mtf_glp_adds_the_highpass_of_the_synthesised_image():
 def test_mtf_glp_gain_undoes_a_wrong_scale_of_the_synthesised_image():
     guide, coarse, _ = scene()
     state, image = run(MtfGlp, guide, coarse)
-    halved = {k: v / 2 if k in ("weights", "bias") else v for k, v in state.items()} | {"gain": 2 * state["gain"]}
+    halved = {k: v / 2 if k in ("weights", "bias") else v for k, v in state.items()} | {
+        "gain": 2 * state["gain"]
+    }
     torch.testing.assert_close(make(MtfGlp)(guide, coarse, state=halved).image, image)
 
 
@@ -307,7 +346,9 @@ def test_hpm_is_multiplicative_and_stays_positive():
     torch.testing.assert_close(image, upsample(coarse, 10) * factor)
     assert (image > 0).all()
     model = make(MtfGlpHpm)
-    torch.testing.assert_close(model(guide, 3 * coarse, state=state).image, 3 * image)  # the detail is a factor
+    torch.testing.assert_close(
+        model(guide, 3 * coarse, state=state).image, 3 * image
+    )  # the detail is a factor
     dark = state | {"bias": state["bias"] - 0.2}  # a synthesised image that falls below zero
     values = model(guide, coarse, state=dark).image
     assert (values > 0).all() and values.isfinite().all()
@@ -319,14 +360,27 @@ def test_hpm_is_multiplicative_and_stays_positive():
 def mixtures(ratio=10, pure=True):
     """Four surfaces, mixed but for wide fields on the left, if any; the guide sees them through the responses R."""
     draw = {"generator": torch.Generator().manual_seed(7)}
-    wide = torch.randint(4, (4, 2), **draw).repeat_interleave(6 * ratio, 0).repeat_interleave(6 * ratio, 1)
+    wide = (
+        torch.randint(4, (4, 2), **draw)
+        .repeat_interleave(6 * ratio, 0)
+        .repeat_interleave(6 * ratio, 1)
+    )
     narrow = torch.randint(4, (20, 10), **draw).repeat_interleave(12, 0).repeat_interleave(12, 1)
     fields = torch.cat([wide, narrow], 1) if pure else narrow
     sharp = torch.nn.functional.one_hot(fields, 4).permute(2, 0, 1).double()
     shares = torch.nn.functional.avg_pool2d(sharp[None], 5, 1, 2, count_include_pad=False)
-    spectra, response = 0.05 + 0.4 * rand(5, 4, seed=8), 0.7 * torch.eye(4, 5).double() + rand(4, 5, seed=9) / 10
+    spectra, response = (
+        0.05 + 0.4 * rand(5, 4, seed=8),
+        0.7 * torch.eye(4, 5).double() + rand(4, 5, seed=9) / 10,
+    )
     target = torch.einsum("cp,bphw->bchw", spectra, shares)
-    return torch.einsum("gc,bchw->bghw", response, target), degrade(target, ratio, SIGMA), target, spectra, response
+    return (
+        torch.einsum("gc,bchw->bghw", response, target),
+        degrade(target, ratio, SIGMA),
+        target,
+        spectra,
+        response,
+    )
 
 
 def test_cnmf_recovers_exact_mixtures():
@@ -336,7 +390,9 @@ def test_cnmf_recovers_exact_mixtures():
     assert found.shape == (5, 4)  # as many as the scene has, of the 20 that were allowed
     assert (shares >= 0).all() and (shares.sum(0) - 1).abs().max() < 0.01
     distance = torch.cdist(found.T, spectra.T)
-    assert sorted(distance.argmin(1).tolist()) == [0, 1, 2, 3] and distance.min(1).values.max() < 0.02
+    assert (
+        sorted(distance.argmin(1).tolist()) == [0, 1, 2, 3] and distance.min(1).values.max() < 0.02
+    )
     torch.testing.assert_close(response @ found, state["guide_endmembers"], atol=1e-4, rtol=0)
     error, bicubic = ((x - target).square().mean().sqrt() for x in (image, upsample(coarse, 10)))
     assert error < 5e-4 and bicubic > 100 * error

@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.bayesian import coarse_edge  # noqa: E402
-from satfuse.models.bayesian.coarse_edge import Expected, beside_masks, without_sky  # noqa: E402
-from satfuse.models.bayesian.scene_sums import LEAST_VARIANCE, Channel  # noqa: E402
-from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
-from satfuse.sensors.bands import S3_NAMES  # noqa: E402
+from satfuse.models.bayesian import coarse_edge
+from satfuse.models.bayesian.coarse_edge import Expected, beside_masks, without_sky
+from satfuse.models.bayesian.scene_sums import LEAST_VARIANCE, Channel
+from satfuse.models.bayesian.spectral_prior import features
+from satfuse.sensors.bands import S3_NAMES
 
 NOISE = 0.001
 
@@ -29,10 +29,18 @@ def scene(prior, *, haze=0.03, shade=0.08, hidden=0.0, count=60, seed=0):
     cloud = expected.clouds[0]
     share = np.where(near, rng.uniform(0.6, 1, count) if hidden else 1.0, 1.0)
     other = rng.permutation(exact)
-    seen = exact + h[:, None] * (cloud - exact) + q[:, None] * exact + ((1 - share) * hidden)[:, None] * (other - exact)
+    seen = (
+        exact
+        + h[:, None] * (cloud - exact)
+        + q[:, None] * exact
+        + ((1 - share) * hidden)[:, None] * (other - exact)
+    )
     seen += rng.normal(0, NOISE, exact.shape)
     at = np.argwhere(np.ones((count, 1), bool))
-    channels = [Channel(band=b, z=z, y=seen[:, b], share=share, at=at, psf_sigma=0.5) for b in range(len(S3_NAMES))]
+    channels = [
+        Channel(band=b, z=z, y=seen[:, b], share=share, at=at, psf_sigma=0.5)
+        for b in range(len(S3_NAMES))
+    ]
     return channels, exact, near, expected
 
 
@@ -43,7 +51,9 @@ def expected_of(prior, of_guide):
 
 def cleared(channels, expected, near, gain=1.0):
     unsure = (1 - channels[0].share) ** 2
-    out = without_sky(channels, expected, gain=np.full(len(channels), gain), near=near, unsure=unsure)
+    out = without_sky(
+        channels, expected, gain=np.full(len(channels), gain), near=near, unsure=unsure
+    )
     return np.stack([c.y for c in out], 1), out
 
 
@@ -51,14 +61,18 @@ def rms(error):
     return np.sqrt(np.square(error).mean())
 
 
-@pytest.mark.parametrize("case", [{}, {"haze": 0.0}, {"shade": 0.0}, {"hidden": 1.0, "haze": 0.0, "shade": 0.0}])
+@pytest.mark.parametrize(
+    "case", [{}, {"haze": 0.0}, {"shade": 0.0}, {"hidden": 1.0, "haze": 0.0, "shade": 0.0}]
+)
 def test_sky_and_hidden_ground_are_taken_out(prior, case):
     channels, exact, near, expected = scene(prior, **case)
     seen = np.stack([c.y for c in channels], 1)
     values, out = cleared(channels, expected, near)
     assert rms((values - exact)[near]) < 0.35 * rms((seen - exact)[near])
     np.testing.assert_array_equal(values[~near], seen[~near])
-    assert all(c.least > LEAST_VARIANCE for c in out)  # what is left is not noise that can be averaged away
+    assert all(
+        c.least > LEAST_VARIANCE for c in out
+    )  # what is left is not noise that can be averaged away
 
 
 def test_where_there_is_no_sky_little_is_taken(prior):
@@ -76,7 +90,10 @@ def test_a_gain_is_not_sky(prior):
 
 def test_far_from_masks_nothing_is_done(prior):
     channels, _, near, expected = scene(prior)
-    assert without_sky(channels, expected, gain=np.ones(21), near=0 * near > 0, unsure=0.0 * near) is channels
+    assert (
+        without_sky(channels, expected, gain=np.ones(21), near=0 * near > 0, unsure=0.0 * near)
+        is channels
+    )
 
 
 def test_parts_give_what_the_whole_gives(prior, monkeypatch):

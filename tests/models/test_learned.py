@@ -8,17 +8,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint, models  # noqa: E402
-from satfuse.errors import BandError, ConfigError  # noqa: E402
-from satfuse.models.library_regression import LibraryRegression  # noqa: E402
-from satfuse.models.observation import degrade, upsample  # noqa: E402
-from satfuse.models.regression import Regression  # noqa: E402
-from satfuse.models.spectralift import SpectraLift  # noqa: E402
-from satfuse.models.ssrnet import SSRNet, nearest_bands  # noqa: E402
-from satfuse.models.summary import Summary  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
-from satfuse.sensors.srf import srf_matrix  # noqa: E402
-from satfuse.train.library import fit_library  # noqa: E402
+from satfuse import checkpoint, models
+from satfuse.errors import BandError, ConfigError
+from satfuse.models.library_regression import LibraryRegression
+from satfuse.models.observation import degrade, upsample
+from satfuse.models.regression import Regression
+from satfuse.models.spectralift import SpectraLift
+from satfuse.models.ssrnet import SSRNet, nearest_bands
+from satfuse.models.summary import Summary
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
+from satfuse.sensors.srf import srf_matrix
+from satfuse.train.library import fit_library
 
 RATIO = 10
 FULL = {"guide_bands": 12, "coarse_bands": 21, "ratio": RATIO}
@@ -38,7 +38,9 @@ def summary(guide, coarse, valid=None):
         patches=guide,
         patches_valid=torch.ones(1, 1, *guide.shape[-2:], dtype=bool),
         frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if valid is None else valid[None],
+        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
+        if valid is None
+        else valid[None],
         ratio=RATIO,
         psf_sigma=0.5,
     )
@@ -67,8 +69,15 @@ def test_ssrnet_has_three_convolutions_of_the_coarse_bands(coarse):
 def test_ssrnet_puts_guide_bands_in_place_of_the_nearest_coarse_bands():
     model = initialised()
     pairs = {S3_NAMES[c]: S2_NAMES[g] for c, g in model.replaced.items()}
-    assert pairs["Oa08"] == "B04" and pairs["Oa06"] == "B03" and pairs["Oa17"] == "B8A" and pairs["S5N"] == "B11"
-    assert "B08" not in pairs.values() and "Oa01" not in pairs  # B8A is nearer to Oa17; nothing is near 400 nm
+    assert (
+        pairs["Oa08"] == "B04"
+        and pairs["Oa06"] == "B03"
+        and pairs["Oa17"] == "B8A"
+        and pairs["S5N"] == "B11"
+    )
+    assert (
+        "B08" not in pairs.values() and "Oa01" not in pairs
+    )  # B8A is nearer to Oa17; nothing is near 400 nm
     guide, coarse = textured(3, 4), torch.rand(1, 21, 3, 4)
     merged = model.stages(guide, coarse)[0]
     up = upsample(coarse, RATIO)
@@ -126,7 +135,9 @@ def test_ssrnet_edge_loss_is_of_edges_in_space_then_along_the_spectrum():
 def test_a_gradient_reaches_every_parameter_of_ssrnet_and_training_lowers_the_error():
     model = initialised()
     guide = textured(4, 4)
-    target = torch.einsum("kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(1)) / 12, guide)
+    target = torch.einsum(
+        "kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(1)) / 12, guide
+    )
     coarse, valid = degrade(target, RATIO), torch.ones(1, 1, 40, 40, dtype=bool)
     optimiser, errors = torch.optim.Adam(model.parameters(), 1e-3), []
     for _ in range(60):
@@ -134,7 +145,9 @@ def test_a_gradient_reaches_every_parameter_of_ssrnet_and_training_lowers_the_er
         loss = (image - target).abs().mean() + model.extra_loss(guide, coarse, target, valid)
         optimiser.zero_grad()
         loss.backward()
-        assert errors or all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+        assert errors or all(
+            p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters()
+        )
         optimiser.step()
         errors.append(float((image - target).abs().mean().detach()))
     assert errors[-1] < 0.3 * errors[0]
@@ -150,7 +163,9 @@ def test_ssrnet_needs_wavelengths():
 
 def nonlinear(guide):
     """A known map of single pixels onto 21 bands: products, ratios and roots of guide bands."""
-    mixed = torch.einsum("kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(7)) / 4, guide)
+    mixed = torch.einsum(
+        "kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(7)) / 4, guide
+    )
     return 0.1 + mixed**2 + 0.3 * mixed.roll(1, 1).sqrt() * guide[:, :1] / (0.1 + guide[:, 3:4])
 
 
@@ -175,7 +190,9 @@ def test_spectralift_is_deterministic_and_leaves_random_numbers_alone():
         first = model.fit(scene)
     torch.manual_seed(123)
     second = model.fit(scene)
-    assert all(torch.equal(first[k], second[k]) and first[k].dtype == torch.float32 for k in first | second)
+    assert all(
+        torch.equal(first[k], second[k]) and first[k].dtype == torch.float32 for k in first | second
+    )
     torch.manual_seed(5)
     before = torch.get_rng_state()
     model.fit(scene)
@@ -237,8 +254,16 @@ def test_fit_library_recovers_a_known_map(monkeypatch, tmp_path):
     monkeypatch.setitem(models.MODELS, "library_regression", LibraryRegression)
     rng, nm = np.random.default_rng(0), np.arange(380.0, 2501, 5)
     level, slope = rng.random((2, 2000, 1))
-    card = fit_library(nm, 0.1 + 0.2 * level + 0.3 * slope * (nm - 380) / 2120, tmp_path / "c", data={"licence": "own"})
-    assert card.metrics["rmse"] < 1e-3 and card.data == {"platforms": ["S2A", "S3A"], "licence": "own"}
+    card = fit_library(
+        nm,
+        0.1 + 0.2 * level + 0.3 * slope * (nm - 380) / 2120,
+        tmp_path / "c",
+        data={"licence": "own"},
+    )
+    assert card.metrics["rmse"] < 1e-3 and card.data == {
+        "platforms": ["S2A", "S3A"],
+        "licence": "own",
+    }
     model, _ = checkpoint.load(tmp_path / "c")
     assert model.coarse_bands == S3_NAMES and model.back_projections == 3 and model.ratio == 30
     fresh = 0.1 + 0.2 * 0.37 + 0.3 * 0.81 * (nm - 380) / 2120
@@ -252,12 +277,19 @@ def test_fit_library_serves_spectra_that_it_never_saw(tmp_path):
     nm, some = spectra()
     weights = {}
     for seed in (0, 1):
-        card = fit_library(nm, spectra(seed=seed)[1], tmp_path / str(seed), coarse_bands=S3_ENMAP_NAMES)
+        card = fit_library(
+            nm, spectra(seed=seed)[1], tmp_path / str(seed), coarse_bands=S3_ENMAP_NAMES
+        )
         assert card.coarse_bands == S3_ENMAP_NAMES
-        weights[seed] = (tmp_path / str(seed) / "model.safetensors").read_bytes(), card.metrics["rmse"]
+        weights[seed] = (
+            (tmp_path / str(seed) / "model.safetensors").read_bytes(),
+            card.metrics["rmse"],
+        )
     fit_library(nm, some, tmp_path / "again", coarse_bands=S3_ENMAP_NAMES)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == weights[0][0] != weights[1][0]
-    assert weights[0][1] == pytest.approx(weights[1][1], rel=0.1) and weights[0][1] < 0.2 * some.std()
+    assert (
+        weights[0][1] == pytest.approx(weights[1][1], rel=0.1) and weights[0][1] < 0.2 * some.std()
+    )
     with pytest.raises(BandError, match="500 to 2500 nm do not cover S2A B01"):
         fit_library(nm[nm >= 500], some[:, nm >= 500], tmp_path / "short")
 
@@ -276,7 +308,12 @@ def exact_map(back_projections, error=0.0):
 
 def linear(guide):
     return (
-        torch.einsum("kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(2)) / 6, guide) + 0.05
+        torch.einsum(
+            "kc,bchw->bkhw",
+            torch.rand(21, 12, generator=torch.Generator().manual_seed(2)) / 6,
+            guide,
+        )
+        + 0.05
     )
 
 
@@ -287,7 +324,9 @@ def test_library_regression_is_its_map_and_needs_no_scene():
     torch.testing.assert_close(exact_map(0)(guide, coarse).image, target)
     assert exact_map(0, error=0.1).fit(summary(guide, coarse)) == {}
     state = exact_map(3).fit(summary(guide, coarse))
-    torch.testing.assert_close(exact_map(3)(guide, coarse, state=state).image, target, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        exact_map(3)(guide, coarse, state=state).image, target, atol=1e-5, rtol=0
+    )
 
 
 def test_back_projection_follows_the_coarse_image():
@@ -311,7 +350,9 @@ def test_back_projection_stays_away_from_holes():
     coarse, valid = degrade(linear(guide), RATIO, 0.5), torch.ones(8, 7, dtype=bool)
     valid[2:6, 2:5] = False
     model = exact_map(3, error=0.1)
-    states = [model.fit(summary(guide, torch.where(valid, coarse, wild), valid)) for wild in (0.0, 9.0)]
+    states = [
+        model.fit(summary(guide, torch.where(valid, coarse, wild), valid)) for wild in (0.0, 9.0)
+    ]
     assert torch.equal(*(s["grid.correction"] for s in states))
     assert (states[0]["grid.correction"][:, ~valid] == 0).all()
     assert (states[0]["grid.correction"][:, 0, 0] + 0.1).abs().max() < 1e-3

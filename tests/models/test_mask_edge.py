@@ -6,8 +6,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.bayesian.mask_edge import CLOUDS, THIN, UNDER, cloud_spectra, edge_classes, filter_edges, fit_edges  # noqa: E402
-from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
+from satfuse.models.bayesian.mask_edge import (
+    CLOUDS,
+    THIN,
+    UNDER,
+    cloud_spectra,
+    edge_classes,
+    filter_edges,
+    fit_edges,
+)
+from satfuse.sensors.bands import S2_BANDS, S2_NAMES
 
 CLASSES = len(THIN) * len(UNDER) ** 2
 BLURRED = {f"detail{n}": torch.ones(sum(b.gsd_m == n for b in S2_BANDS), 1) for n in (20, 60)}
@@ -36,16 +44,27 @@ def clouded(valid, seed=0):
     truth = clear_spectra(valid.size, seed).reshape(12, *valid.shape)
     near, rest = np.divmod(classes_of(valid), len(UNDER) ** 2)
     under = {20: np.array(UNDER)[rest // len(UNDER)], 60: np.array(UNDER)[rest % len(UNDER)]}
-    cloud, thin, thick = cloud_spectra(S2_NAMES)[0][:, None, None], abs(rng.normal(0, 1, valid.shape)), rng.random()
-    opacity = np.stack([np.array(THIN)[near] * thin + 0.8 * thick * under.get(b.gsd_m, 0) for b in S2_BANDS])
+    cloud, thin, thick = (
+        cloud_spectra(S2_NAMES)[0][:, None, None],
+        abs(rng.normal(0, 1, valid.shape)),
+        rng.random(),
+    )
+    opacity = np.stack(
+        [np.array(THIN)[near] * thin + 0.8 * thick * under.get(b.gsd_m, 0) for b in S2_BANDS]
+    )
     return truth, truth + opacity * (cloud - truth)
 
 
 def filtered(seen, valid):
     classes = classes_of(valid)
     edges = fit_edges(seen[:, valid], classes[valid], S2_NAMES, BLURRED)
-    maps = {"edge_matrix": torch.from_numpy(edges.matrix), "edge_offset": torch.from_numpy(edges.offset)}
-    out = filter_edges(torch.from_numpy(seen)[None], torch.from_numpy(classes)[None], maps)[0].numpy()
+    maps = {
+        "edge_matrix": torch.from_numpy(edges.matrix),
+        "edge_offset": torch.from_numpy(edges.offset),
+    }
+    out = filter_edges(torch.from_numpy(seen)[None], torch.from_numpy(classes)[None], maps)[
+        0
+    ].numpy()
     return out, edges, valid & (classes > 0)
 
 
@@ -60,7 +79,8 @@ def test_classes_tell_how_near_the_mask_is_and_what_lies_under_it():
     row = 55
     np.testing.assert_array_equal(near[row, 34:40], [0, 0, 0, 0, 1, 2])
     np.testing.assert_array_equal(near[row, 72:76], [2, 1, 0, 0])
-    # native pixels begin at multiples of 2 and 6; a third of the one from 36 on is masked, all of the one from 42 on
+    # native pixels begin at multiples of 2 and 6; a third of the one from 36 on is masked, all of
+    # the one from 42 on
     assert of_20[row, 39] > 0 and not of_20[row, :39].any()
     assert (of_60[row, 33:40] > 0).all() and of_60[row, 39] == 2 and not of_60[row, :33].any()
     assert classes.max() < CLASSES and not classes[:33, :33].any()
@@ -113,7 +133,9 @@ def test_sharp_bands_take_nothing_from_under_a_mask():
     sharp = {name: torch.zeros_like(m) for name, m in BLURRED.items()}
     edges = fit_edges(seen[:, valid], classes[valid], S2_NAMES, sharp)
     only_under = np.arange(1, len(UNDER) ** 2)  # not beside the mask
-    np.testing.assert_allclose(edges.matrix[only_under], np.broadcast_to(np.eye(12), (15, 12, 12)), atol=1e-9)
+    np.testing.assert_allclose(
+        edges.matrix[only_under], np.broadcast_to(np.eye(12), (15, 12, 12)), atol=1e-9
+    )
 
 
 def test_few_pixels_and_few_bands():
@@ -125,4 +147,8 @@ def test_few_pixels_and_few_bands():
 
 def test_clouds_are_white_and_darker_in_the_infrared():
     values = cloud_spectra(("B02", "B04", "B12"))
-    assert values.shape == (len(CLOUDS), 3) and (values[:, 2] < values[:, 0]).all() and (values[:, :2] > 0.8).all()
+    assert (
+        values.shape == (len(CLOUDS), 3)
+        and (values[:, 2] < values[:, 0]).all()
+        and (values[:, :2] > 0.8).all()
+    )

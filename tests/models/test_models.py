@@ -5,14 +5,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint, models  # noqa: E402
-from satfuse.errors import BandError, ConfigError, GridError  # noqa: E402
-from satfuse.models.fusformer import attention  # noqa: E402
-from satfuse.models.observation import degrade, upsample  # noqa: E402
-from satfuse.models.summary import Summary  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES  # noqa: E402
-from satfuse.simulate.factory import biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol  # noqa: E402
+from satfuse import checkpoint, models
+from satfuse.errors import BandError, ConfigError, GridError
+from satfuse.models.fusformer import attention
+from satfuse.models.observation import degrade, upsample
+from satfuse.models.summary import Summary
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol
 
 FINITE = ["bicubic", "regression", "spectral"]
 
@@ -31,7 +31,9 @@ def scene(h=18, w=22, ratio=10, bands=21, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     guide = upsample(rand(1, 12, 2 * h, 2 * w), ratio // 2)
-    target = torch.einsum("kc,bchw->bkhw", rand(bands, 12) / 12, guide) + 0.1 * upsample(rand(1, bands, h, w), ratio)
+    target = torch.einsum("kc,bchw->bkhw", rand(bands, 12) / 12, guide) + 0.1 * upsample(
+        rand(1, bands, h, w), ratio
+    )
     return guide, degrade(target, ratio), target
 
 
@@ -41,21 +43,27 @@ def fitted(model, guide, coarse, guide_valid=None, coarse_valid=None):
 
 
 def summary(guide, coarse, ratio=10, guide_valid=None, coarse_valid=None, psf_sigma=0.5008):
-    guide_valid = torch.ones(1, 1, *guide.shape[-2:], dtype=bool) if guide_valid is None else guide_valid
+    guide_valid = (
+        torch.ones(1, 1, *guide.shape[-2:], dtype=bool) if guide_valid is None else guide_valid
+    )
     return Summary(
         guide_cells=guide[0],
         cells_valid=guide_valid[0, 0],
         patches=guide,
         patches_valid=guide_valid,
         frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool) if coarse_valid is None else coarse_valid[0],
+        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
+        if coarse_valid is None
+        else coarse_valid[0],
         ratio=ratio,
         psf_sigma=psf_sigma,
     )
 
 
 def test_create_names_what_it_knows():
-    with pytest.raises(ConfigError, match=r"known: bayesian, bicubic, regression, .*spectral, fusformer"):
+    with pytest.raises(
+        ConfigError, match=r"known: bayesian, bicubic, regression, .*spectral, fusformer"
+    ):
         models.create("srcnn", guide_bands=12, coarse_bands=21, ratio=30)
     with pytest.raises(ConfigError, match="no option dropout; it has: depth, width"):
         models.create("spectral", guide_bands=12, coarse_bands=21, ratio=30, dropout=0.1)
@@ -68,7 +76,9 @@ def test_numbers_of_bands_mean_the_known_sets():
     assert model.guide_bands == S2_NAMES and model.coarse_bands == S3_ENMAP_NAMES
 
 
-@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "bayesian"])  # refuses random spectra
+@pytest.mark.parametrize(
+    "name", [name for name in models.MODELS if name != "bayesian"]
+)  # refuses random spectra
 @pytest.mark.parametrize("ratio", [10, 15, 30])
 def test_gives_the_coarse_bands_on_the_guides_grid(name, ratio):
     model = trained_like(name, ratio=ratio)
@@ -95,21 +105,37 @@ def test_tiled_equals_untiled_within_the_reach(name):
     state = fitted(model, guide, coarse, guide_valid, coarse_valid)
     kinds = {"state": state}
     with torch.inference_mode():
-        whole = model(guide, coarse, guide_valid=guide_valid, coarse_valid=coarse_valid, **kinds).image
-        for top, left in ((0, 0), (7, 9), (13, 17)):  # corner, middle, corner: cores of 5 x 5 coarse pixels
+        whole = model(
+            guide, coarse, guide_valid=guide_valid, coarse_valid=coarse_valid, **kinds
+        ).image
+        for top, left in (
+            (0, 0),
+            (7, 9),
+            (13, 17),
+        ):  # corner, middle, corner: cores of 5 x 5 coarse pixels
             box, inner = _box(top, left, 5, model.reach(ratio), coarse.shape[-2:])
             fine = tuple(slice(s.start * ratio, s.stop * ratio) for s in box)
-            valid = {"guide_valid": guide_valid[..., *fine], "coarse_valid": coarse_valid[..., *box]}
+            valid = {
+                "guide_valid": guide_valid[..., *fine],
+                "coarse_valid": coarse_valid[..., *box],
+            }
             tile = model(guide[..., *fine], coarse[..., *box], **valid, **kinds).image
             core = tuple(slice(s.start * ratio, s.stop * ratio) for s in inner)
-            expected = whole[..., top * ratio : (top + 5) * ratio, left * ratio : (left + 5) * ratio]
+            expected = whole[
+                ..., top * ratio : (top + 5) * ratio, left * ratio : (left + 5) * ratio
+            ]
             torch.testing.assert_close(tile[..., *core], expected, atol=1e-5, rtol=0)
 
 
 def _box(top, left, side, halo, shape):
     """Coarse slices of the tile with its halo, and of the core inside the tile."""
-    box = tuple(slice(max(a - halo, 0), min(a + side + halo, n)) for a, n in zip((top, left), shape, strict=True))
-    inner = tuple(slice(a - s.start, a - s.start + side) for a, s in zip((top, left), box, strict=True))
+    box = tuple(
+        slice(max(a - halo, 0), min(a + side + halo, n))
+        for a, n in zip((top, left), shape, strict=True)
+    )
+    inner = tuple(
+        slice(a - s.start, a - s.start + side) for a, s in zip((top, left), box, strict=True)
+    )
     return box, inner
 
 
@@ -128,7 +154,9 @@ def test_regression_recovers_a_linear_target():
     generator = torch.Generator().manual_seed(5)
     weights = torch.rand(21, 4, generator=generator, dtype=torch.float64) / 4
     target = torch.einsum("kc,bchw->bkhw", weights, guide) + 0.05
-    model = models.create("regression", guide_bands=("B02", "B03", "B04", "B08"), coarse_bands=21, ratio=10)
+    model = models.create(
+        "regression", guide_bands=("B02", "B03", "B04", "B08"), coarse_bands=21, ratio=10
+    )
     coarse = degrade(target, 10)
     state = fitted(model, guide, coarse)
     image = model(guide, coarse, state=state).image
@@ -139,12 +167,16 @@ def test_regression_recovers_a_linear_target():
 def test_regression_does_not_trade_a_sharp_band_against_its_blurred_twin():
     """B04 and B05 of one surface, B05 natively 20 m: their difference at edges is blur, not spectrum."""
     generator = torch.Generator().manual_seed(3)
-    surface = (torch.rand(1, 1, 540, 540, generator=generator, dtype=torch.float64) > 0.7).double() * 0.3
+    surface = (
+        torch.rand(1, 1, 540, 540, generator=generator, dtype=torch.float64) > 0.7
+    ).double() * 0.3
     noise = 0.002 * torch.randn(1, 2, 540, 540, generator=generator, dtype=torch.float64)
     twin = upsample(torch.nn.functional.avg_pool2d(surface, 2), 2)
     guide, coarse = torch.cat([surface, twin], 1) + noise, degrade(surface, 30)
     coarse = coarse + 0.002 * torch.randn(coarse.shape, generator=generator, dtype=torch.float64)
-    model = models.create("regression", guide_bands=("B04", "B05"), coarse_bands=("Oa08",), ratio=30)
+    model = models.create(
+        "regression", guide_bands=("B04", "B05"), coarse_bands=("Oa08",), ratio=30
+    )
     image = model(guide, coarse, state=fitted(model, guide, coarse)).image
     assert (image - surface).square().mean().sqrt() < 0.1 * surface.std()
 
@@ -153,7 +185,9 @@ def test_regression_is_consistent_with_the_coarse_image():
     guide, coarse, _ = scene()
     model = trained_like("regression")
     error = degrade(model(guide, coarse, state=fitted(model, guide, coarse)).image, 10) - coarse
-    trend = model(guide, coarse * 0, state=fitted(model, guide, coarse)).image  # what no residual would give
+    trend = model(
+        guide, coarse * 0, state=fitted(model, guide, coarse)
+    ).image  # what no residual would give
     assert error.square().mean() < 0.2 * (degrade(trend, 10) - coarse).square().mean()
 
 
@@ -192,7 +226,9 @@ def test_spectral_starts_as_bicubic_and_uses_each_pixel_alone():
     fresh = models.create("spectral", guide_bands=12, coarse_bands=21, ratio=10).double()
     torch.testing.assert_close(fresh(guide, coarse).image, upsample(coarse, 10))
     model = trained_like("spectral")
-    model.set_statistics(*(torch.full((n,), v) for n, v in ((12, 0.3), (12, 0.1), (21, 0.2), (21, 0.2))))
+    model.set_statistics(
+        *(torch.full((n,), v) for n, v in ((12, 0.3), (12, 0.1), (21, 0.2), (21, 0.2)))
+    )
     before = model(guide, coarse).image
     changed = guide.clone()
     changed[..., 7, 9] += 0.1
@@ -202,7 +238,9 @@ def test_spectral_starts_as_bicubic_and_uses_each_pixel_alone():
         torch.testing.assert_close(model(guide, coarse).image, before)
 
 
-@pytest.mark.parametrize(("coarse", "guide", "count"), [(31, 3, 111_247), (21, 12, 106_869), (19, 12, 105_907)])
+@pytest.mark.parametrize(
+    ("coarse", "guide", "count"), [(31, 3, 111_247), (21, 12, 106_869), (19, 12, 105_907)]
+)
 def test_fusformer_has_the_published_parameters(coarse, guide, count):
     model = models.create("fusformer", guide_bands=guide, coarse_bands=coarse, ratio=4)
     assert sum(p.numel() for p in model.parameters()) == count == 481 * coarse + 48 * guide + 96_192
@@ -219,9 +257,13 @@ def test_attention_in_rows_and_fused_equal_the_explicit_softmax():
 def test_fusformer_chunked_equals_full():
     guide, coarse, _ = (x.float() for x in scene(3, 4))
     full = trained_like("fusformer").float()
-    chunked = models.create("fusformer", guide_bands=12, coarse_bands=21, ratio=10, attention_rows=97)
+    chunked = models.create(
+        "fusformer", guide_bands=12, coarse_bands=21, ratio=10, attention_rows=97
+    )
     chunked.load_state_dict(full.state_dict())
-    torch.testing.assert_close(chunked(guide, coarse).image, full(guide, coarse).image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        chunked(guide, coarse).image, full(guide, coarse).image, atol=1e-5, rtol=0
+    )
 
 
 def test_fusformer_adds_a_highpass_image_to_the_upsampled_coarse():
@@ -229,7 +271,9 @@ def test_fusformer_adds_a_highpass_image_to_the_upsampled_coarse():
     model = trained_like("fusformer")
     for parameter in model.highpass[-1].parameters():
         torch.nn.init.zeros_(parameter)
-    torch.testing.assert_close(model(guide, 3 * coarse).image, upsample(3 * coarse, 10))  # no clamp at 1
+    torch.testing.assert_close(
+        model(guide, 3 * coarse).image, upsample(3 * coarse, 10)
+    )  # no clamp at 1
     assert model.reach(30) is None
 
 
@@ -275,7 +319,9 @@ def test_completed_takes_missing_bands_from_the_regression():
 def test_every_model_says_truly_whether_it_gives_an_uncertainty(name):
     """Alone and completed: sigma is there, and finite in the model's own bands alone, exactly where it says so."""
     observed = biome_scene("crop", ratio=10, protocol=Protocol(noise=0.002), seed=3, fine_px=60)
-    guide, coarse = (torch.from_numpy(image).float() for image in (observed.guide[None], observed.coarse))
+    guide, coarse = (
+        torch.from_numpy(image).float() for image in (observed.guide[None], observed.coarse)
+    )
     if name == "bayesian":
         small, _ = checkpoint.load(checkpoint.SHIPPED / name, coarse_bands=S3_ENMAP_NAMES)
     else:

@@ -6,10 +6,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.models.bayesian.native_blur import add_detail, detail_error, detail_power, fit_detail, lay, levels  # noqa: E402
-from satfuse.sensors.bands import S2_BANDS, S2_NAMES  # noqa: E402
-from satfuse.simulate.factory import biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol, native_blur  # noqa: E402
+from satfuse.models.bayesian.native_blur import (
+    add_detail,
+    detail_error,
+    detail_power,
+    fit_detail,
+    lay,
+    levels,
+)
+from satfuse.sensors.bands import S2_BANDS, S2_NAMES
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol, native_blur
 
 FINE = [b.gsd_m == 10 for b in S2_BANDS]
 
@@ -27,7 +34,11 @@ def linear_scene(size=240, seed=0):
 
 def run(guide, pixel_m, valid=None):
     guide = torch.from_numpy(guide)[None].double()
-    valid = torch.ones(1, 1, *guide.shape[-2:], dtype=bool) if valid is None else torch.from_numpy(valid)[None, None]
+    valid = (
+        torch.ones(1, 1, *guide.shape[-2:], dtype=bool)
+        if valid is None
+        else torch.from_numpy(valid)[None, None]
+    )
     maps, _ = fit_detail(guide, valid, S2_NAMES, pixel_m)
     return add_detail(guide, valid, S2_NAMES, pixel_m, maps)[0].numpy(), maps
 
@@ -67,7 +78,10 @@ def test_noise_and_clouds_do_not_hide_which_bands_are_sharp(seed, sharp):
     """Snow is dark where 20 m bands are, and little of it is left between the clouds."""
     protocol = Protocol(noise=0.003, cloud=0.4, equal_blur=sharp)
     scene = biome_scene("snow", ratio=30, protocol=protocol, seed=seed, fine_px=120)
-    image, valid = torch.from_numpy(scene.guide)[None].double(), torch.from_numpy(scene.guide_valid)[None, None]
+    image, valid = (
+        torch.from_numpy(scene.guide)[None].double(),
+        torch.from_numpy(scene.guide_valid)[None, None],
+    )
     maps, _ = fit_detail(image * valid, valid, S2_NAMES, 10)
     for name, linear in maps.items():
         assert (linear.any(1) != sharp).all(), name
@@ -89,7 +103,9 @@ def test_unrelated_bands_gain_nothing_false():
     truth = rng.random((12, 240, 240)).astype(np.float32)
     seen = native_blur(truth, 10)
     found, _ = run(seen, 10)
-    before, after = (np.sqrt(np.square(image - truth)[~np.array(FINE)].mean()) for image in (seen, found))
+    before, after = (
+        np.sqrt(np.square(image - truth)[~np.array(FINE)].mean()) for image in (seen, found)
+    )
     assert after < 1.02 * before
 
 
@@ -137,14 +153,21 @@ def test_laying_keeps_ramps_and_sizes_that_steps_do_not_divide(step):
     np.testing.assert_allclose(lay(torch.full_like(ramp, 0.3), valid, step), 0.3, atol=1e-12)
 
 
-@pytest.mark.parametrize(("ratio", "pixel_m"), [(30, 10), (15, 20), (10, 30), (25, 12), (18, 300 / 18), (7, 300 / 7)])
+@pytest.mark.parametrize(
+    ("ratio", "pixel_m"), [(30, 10), (15, 20), (10, 30), (25, 12), (18, 300 / 18), (7, 300 / 7)]
+)
 def test_tiles_on_coarse_pixels_give_the_whole(ratio, pixel_m):
     """With one coarse pixel around, detail in a tile is that of the whole image, whatever the ratio."""
-    guide = torch.from_numpy(linear_scene(size=240)[:, : 9 * ratio, : 9 * ratio])[None].double()[..., :240, :240]
+    guide = torch.from_numpy(linear_scene(size=240)[:, : 9 * ratio, : 9 * ratio])[None].double()[
+        ..., :240, :240
+    ]
     size = guide.shape[-1] // ratio * ratio
     guide = guide[..., :size, :size]
     valid = torch.ones(1, 1, size, size, dtype=bool)
-    maps = {"detail20": torch.rand(6, 4, dtype=torch.float64), "detail60": torch.rand(2, 10, dtype=torch.float64)}
+    maps = {
+        "detail20": torch.rand(6, 4, dtype=torch.float64),
+        "detail60": torch.rand(2, 10, dtype=torch.float64),
+    }
     whole = add_detail(guide, valid, S2_NAMES, pixel_m, maps)
     cut = (..., slice(ratio, None), slice(ratio, None))
     tile = add_detail(guide[cut], valid[cut], S2_NAMES, pixel_m, maps)

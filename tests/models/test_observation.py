@@ -4,12 +4,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from satfuse.errors import GridError  # noqa: E402
-from satfuse.models.observation import degrade, upsample  # noqa: E402
-from satfuse.sensors import degradation  # noqa: E402
+from satfuse.errors import GridError
+from satfuse.models.observation import degrade, upsample
+from satfuse.sensors import degradation
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((3, 60, 90))
@@ -18,7 +18,9 @@ VALID = RNG.random((60, 90)) > 0.4
 
 def on_torch(image, ratio, sigma, valid=None, dtype=torch.float64, **rest):
     valid = None if valid is None else torch.tensor(valid)[None, None]
-    return degrade(torch.tensor(image, dtype=dtype)[None], ratio, sigma, valid=valid, **rest)[0].numpy()
+    return degrade(torch.tensor(image, dtype=dtype)[None], ratio, sigma, valid=valid, **rest)[
+        0
+    ].numpy()
 
 
 @settings(max_examples=20, deadline=None)
@@ -31,14 +33,20 @@ def on_torch(image, ratio, sigma, valid=None, dtype=torch.float64, **rest):
 def test_equals_numpy(ratio, sigma, shift, holes):
     valid = VALID if holes else None
     expected = degradation.degrade(IMAGE, ratio, sigma, shift=shift, valid=valid)
-    np.testing.assert_allclose(on_torch(IMAGE, ratio, sigma, valid, shift=shift), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        on_torch(IMAGE, ratio, sigma, valid, shift=shift), expected, atol=1e-6
+    )
     single = on_torch(IMAGE, ratio, sigma, valid, torch.float32, shift=shift)
-    np.testing.assert_allclose(single[np.isfinite(expected)], expected[np.isfinite(expected)], atol=1e-5)
+    np.testing.assert_allclose(
+        single[np.isfinite(expected)], expected[np.isfinite(expected)], atol=1e-5
+    )
 
 
 def test_one_width_per_band():
     widths = [0.3, 0.5, 0.9]
-    np.testing.assert_allclose(on_torch(IMAGE, 10, widths), degradation.degrade(IMAGE, 10, widths), atol=1e-9)
+    np.testing.assert_allclose(
+        on_torch(IMAGE, 10, widths), degradation.degrade(IMAGE, 10, widths), atol=1e-9
+    )
     with pytest.raises(GridError, match="2 PSF widths for 3 bands"):
         on_torch(IMAGE, 10, [0.3, 0.5])
 
@@ -51,7 +59,9 @@ def test_values_in_holes_do_not_matter():
 def test_gradient_is_right_and_finite_beside_holes():
     image = torch.tensor(IMAGE[None, :1, :12, :12], requires_grad=True)
     valid = torch.tensor(VALID[None, None, :12, :12])
-    assert torch.autograd.gradcheck(lambda x: degrade(x, 3, 0.5, valid=valid).nan_to_num(0.0), image)
+    assert torch.autograd.gradcheck(
+        lambda x: degrade(x, 3, 0.5, valid=valid).nan_to_num(0.0), image
+    )
 
 
 def test_refuses_a_size_that_does_not_nest():
@@ -62,7 +72,9 @@ def test_refuses_a_size_that_does_not_nest():
 @pytest.mark.parametrize("ratio", [1, 2, 3, 10, 30])
 def test_upsample_equals_torch_bicubic(ratio):
     coarse = torch.tensor(RNG.random((2, 3, 7, 5)))
-    expected = torch.nn.functional.interpolate(coarse, scale_factor=ratio, mode="bicubic", align_corners=False)
+    expected = torch.nn.functional.interpolate(
+        coarse, scale_factor=ratio, mode="bicubic", align_corners=False
+    )
     torch.testing.assert_close(upsample(coarse, ratio), expected, atol=1e-12, rtol=0)
 
 

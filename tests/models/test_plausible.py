@@ -8,15 +8,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse import checkpoint  # noqa: E402
-from satfuse.errors import RadiometryError  # noqa: E402
-from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit  # noqa: E402
-from satfuse.models.bayesian.scene_sums import Channel  # noqa: E402
-from satfuse.models.bayesian.spectral_prior import features  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.sensors.degradation import degrade  # noqa: E402
-from satfuse.simulate.factory import BIOME_NAMES, biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol  # noqa: E402
+from satfuse import checkpoint
+from satfuse.errors import RadiometryError
+from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit
+from satfuse.models.bayesian.scene_sums import Channel
+from satfuse.models.bayesian.spectral_prior import features
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.degradation import degrade
+from satfuse.simulate.factory import BIOME_NAMES, biome_scene
+from satfuse.simulate.protocol import Protocol
 
 REALISTIC = Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)
 
@@ -25,14 +25,19 @@ def channels_of(biome="crop", guide_order=None, coarse_order=None, seed=3, other
     """Channels of a realistic scene whose bands come in another order; `other` : seed of the coarse image's place."""
     scene = biome_scene(biome, ratio=10, protocol=REALISTIC, seed=seed, fine_px=120)
     coarse = (
-        scene if other is None else biome_scene(biome, ratio=10, protocol=REALISTIC, seed=other, fine_px=120)
+        scene
+        if other is None
+        else biome_scene(biome, ratio=10, protocol=REALISTIC, seed=other, fine_px=120)
     ).coarse
     guide = degrade(scene.guide, 10, 0.5).reshape(12, -1)
     values = coarse[0].reshape(21, -1)
     z = features((guide if guide_order is None else guide[guide_order]).T)
     at = np.argwhere(np.ones((12, 12), bool))
     values = values if coarse_order is None else values[coarse_order]
-    return [Channel(band=b, z=z, y=v, share=np.ones(144), at=at, psf_sigma=0.5) for b, v in enumerate(values)]
+    return [
+        Channel(band=b, z=z, y=v, share=np.ones(144), at=at, psf_sigma=0.5)
+        for b, v in enumerate(values)
+    ]
 
 
 def swapped(names, a, b):
@@ -50,14 +55,17 @@ def test_true_scenes_pass(prior, biome):
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [("Oa03", "S1N"), ("Oa05", "S1N"), ("Oa11", "Oa12"), ("S5N", "S6N"), ("Oa21", "S5N")]
+    ("a", "b"),
+    [("Oa03", "S1N"), ("Oa05", "S1N"), ("Oa11", "Oa12"), ("S5N", "S6N"), ("Oa21", "S5N")],
 )
 def test_two_coarse_bands_in_each_others_place_are_named(prior, a, b):
     with pytest.raises(RadiometryError, match=f"{a} and {b} look swapped"):
         misfit(channels_of(coarse_order=swapped(S3_NAMES, a, b)), prior, S2_NAMES, S3_NAMES)
 
 
-@pytest.mark.parametrize(("a", "b"), [("B02", "B03"), ("B04", "B05"), ("B05", "B06"), ("B11", "B12")])
+@pytest.mark.parametrize(
+    ("a", "b"), [("B02", "B03"), ("B04", "B05"), ("B05", "B06"), ("B11", "B12")]
+)
 def test_two_guide_bands_in_each_others_place_are_named(prior, a, b):
     with pytest.raises(RadiometryError, match=f"{a} and {b} of the guide look swapped"):
         misfit(channels_of(guide_order=swapped(S2_NAMES, a, b)), prior, S2_NAMES, S3_NAMES)
@@ -113,7 +121,9 @@ def test_bright_ground_is_no_cloud(biome):
     scene = biome_scene(biome, ratio=10, protocol=Protocol(), seed=3, fine_px=120)
     for top in (1.0, 1.6):
         check_clouds(top * scene.guide.reshape(12, -1), S2_NAMES, "guide")
-    check_clouds(scene.guide[[1, 3]].reshape(2, -1), ("B02", "B04"), "guide")  # no infrared band to tell by
+    check_clouds(
+        scene.guide[[1, 3]].reshape(2, -1), ("B02", "B04"), "guide"
+    )  # no infrared band to tell by
 
 
 def test_salt_is_no_cloud():

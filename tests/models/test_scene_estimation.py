@@ -8,19 +8,33 @@ import pytest
 torch = pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from scipy.linalg import block_diag  # noqa: E402
+from scipy.linalg import block_diag
 
-from satfuse.models.bayesian.scene_frames import WIDE  # noqa: E402
-from satfuse.models.bayesian.scene_observation import SEARCH, SPREAD, Fine, certainty, find_observation, trust  # noqa: E402
-from satfuse.models.bayesian.scene_regression import _posterior, adapt  # noqa: E402
-from satfuse.models.bayesian.scene_sums import BLOCK, LEAST_VARIANCE, Channel, Sums, rotate, shared_variance  # noqa: E402
-from satfuse.models.bayesian.shared_error import REACH, add_field, field_weights, margin  # noqa: E402
-from satfuse.models.bayesian.spectral_prior import MapPrior, features  # noqa: E402
-from satfuse.models.observation import degrade  # noqa: E402
-from satfuse.sensors import degradation  # noqa: E402
-from satfuse.sensors.bands import S3_NAMES  # noqa: E402
-from satfuse.simulate.factory import biome_scene  # noqa: E402
-from satfuse.simulate.protocol import Protocol  # noqa: E402
+from satfuse.models.bayesian.scene_frames import WIDE
+from satfuse.models.bayesian.scene_observation import (
+    SEARCH,
+    SPREAD,
+    Fine,
+    certainty,
+    find_observation,
+    trust,
+)
+from satfuse.models.bayesian.scene_regression import _posterior, adapt
+from satfuse.models.bayesian.scene_sums import (
+    BLOCK,
+    LEAST_VARIANCE,
+    Channel,
+    Sums,
+    rotate,
+    shared_variance,
+)
+from satfuse.models.bayesian.shared_error import REACH, add_field, field_weights, margin
+from satfuse.models.bayesian.spectral_prior import MapPrior, features
+from satfuse.models.observation import degrade
+from satfuse.sensors import degradation
+from satfuse.sensors.bands import S3_NAMES
+from satfuse.simulate.factory import biome_scene
+from satfuse.simulate.protocol import Protocol
 
 # --- the regression
 
@@ -65,9 +79,15 @@ def covariance_of(channel, shared):
 @pytest.mark.parametrize("shared", [0.0, 0.3, 30.0])
 def test_sums_are_those_of_generalised_least_squares(shared):
     channels = channels_of(MEAN, [2, 0, 1], shape=(30, 5), partial=True)  # two blocks
-    channels[1] = replace(channels[1], share=channels[1].share[::-1].copy(), least=1e-4)  # the others go together
+    channels[1] = replace(
+        channels[1], share=channels[1].share[::-1].copy(), least=1e-4
+    )  # the others go together
     sums = Sums.of(rotate(channels, MEAN), shared)
-    assert sums.band.tolist() == [2, 0, 1] and sums.least.tolist() == [LEAST_VARIANCE, 1e-4, LEAST_VARIANCE]
+    assert sums.band.tolist() == [2, 0, 1] and sums.least.tolist() == [
+        LEAST_VARIANCE,
+        1e-4,
+        LEAST_VARIANCE,
+    ]
     for j, c in enumerate(channels):
         inverse = np.linalg.inv(covariance_of(c, shared))
         x = c.z @ MEAN[c.band]
@@ -82,9 +102,13 @@ def test_sums_are_those_of_generalised_least_squares(shared):
 def test_posterior_is_that_of_dense_algebra():
     """Map, gains, their covariance and the evidence of one joint Gaussian over all pixels of all channels."""
     prior, shared, gain = prior_of(MEAN), 1.0, 0.02
-    channels = channels_of(MEAN + 0.05, [0, 1, 2, 1], shape=(6, 6), gain=[1.02, 1, 0.98, 1.01], partial=True)
+    channels = channels_of(
+        MEAN + 0.05, [0, 1, 2, 1], shape=(6, 6), gain=[1.02, 1, 0.98, 1.01], partial=True
+    )
     root = np.linalg.cholesky(prior.together)
-    found = _posterior(Sums.of(rotate(channels, prior.mean), shared), prior, root, gain, None, shared)
+    found = _posterior(
+        Sums.of(rotate(channels, prior.mean), shared), prior, root, gain, None, shared
+    )
     f, rows, noise = 4, [], []
     for j, (c, variance) in enumerate(zip(channels, found.noise, strict=True)):
         row = np.zeros((len(c.y), 3 * f + len(channels)))
@@ -98,11 +122,17 @@ def test_posterior_is_that_of_dense_algebra():
     total = design @ before @ design.T + errors
     link = before @ design.T @ np.linalg.inv(total)
     expected, spread = link @ r, before - link @ design @ before
-    np.testing.assert_allclose(found.weight - prior.mean, expected[: 3 * f].reshape(3, f), atol=1e-7)
+    np.testing.assert_allclose(
+        found.weight - prior.mean, expected[: 3 * f].reshape(3, f), atol=1e-7
+    )
     np.testing.assert_allclose(found.gain, expected[3 * f :], atol=1e-7)
     for b in range(3):
-        np.testing.assert_allclose(found.covariance[b], spread[b * f : (b + 1) * f, b * f : (b + 1) * f], atol=1e-9)
-    assert found.evidence == pytest.approx(-0.5 * (np.linalg.slogdet(total)[1] + r @ np.linalg.solve(total, r)))
+        np.testing.assert_allclose(
+            found.covariance[b], spread[b * f : (b + 1) * f, b * f : (b + 1) * f], atol=1e-9
+        )
+    assert found.evidence == pytest.approx(
+        -0.5 * (np.linalg.slogdet(total)[1] + r @ np.linalg.solve(total, r))
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -113,7 +143,9 @@ def test_a_scenes_own_map_and_noise_are_found(seed):
     found = adapt(channels_of(truth, [0, 1, 2], seed=seed), prior)
     spread = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
     z = channels_of(truth, [0], seed=9)[0].z
-    shown = (1 + found.gain[:, None]) * found.weight  # one frame cannot tell a gain from a brighter map
+    shown = (
+        1 + found.gain[:, None]
+    ) * found.weight  # one frame cannot tell a gain from a brighter map
     before, after = (np.sqrt(np.square(z @ (w - truth).T).mean()) for w in (MEAN, shown))
     assert after < 0.001 and after < 0.1 * before
     assert np.abs((found.weight - truth) / spread).max() < 4
@@ -134,7 +166,10 @@ def test_an_exact_sensor_gets_no_gain_errors():
 
 
 def test_noise_of_each_channel_is_its_own():
-    quiet, loud = channels_of(MEAN, [0, 1], noise=0.001), channels_of(MEAN, [0, 1], noise=0.02, seed=1)
+    quiet, loud = (
+        channels_of(MEAN, [0, 1], noise=0.001),
+        channels_of(MEAN, [0, 1], noise=0.02, seed=1),
+    )
     found = adapt([*quiet, *loud], prior_of(MEAN))
     np.testing.assert_allclose(np.sqrt(found.noise), [0.001, 0.001, 0.02, 0.02], rtol=0.2)
 
@@ -144,7 +179,10 @@ def test_errors_that_neighbours_share_are_told_from_noise():
     white = channels_of(MEAN, [0, 1, 2])
     half = np.linalg.cholesky(covariance_of(white[0], 10.0))
     smooth = [
-        Channel(**vars(c) | {"y": c.z @ MEAN[c.band] + 0.001 * half @ rng.standard_normal(len(c.y))}) for c in white
+        Channel(
+            **vars(c) | {"y": c.z @ MEAN[c.band] + 0.001 * half @ rng.standard_normal(len(c.y))}
+        )
+        for c in white
     ]
     assert adapt(white, prior_of(MEAN)).shared <= 0.1
     assert 3 <= adapt(smooth, prior_of(MEAN)).shared <= 30
@@ -184,7 +222,10 @@ def observed(prior, scene, crop=None, guide_valid=None, coarse_valid=None, regis
     usable = scene.guide_valid if guide_valid is None else guide_valid
     usable = usable[: h * ratio, : w * ratio].astype(float)
     fine = Fine(
-        image=scene.guide[:, : h * ratio, : w * ratio].astype(float) * usable, valid=usable, cells=ratio, ratio=ratio
+        image=scene.guide[:, : h * ratio, : w * ratio].astype(float) * usable,
+        valid=usable,
+        cells=ratio,
+        ratio=ratio,
     )
     valid = scene.coarse_valid[0] if coarse_valid is None else coarse_valid
     wide = np.array([b in WIDE for b in S3_NAMES])
@@ -198,11 +239,14 @@ DIRTY = {"gain": 0.02, "noise": 0.002}
 
 
 @pytest.mark.parametrize(
-    ("biome", "shift", "psf_sigma"), [("crop", (1.9, -1.3), 0.6), ("snow", (-0.4, 0.1), 0.4), ("city", (0, 0), 0.5)]
+    ("biome", "shift", "psf_sigma"),
+    [("crop", (1.9, -1.3), 0.6), ("snow", (-0.4, 0.1), 0.4), ("city", (0, 0), 0.5)],
 )
 def test_shift_and_width_are_found(prior, biome, shift, psf_sigma):
     protocol = Protocol(shift=shift, psf_sigma=psf_sigma, **DIRTY)
-    seen, error, widths = observed(prior, biome_scene(biome, ratio=10, protocol=protocol, seed=1, fine_px=180))
+    seen, error, widths = observed(
+        prior, biome_scene(biome, ratio=10, protocol=protocol, seed=1, fine_px=180)
+    )
     assert error.max() < 0.01 and max(widths) < 0.03
     assert (error < 5 * seen.shift_sigma).all() and seen.shift_sigma.max() < 0.02
 
@@ -219,12 +263,16 @@ def test_six_by_nine_coarse_pixels_are_enough(prior, biome, ratio):
 
 def test_slstr_bands_have_a_width_of_their_own(prior):
     protocol = Protocol(shift=(-0.4, 0.1), psf_sigma=0.4, slstr_factor=500 / 300, **DIRTY)
-    seen, _, widths = observed(prior, biome_scene("forest", ratio=10, protocol=protocol, seed=1, fine_px=150))
+    seen, _, widths = observed(
+        prior, biome_scene("forest", ratio=10, protocol=protocol, seed=1, fine_px=150)
+    )
     assert max(widths) < 0.04
     assert len(np.unique(seen.psf_sigma)) == 2 and seen.psf_sigma[S3_NAMES.index("S5N")] > 0.6
 
 
-@pytest.mark.parametrize(("biome", "shift"), [("crop", (1.9, -1.3)), ("snow", (-0.4, 0.1)), ("city", (0.3, -0.2))])
+@pytest.mark.parametrize(
+    ("biome", "shift"), [("crop", (1.9, -1.3)), ("snow", (-0.4, 0.1)), ("city", (0.3, -0.2))]
+)
 def test_holes_do_not_matter(prior, biome, shift):
     rng = np.random.default_rng(0)
     protocol = Protocol(shift=shift, psf_sigma=0.45, **DIRTY)
@@ -236,7 +284,9 @@ def test_holes_do_not_matter(prior, biome, shift):
 
 
 def test_a_registered_image_is_looked_for_nearby(prior):
-    scene = biome_scene("crop", ratio=10, protocol=Protocol(shift=(0.12, -0.08), **DIRTY), seed=1, fine_px=120)
+    scene = biome_scene(
+        "crop", ratio=10, protocol=Protocol(shift=(0.12, -0.08), **DIRTY), seed=1, fine_px=120
+    )
     _, error, _ = observed(prior, scene, registered=True)
     assert error.max() < 0.02
 
@@ -257,13 +307,18 @@ def test_what_cannot_be_known_is_said_to_be_unknown(prior):
     for changed, rest in cases:
         seen, _, _ = observed(prior, changed, **rest)
         assert np.isfinite(seen.shift).all() and np.isfinite(seen.psf_sigma).all()
-        assert np.abs(seen.shift).max() < 0.5 and 0.5 < seen.shift_sigma.min() <= seen.shift_sigma.max() <= SEARCH
+        assert (
+            np.abs(seen.shift).max() < 0.5
+            and 0.5 < seen.shift_sigma.min() <= seen.shift_sigma.max() <= SEARCH
+        )
 
 
 def test_what_little_cannot_move_stays_where_registration_put_it(prior):
     scene = biome_scene("crop", ratio=10, protocol=Protocol(noise=0.002), seed=1, fine_px=120)
     seen, _, _ = observed(prior, scene, coarse_valid=np.zeros((12, 12), bool), registered=True)
-    np.testing.assert_array_equal([seen.shift, seen.shift_sigma], [[0, 0], [SPREAD[True], SPREAD[True]]])
+    np.testing.assert_array_equal(
+        [seen.shift, seen.shift_sigma], [[0, 0], [SPREAD[True], SPREAD[True]]]
+    )
 
 
 def test_certainty_falls_with_the_share_that_is_seen():
@@ -275,7 +330,9 @@ def test_certainty_falls_with_the_share_that_is_seen():
 def test_trust_finds_the_cloud():
     rng = np.random.default_rng(0)
     predicted = rng.uniform(0.1, 0.3, (200, 5))
-    seen = predicted + rng.normal(0, 0.004, (200, 5)) + 0.02  # an offset of all pixels is none of its business
+    seen = (
+        predicted + rng.normal(0, 0.004, (200, 5)) + 0.02
+    )  # an offset of all pixels is none of its business
     seen[:10] += 0.1
     weight = trust(seen, predicted)
     assert weight[:10].max() < 0.05 and weight[10:].mean() > 0.9 and weight.max() <= 1
@@ -286,7 +343,9 @@ def test_degrading_cells_is_the_observation_model(shift):
     rng = np.random.default_rng(0)
     valid = rng.random((80, 60)) > 0.2
     image = rng.random((3, 80, 60)) * valid
-    got, share = Fine(image=image, valid=valid.astype(float), cells=10, ratio=10).degrade(0.5, shift)
+    got, share = Fine(image=image, valid=valid.astype(float), cells=10, ratio=10).degrade(
+        0.5, shift
+    )
     expected = degradation.degrade(image, 10, 0.5, shift=shift, valid=valid, minimum_weight=0.3)
     known = np.isfinite(expected[0])
     np.testing.assert_array_equal(known, share > 0.3 - 1e-5)
@@ -323,7 +382,8 @@ def test_without_shared_errors_there_is_no_field():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "psf_sigma", "shift"), [(10, 0.5, (0.0, 0.0)), (15, 0.4, (0.3, -0.4)), (30, 0.8, (-1.2, 0.6))]
+    ("ratio", "psf_sigma", "shift"),
+    [(10, 0.5, (0.0, 0.0)), (15, 0.4, (0.3, -0.4)), (30, 0.8, (-1.2, 0.6))],
 )
 def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
     """Degraded with the PSF and shift, the field is what is expected of the residual: K (K + 1 / shared)^-1 r."""
@@ -343,7 +403,10 @@ def test_the_field_degraded_is_the_smooth_residual(ratio, psf_sigma, shift):
 def test_tiles_of_the_field_are_parts_of_the_whole():
     weights = torch.from_numpy(margin(np.random.default_rng(1).random((2, 12, 14))))
     rest = 10, torch.tensor([0.5, 0.8]), (0.3, -0.2)
-    whole, tile = torch.ones(2, 2, 120, 140, dtype=torch.float64), torch.ones(1, 2, 40, 50, dtype=torch.float64)
+    whole, tile = (
+        torch.ones(2, 2, 120, 140, dtype=torch.float64),
+        torch.ones(1, 2, 40, 50, dtype=torch.float64),
+    )
     add_field(whole, weights, *rest)
     add_field(tile, weights[:, 5 : 9 + 2 * REACH, 3 : 8 + 2 * REACH], *rest)
     for image in whole:  # every image of a batch

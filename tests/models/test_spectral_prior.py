@@ -6,10 +6,10 @@ import pytest
 pytest.importorskip("torch", reason="the models need the models extra")
 pytestmark = pytest.mark.torch
 
-from satfuse.errors import BandError  # noqa: E402
-from satfuse.models.bayesian.spectral_prior import CONSTANT, _of_band_values, features, map_prior  # noqa: E402
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES  # noqa: E402
-from satfuse.sensors.srf import srf_matrix  # noqa: E402
+from satfuse.errors import BandError
+from satfuse.models.bayesian.spectral_prior import CONSTANT, _of_band_values, features, map_prior
+from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.srf import srf_matrix
 
 WAVELENGTH = np.arange(380.0, 2501.0, 5.0)
 
@@ -33,7 +33,9 @@ def test_spectra_of_few_dimensions_are_mapped(prior):
     """Five smooth curves: twelve guide bands determine the spectrum, whatever the platform."""
     places, basis, centre = library(seed=1)
     spectra = places.reshape(-1, 5) @ basis + centre
-    guide, coarse = (spectra @ srf_matrix(*s, WAVELENGTH)[0].T for s in (("S2A", S2_NAMES), ("S3A", S3_NAMES)))
+    guide, coarse = (
+        spectra @ srf_matrix(*s, WAVELENGTH)[0].T for s in (("S2A", S2_NAMES), ("S3A", S3_NAMES))
+    )
     error = features(guide) @ prior.mean.T - coarse
     assert error.std() < 0.01 * coarse.std()
     assert prior.remainder.max() < 1e-5
@@ -43,7 +45,10 @@ def test_the_mean_is_the_map_of_all_places_and_together_how_they_differ():
     """Places whose maps are known: the mean and the covariance of their maps come back."""
     rng = np.random.default_rng(0)
     guide = rng.uniform(0.1, 0.9, (3000, 12, 3))
-    mean, spread = rng.uniform(-0.5, 1, (2, 4)), np.array([[0.1, 0.05, 0.02, 0.1], [0.08, 0.02, 0.05, 0.02]])
+    mean, spread = (
+        rng.uniform(-0.5, 1, (2, 4)),
+        np.array([[0.1, 0.05, 0.02, 0.1], [0.08, 0.02, 0.05, 0.02]]),
+    )
     common = rng.standard_normal((3000, 1, 1))  # moves both bands' maps alike
     maps = mean + spread * common
     prior = _of_band_values(guide, np.einsum("spf,scf->spc", features(guide), maps))
@@ -57,8 +62,12 @@ def test_the_mean_is_the_map_of_all_places_and_together_how_they_differ():
     noisy = _of_band_values(
         guide, np.einsum("spf,scf->spc", features(guide), maps) + rng.normal(0, 0.01, (3000, 12, 2))
     )
-    brightness = guide.mean(-1) + 0.02  # 12 pixels and 4 unknowns: 8 of 12 parts of the variance are left
-    np.testing.assert_allclose(noisy.remainder, 0.01**2 * (brightness**-2.0).mean() * 8 / 12, rtol=0.1)
+    brightness = (
+        guide.mean(-1) + 0.02
+    )  # 12 pixels and 4 unknowns: 8 of 12 parts of the variance are left
+    np.testing.assert_allclose(
+        noisy.remainder, 0.01**2 * (brightness**-2.0).mean() * 8 / 12, rtol=0.1
+    )
 
 
 def test_a_constant_is_learned():
@@ -69,9 +78,14 @@ def test_a_constant_is_learned():
 
 def test_of_bands_is_the_prior_built_for_them(prior):
     index = [20, 3, 11]
-    part, direct = prior.of_bands(index), map_prior(*library(), WAVELENGTH, S2_NAMES, [S3_NAMES[i] for i in index])
+    part, direct = (
+        prior.of_bands(index),
+        map_prior(*library(), WAVELENGTH, S2_NAMES, [S3_NAMES[i] for i in index]),
+    )
     for name in ("mean", "together", "apart", "remainder"):
-        np.testing.assert_allclose(getattr(part, name), getattr(direct, name), rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(
+            getattr(part, name), getattr(direct, name), rtol=1e-6, atol=1e-12
+        )
 
 
 def test_covariances_are_positive_semidefinite(prior):
@@ -82,7 +96,8 @@ def test_covariances_are_positive_semidefinite(prior):
 
 
 @pytest.mark.parametrize(
-    ("guide", "coarse"), [(("B04", "B8A"), ("Oa08",)), (("B12",), S3_NAMES), (S2_NAMES[::-1], ("S6N", "Oa01"))]
+    ("guide", "coarse"),
+    [(("B04", "B8A"), ("Oa08",)), (("B12",), S3_NAMES), (S2_NAMES[::-1], ("S6N", "Oa01"))],
 )
 def test_any_bands(guide, coarse):
     prior = map_prior(*library(), WAVELENGTH, guide, coarse)
@@ -92,5 +107,7 @@ def test_any_bands(guide, coarse):
 def test_spectra_that_do_not_reach_a_band_are_refused():
     places, basis, centre = library()
     keep = WAVELENGTH > 500
-    with pytest.raises(BandError, match=r"do not cover S3A Oa01 \(0%\), Oa02 \(0%\), Oa03 \(0%\), Oa04"):
+    with pytest.raises(
+        BandError, match=r"do not cover S3A Oa01 \(0%\), Oa02 \(0%\), Oa03 \(0%\), Oa04"
+    ):
         map_prior(places, basis[:, keep], centre[keep], WAVELENGTH[keep], ("B04", "B08"), S3_NAMES)

@@ -27,7 +27,11 @@ def product(tmp_path_factory):
 def test_a_cog_keeps_values_bands_and_place(product, tmp_path):
     path = to_cog(product, tmp_path / "p.tif", bands=["Oa17", "Oa04"])
     with rasterio.open(path) as file:
-        assert file.descriptions == ("Oa17", "Oa04") and file.nodata == -32768 and file.scales == (1e-4, 1e-4)
+        assert (
+            file.descriptions == ("Oa17", "Oa04")
+            and file.nodata == -32768
+            and file.scales == (1e-4, 1e-4)
+        )
         assert file.crs.to_epsg() == 32631 and file.transform == BOX.affine and file.overviews(1)
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         values = file.read(masked=True) * 1e-4
@@ -37,8 +41,14 @@ def test_a_cog_keeps_values_bands_and_place(product, tmp_path):
 
 
 def test_a_cog_of_the_uncertainty(product, tmp_path):
-    with rasterio.open(to_cog(product, tmp_path / "u.tif", bands=["Oa17", "S6N"], variable="uncertainty")) as file:
-        assert file.descriptions == ("Oa17", "S6N") and file.nodata == -32768 and file.scales == (2e-5, 2e-5)
+    with rasterio.open(
+        to_cog(product, tmp_path / "u.tif", bands=["Oa17", "S6N"], variable="uncertainty")
+    ) as file:
+        assert (
+            file.descriptions == ("Oa17", "S6N")
+            and file.nodata == -32768
+            and file.scales == (2e-5, 2e-5)
+        )
         first, last = file.read(masked=True) * 2e-5
     np.testing.assert_allclose(first, product.uncertainty.sel(band="Oa17").squeeze(), rtol=1e-5)
     assert not first.mask.any() and last.mask.all()

@@ -32,7 +32,11 @@ BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
 
 
 def layout(**options):
-    options = {"bands": S3_NAMES, "band_source": ["regression"] * 21, "time": "2024-06-01T10:00:00.25+00:00"} | options
+    options = {
+        "bands": S3_NAMES,
+        "band_source": ["regression"] * 21,
+        "time": "2024-06-01T10:00:00.25+00:00",
+    } | options
     return Layout.of(BOX, shard_px=600, **options)
 
 
@@ -49,7 +53,9 @@ def test_uncertainty_keeps_five_bits_is_never_zero_and_fits_its_range():
     assert len(np.unique(number)) < 190, "as many values as five bits have between these limits"
     np.testing.assert_array_equal(encode_uncertainty(number * np.float32(2e-5)), number)
     edges = np.array([0, 1e-9, 2.9e-5, 3.1e-5, 0.6349, 0.65, 7, np.nan, np.inf])
-    np.testing.assert_array_equal(encode_uncertainty(edges), [1, 1, 1, 2, 31744, 31744, 31744, FILL, FILL])
+    np.testing.assert_array_equal(
+        encode_uncertainty(edges), [1, 1, 1, 2, 31744, 31744, 31744, FILL, FILL]
+    )
 
 
 def test_overview_is_the_mean_of_valid_pixels():
@@ -71,19 +77,37 @@ def test_layout_and_metadata_are_what_other_tools_read(tmp_path):
     publish_flat(store, "p", BOX, value=0.25, time="2024-06-01T10:00:00.25+00:00")
     path = f"{tmp_path}/data/p/r1.zarr"
     data = xr.open_zarr(path, consolidated=True)
-    assert data.reflectance.dims == ("time", "band", "y", "x") and data.quality.dims == ("time", "y", "x")
+    assert data.reflectance.dims == ("time", "band", "y", "x") and data.quality.dims == (
+        "time",
+        "y",
+        "x",
+    )
     assert float(data.reflectance[0, 3, 100, 100]) == pytest.approx(0.25)
     assert data.time.values[0] == np.datetime64("2024-06-01T10:00:00.250")
     assert data.sel(band="Oa17").wavelength_nm == 865
-    assert data.rio.crs.to_epsg() == 32631 and tuple(data.rio.transform())[:6] == tuple(BOX.affine)[:6]
+    assert (
+        data.rio.crs.to_epsg() == 32631 and tuple(data.rio.transform())[:6] == tuple(BOX.affine)[:6]
+    )
     assert data.quality.attrs["flag_meanings"].split()[0] == "guide_missing"
     raw = zarr.open_group(path)
-    assert raw["reflectance"].chunks == (1, 21, 300, 300) and raw["reflectance"].shards == (1, 21, 600, 600)
-    assert raw["time"].attrs["units"] == "microseconds since 1970-01-01" and raw["time"].dtype == "int64"
+    assert raw["reflectance"].chunks == (1, 21, 300, 300) and raw["reflectance"].shards == (
+        1,
+        21,
+        600,
+        600,
+    )
+    assert (
+        raw["time"].attrs["units"] == "microseconds since 1970-01-01"
+        and raw["time"].dtype == "int64"
+    )
     attrs = raw.attrs
     assert attrs["proj:code"] == "EPSG:32631" and attrs["spatial:transform"] == list(BOX.affine)[:6]
     assert {c["name"] for c in attrs["zarr_conventions"]} == {"proj:", "spatial:", "multiscales"}
-    assert [level["asset"] for level in attrs["multiscales"]["layout"]] == [".", "overview_2", "overview_4"]
+    assert [level["asset"] for level in attrs["multiscales"]["layout"]] == [
+        ".",
+        "overview_2",
+        "overview_4",
+    ]
     small = xr.open_zarr(f"{path}/overview_4", consolidated=True)
     assert small.reflectance.shape == (1, 21, 180, 225) and small.rio.transform().a == 40
     assert float(small.reflectance.min()) == pytest.approx(0.25)
@@ -99,23 +123,44 @@ def test_uncertainty_lies_beside_reflectance_at_full_resolution(tmp_path):
     assert beside.metadata.codecs == main.metadata.codecs and beside.dtype == "int16"
     assert "uncertainty" not in raw["overview_2"]
     data = xr.open_zarr(path, consolidated=True)
-    assert data.uncertainty.dims == data.reflectance.dims and set(data.uncertainty.coords) == set(data.coords)
+    assert data.uncertainty.dims == data.reflectance.dims and set(data.uncertainty.coords) == set(
+        data.coords
+    )
     np.testing.assert_allclose(data.uncertainty[0, :-1], 0.004, rtol=0.032)
-    assert data.uncertainty[0, -1].isnull().all() and data.reflectance.attrs["units"] == data.uncertainty.attrs["units"]
-    assert data.uncertainty.attrs["standard_name"] == f"{data.reflectance.attrs['standard_name']} standard_error"
+    assert (
+        data.uncertainty[0, -1].isnull().all()
+        and data.reflectance.attrs["units"] == data.uncertainty.attrs["units"]
+    )
+    assert (
+        data.uncertainty.attrs["standard_name"]
+        == f"{data.reflectance.attrs['standard_name']} standard_error"
+    )
     assert data.reflectance.attrs["ancillary_variables"] == "quality uncertainty"
     told = json.loads(Path(uri).read_text())
     variable = told["properties"]["cube:variables"]["uncertainty"]
-    assert variable["type"] == "auxiliary" and variable["nodata"] == FILL and "2e-05" in variable["description"]
-    assert "uncertainty" in told["assets"]["data"]["title"] and "uncertainty" in describe(uri)["variables"]
+    assert (
+        variable["type"] == "auxiliary"
+        and variable["nodata"] == FILL
+        and "2e-05" in variable["description"]
+    )
+    assert (
+        "uncertainty" in told["assets"]["data"]["title"]
+        and "uncertainty" in describe(uri)["variables"]
+    )
     assert describe(path)["uncertainty"] == "int16 (1, 21, 720, 900)"
 
 
 def test_a_product_without_uncertainty_says_nothing_of_it(tmp_path):
     uri = publish_flat(Store(tmp_path), "p", BOX)
-    assert "uncertainty" not in Path(uri).read_text() and describe(uri)["variables"] == ["quality", "reflectance"]
+    assert "uncertainty" not in Path(uri).read_text() and describe(uri)["variables"] == [
+        "quality",
+        "reflectance",
+    ]
     group = zarr.open_group(f"{tmp_path}/data/p/r1.zarr")
-    assert "uncertainty" not in group and group["reflectance"].attrs["ancillary_variables"] == "quality"
+    assert (
+        "uncertainty" not in group
+        and group["reflectance"].attrs["ancillary_variables"] == "quality"
+    )
 
 
 def test_a_shard_is_whole_chunks_and_small_fields_get_small_shards():
@@ -129,14 +174,27 @@ def test_a_shard_is_whole_chunks_and_small_fields_get_small_shards():
 def test_item_and_catalogue_are_valid_stac(tmp_path):
     store = Store(tmp_path)
     secret = "https://user:pw@host/items/a?sig=SECRET"
-    items = [{"id": "S2_a", "href": publish.without_query(secret), "collection": "s2", "baseline": "05.11"}]
-    uri = publish_flat(store, "p", BOX, provenance={"guide_items": items, "gap_s": 12.0, "field": "f"})
+    items = [
+        {
+            "id": "S2_a",
+            "href": publish.without_query(secret),
+            "collection": "s2",
+            "baseline": "05.11",
+        }
+    ]
+    uri = publish_flat(
+        store, "p", BOX, provenance={"guide_items": items, "gap_s": 12.0, "field": "f"}
+    )
     item = pystac.Item.from_file(uri)
     assert item.properties["proj:code"] == "EPSG:32631" and item.properties["satfuse:run"] == "r1"
     assert item.properties["cube:dimensions"]["band"]["values"] == list(S3_NAMES)
-    assert [link.href for link in item.links if link.rel == "derived_from"] == ["https://host/items/a"]
+    assert [link.href for link in item.links if link.rel == "derived_from"] == [
+        "https://host/items/a"
+    ]
     assert item.assets["data"].get_absolute_href() == f"{tmp_path}/data/p/r1.zarr"
-    assert [i.id for i in pystac.Catalog.from_file(f"{tmp_path}/catalog.json").get_items(recursive=True)] == ["p"]
+    assert [
+        i.id for i in pystac.Catalog.from_file(f"{tmp_path}/catalog.json").get_items(recursive=True)
+    ] == ["p"]
     text = "".join(p.read_text() for p in tmp_path.rglob("*.json") if p.is_file())
     assert "SECRET" not in text and "user:pw" not in text
 
@@ -154,7 +212,9 @@ def test_catalogue_and_index_are_rebuilt_from_the_items(tmp_path):
     assert list(index.id) == ["p", "q"] and index.crs.to_epsg() == 4326
 
 
-@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "", '{"collection": "satfuse-fused", "properties": {}}'])
+@pytest.mark.parametrize(
+    "content", ['{"a": 1}', "[1]", "", '{"collection": "satfuse-fused", "properties": {}}']
+)
 def test_a_file_that_is_no_item_is_named(tmp_path, content):
     store = Store(tmp_path)
     publish_flat(store, "p", BOX)
@@ -214,9 +274,18 @@ def test_an_incomplete_or_contradictory_run_is_not_published(tmp_path):
     assert missing_shards(store, path, layout(), cores) == ["reflectance/c/0/0/1/1"]
     counts = [{"pixels": 1, "finite": 1, "inconsistent": 0}] * len(cores)
     with pytest.raises(ProductError, match="lacks 1 shards"):
-        publish.publish(store, "p", "r1", layout(), cores=cores, counts=counts, provenance={"field": "changed"})
+        publish.publish(
+            store, "p", "r1", layout(), cores=cores, counts=counts, provenance={"field": "changed"}
+        )
     assert "changed" not in (tmp_path / "items/p.json").read_text()
-    write_tile(store, path, layout(), cores[-1], np.zeros((21, 120, 300), "int16"), np.zeros((120, 300), "uint16"))
+    write_tile(
+        store,
+        path,
+        layout(),
+        cores[-1],
+        np.zeros((21, 120, 300), "int16"),
+        np.zeros((120, 300), "uint16"),
+    )
     assert publish.check(store, path, layout(), cores, counts) == 1
     with pytest.raises(ProductError, match="3 of 4 tiles"):
         publish.check(store, path, layout(), cores, counts[1:])
@@ -242,7 +311,14 @@ def test_an_empty_tile_is_told_from_one_that_was_never_done(tmp_path):
     assert len(missing_shards(store, "g", layout(), cores)) == 16
     for core in cores:
         nothing = np.full((21, *core.shape), FILL, "int16")
-        write_tile(store, "g", layout(), core, nothing, np.full(core.shape, int(Quality.GUIDE_MISSING), "uint16"))
+        write_tile(
+            store,
+            "g",
+            layout(),
+            core,
+            nothing,
+            np.full(core.shape, int(Quality.GUIDE_MISSING), "uint16"),
+        )
     assert missing_shards(store, "g", layout(), cores) == []
 
 
@@ -276,7 +352,9 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half_written(tmp_path):
             print("StoreError:", error)
     """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
     assert "StoreError: cannot write tile y 0 x 0 of g" in run.stdout, run.stderr
     assert "File too large" in run.stdout
     assert not list((tmp_path / "g/reflectance").rglob("c/0/0/0/0"))

@@ -54,7 +54,9 @@ def make_tile(acquisition):
             reflectance[band.name] = rng.integers(300, 6000, (side, side)) / 10000
         reflectance["B02"][100, 50] = -0.02
         reflectance["B04"][10:20, :] = np.nan
-        reflectance["B08"][200, 200] = 6.5535  # the largest digital number at offset 0, clipped to it at -1000
+        reflectance["B08"][200, 200] = (
+            6.5535  # the largest digital number at offset 0, clipped to it at -1000
+        )
         scl = np.full((SIDE // 2, SIDE // 2), 5, "uint8")
         for row, value in enumerate(range(12), start=20):
             scl[row, :] = value

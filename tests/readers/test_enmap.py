@@ -39,7 +39,9 @@ def product(tmp_path_factory, cube):
     scene = EnmapScene(start=datetime(2024, 6, 30, 10, 20, 45, tzinfo=UTC))
     folder = tmp_path_factory.mktemp("enmap")
     with np.errstate(all="ignore"):
-        return write_enmap(folder, cube, GRID, quality, scene, wavelength_nm=WAVELENGTH_NM, fwhm_nm=FWHM_NM)
+        return write_enmap(
+            folder, cube, GRID, quality, scene, wavelength_nm=WAVELENGTH_NM, fwhm_nm=FWHM_NM
+        )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,9 @@ def test_dead_and_water_vapour_bands_are_not_usable(opened):
     usable, nm = opened.usable.values, opened.wavelength_nm.values
     assert not usable[dead_bands(WAVELENGTH_NM)].any() and not usable[150]
     assert not usable[((nm >= 1320) & (nm <= 1410)) | ((nm >= 1790) & (nm <= 1970))].any()
-    outside = ~(dead_bands(WAVELENGTH_NM) | ((nm >= 1320) & (nm <= 1410)) | ((nm >= 1790) & (nm <= 1970)))
+    outside = ~(
+        dead_bands(WAVELENGTH_NM) | ((nm >= 1320) & (nm <= 1410)) | ((nm >= 1790) & (nm <= 1970))
+    )
     outside[150] = False
     np.testing.assert_array_equal(usable, outside)
 
@@ -99,7 +103,13 @@ def test_valid_needs_every_usable_band(opened):
 def test_item_of_a_folder(product):
     item = enmap_item(product)
     assert item.datetime == datetime(2024, 6, 30, 10, 20, 45, tzinfo=UTC)
-    assert {"image", "metadata", "quality_cloud", "quality_cloud_shadow", "defective_pixel_mask"} <= set(item.assets)
+    assert {
+        "image",
+        "metadata",
+        "quality_cloud",
+        "quality_cloud_shadow",
+        "defective_pixel_mask",
+    } <= set(item.assets)
 
 
 def test_without_metadata_or_tags_the_error_says_what_lacks(copy, files_under):
@@ -110,8 +120,16 @@ def test_without_metadata_or_tags_the_error_says_what_lacks(copy, files_under):
 
 def test_band_tags_stand_in_for_metadata(tmp_path, files_under):
     path = tmp_path / "tile.tif"
-    profile = {"driver": "GTiff", "count": 3, "dtype": "float32", "height": GRID.shape[0], "width": GRID.shape[1]}
-    with rasterio.open(path, "w", **profile, nodata=-32768, crs="EPSG:32632", transform=GRID.affine) as image:
+    profile = {
+        "driver": "GTiff",
+        "count": 3,
+        "dtype": "float32",
+        "height": GRID.shape[0],
+        "width": GRID.shape[1],
+    }
+    with rasterio.open(
+        path, "w", **profile, nodata=-32768, crs="EPSG:32632", transform=GRID.affine
+    ) as image:
         image.write(np.full((3, *GRID.shape), 2500, "float32"))
         image.scales = [1e-4] * 3
         image.update_tags(start_time="2022-07-24T10:45:26")
@@ -148,7 +166,11 @@ def test_damaged_metadata_and_foreign_metadata(copy, files_under):
     path.write_text(text[: len(text) // 2])
     with pytest.raises(ReadError, match=f"{item.id}: asset metadata"):
         open_enmap(item, spec=spec)
-    path.write_text(text.replace('<bandID number="224">', '<other number="224">').replace("</bandID>", "</bandID>"))
+    path.write_text(
+        text.replace('<bandID number="224">', '<other number="224">').replace(
+            "</bandID>", "</bandID>"
+        )
+    )
     with pytest.raises(ReadError, match=f"{item.id}"):
         open_enmap(item, spec=spec)
 

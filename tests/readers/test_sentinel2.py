@@ -81,16 +81,24 @@ def test_scene_classes_become_quality_flags(opened, scl, flag):
 
 def test_missing_and_saturated_pixels_are_not_valid(opened):
     hole = opened.isel(y=slice(10, 20))
-    assert np.isnan(hole.reflectance.sel(band="B04")).all() and np.isfinite(hole.reflectance.sel(band="B03")).all()
+    assert (
+        np.isnan(hole.reflectance.sel(band="B04")).all()
+        and np.isfinite(hole.reflectance.sel(band="B03")).all()
+    )
     assert not hole.valid.any() and (hole.quality.values & Quality.GUIDE_MISSING).all()
-    assert opened.quality.values[200, 200] == Quality.GUIDE_SATURATED and not opened.valid.values[200, 200]
+    assert (
+        opened.quality.values[200, 200] == Quality.GUIDE_SATURATED
+        and not opened.valid.values[200, 200]
+    )
     finite = np.isfinite(opened.reflectance.values).all(0)
     assert finite[opened.valid.values].all()
 
 
 def test_chunks_do_not_change_values(opened, tile, files_under):
     spec = files_under(tile.folder.parent)
-    small = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=spec, bands=("B02", "B06"), chunks=155)
+    small = open_sentinel2(
+        safe_item(tile.folder), tile.geobox, spec=spec, bands=("B02", "B06"), chunks=155
+    )
     assert small.reflectance.data.chunksize == (1, 155, 155)
     expected = opened.reflectance.sel(band=["B02", "B06"]).values
     np.testing.assert_array_equal(small.reflectance.values[0], expected[0])
@@ -98,13 +106,17 @@ def test_chunks_do_not_change_values(opened, tile, files_under):
 
 
 def test_dataset_travels_to_a_worker(tile, files_under):
-    lazy = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=("B02",))
+    lazy = open_sentinel2(
+        safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=("B02",)
+    )
     again = pickle.loads(pickle.dumps(lazy))
     assert again.identical(lazy) and again.reflectance.shape == (1, SIDE, SIDE)
 
 
 def test_no_bands_means_scl_alone(tile, files_under):
-    only = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=())
+    only = open_sentinel2(
+        safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=()
+    )
     assert only.reflectance.shape == (0, SIDE, SIDE)
     assert [r.asset for r in only.attrs["ledger"]] == ["SCL", "granule_metadata"]
     assert int((only.quality.values == Quality.GUIDE_CLOUD).sum()) == 3 * 2 * SIDE
@@ -112,11 +124,15 @@ def test_no_bands_means_scl_alone(tile, files_under):
 
 def test_20_m_geobox_takes_20_m_bands_unchanged(tile, files_under):
     grid = coarse_geobox(tile.geobox, 2)
-    got = open_sentinel2(safe_item(tile.folder), grid, spec=files_under(tile.folder.parent), bands=("B11",))
+    got = open_sentinel2(
+        safe_item(tile.folder), grid, spec=files_under(tile.folder.parent), bands=("B11",)
+    )
     np.testing.assert_array_equal(got.reflectance.values[0], as_read(tile.reflectance["B11"]))
 
 
-def test_tiles_are_scaled_each_by_its_own_metadata_and_mosaicked_in_order(tmp_path, make_tile, files_under):
+def test_tiles_are_scaled_each_by_its_own_metadata_and_mosaicked_in_order(
+    tmp_path, make_tile, files_under
+):
     left = make_tile(tmp_path, seed=1)
     right = make_tile(tmp_path, seed=2, left=388800 + 2400, tile="31REP", baseline="02.14")
     both = left.geobox | right.geobox
@@ -130,7 +146,9 @@ def test_tiles_are_scaled_each_by_its_own_metadata_and_mosaicked_in_order(tmp_pa
     np.testing.assert_array_equal(b03[:, :SIDE][usable[:, :SIDE]], first[usable[:, :SIDE]])
     np.testing.assert_allclose(b03[:, SIDE:], second[:, 120:], atol=1e-7)
     # Order decides in the overlap; a pixel that is unusable in both still comes from the first.
-    swapped = open_sentinel2(items[::-1], both, spec=files_under(tmp_path), bands=("B03",)).reflectance.values[0]
+    swapped = open_sentinel2(
+        items[::-1], both, spec=files_under(tmp_path), bands=("B03",)
+    ).reflectance.values[0]
     np.testing.assert_allclose(swapped[:, 240:SIDE], second[:, :120], atol=1e-7)
 
 
@@ -144,31 +162,40 @@ def test_second_tile_fills_what_the_first_lacks(tmp_path, make_tile, files_under
     with rasterio.open(path, "w", **(profile | {"QUALITY": "100", "REVERSIBLE": "YES"})) as image:
         image.write(numbers, 1)
     items = [safe_item(first.folder), safe_item(second.folder)]
-    got = open_sentinel2(items, first.geobox, spec=files_under(tmp_path), bands=("B03", "B04")).isel(y=slice(10, 20))
+    got = open_sentinel2(
+        items, first.geobox, spec=files_under(tmp_path), bands=("B03", "B04")
+    ).isel(y=slice(10, 20))
     got = got.compute()
     np.testing.assert_allclose(got.reflectance.sel(band="B04").values, 0.3321, atol=1e-7)
     # All bands of a pixel come from one item, B03 too although the first item has it.
-    np.testing.assert_array_equal(got.reflectance.sel(band="B03").values, as_read(second.reflectance["B03"])[10:20])
+    np.testing.assert_array_equal(
+        got.reflectance.sel(band="B03").values, as_read(second.reflectance["B03"])[10:20]
+    )
     assert got.valid.all()
 
 
 def test_a_tile_of_another_utm_zone_lands_in_its_place(tmp_path, make_tile, files_under, tile):
     path = shutil.copytree(tile.folder, tmp_path / tile.folder.name)
     y, x = tile.geobox.coords["y"].values, tile.geobox.coords["x"].values
-    smooth = np.rint(3000 + 500 * np.sin(x / 400)[None, :] + 800 * np.cos(y / 500)[:, None]).astype("uint16")
+    smooth = np.rint(3000 + 500 * np.sin(x / 400)[None, :] + 800 * np.cos(y / 500)[:, None]).astype(
+        "uint16"
+    )
     image = next(path.glob("GRANULE/*/IMG_DATA/R10m/*_B03_10m.jp2"))
     with rasterio.open(image) as old:
         profile = old.profile
     with rasterio.open(image, "w", **(profile | {"QUALITY": "100", "REVERSIBLE": "YES"})) as new:
         new.write(smooth, 1)
     other = geobox_of_bbox(lonlat_bbox(tile.geobox[60:300, 60:300]), crs="EPSG:32632")
-    got = open_sentinel2(safe_item(path), other, spec=files_under(tmp_path), bands=("B03",)).compute()
+    got = open_sentinel2(
+        safe_item(path), other, spec=files_under(tmp_path), bands=("B03",)
+    ).compute()
     ox, oy = np.meshgrid(got.x.values, got.y.values)
     tx, ty = Transformer.from_crs("EPSG:32632", "EPSG:32631", always_xy=True).transform(ox, oy)
     truth = (2000 + 500 * np.sin(tx / 400) + 800 * np.cos(ty / 500)) / 10000
     seen = np.isfinite(got.reflectance.values[0])
     assert seen.mean() > 0.8
-    # 3 digital numbers: an eighth of a pixel of GDAL's approximation on slopes of 2 per pixel, and linear interpolation
+    # 3 digital numbers: an eighth of a pixel of GDAL's approximation on slopes of 2 per pixel, and
+    # linear interpolation
     np.testing.assert_allclose(got.reflectance.values[0][seen], truth[seen], atol=3e-4)
 
 
@@ -184,7 +211,9 @@ def test_allowed_hole_is_nan_flagged_and_in_the_ledger(tile, files_under):
     item = safe_item(tile.folder)
     del item.assets["B05_20m"]
     spec = files_under(tile.folder.parent)
-    got = open_sentinel2(item, tile.geobox, spec=spec, bands=("B04", "B05"), missing="flag").compute()
+    got = open_sentinel2(
+        item, tile.geobox, spec=spec, bands=("B04", "B05"), missing="flag"
+    ).compute()
     assert np.isnan(got.reflectance.sel(band="B05")).all() and not got.valid.any()
     assert (got.quality.values & Quality.ASSET_MISSING).all()
     status = {r.asset: r.status for r in got.attrs["ledger"]}
@@ -203,10 +232,14 @@ def test_damaged_jp2_is_an_error_when_opening(tmp_path, tile, files_under, damag
         image.unlink()
     else:
         page = b"<!DOCTYPE html><html><body>Log in</body></html>"
-        image.write_bytes({"truncated": whole[: len(whole) * 7 // 10], "html": page, "empty": b""}[damage])
+        image.write_bytes(
+            {"truncated": whole[: len(whole) * 7 // 10], "html": page, "empty": b""}[damage]
+        )
     with pytest.raises(ReadError, match=f"{item.id}: .*B06"):
         open_sentinel2(item, tile.geobox, spec=files_under(tmp_path), bands=("B04", "B06"))
-    got = open_sentinel2(item, tile.geobox, spec=files_under(tmp_path), bands=("B04", "B06"), missing="flag").compute()
+    got = open_sentinel2(
+        item, tile.geobox, spec=files_under(tmp_path), bands=("B04", "B06"), missing="flag"
+    ).compute()
     assert np.isnan(got.reflectance.sel(band="B06")).all()
     np.testing.assert_array_equal(got.reflectance.sel(band="B04"), as_read(tile.reflectance["B04"]))
 
@@ -226,17 +259,35 @@ def test_damage_that_appears_after_opening_is_named_when_computing(tmp_path, til
 
 def test_truncated_jp2_of_many_tiles_never_gives_numbers(tmp_path, tile, files_under):
     """GDAL with several threads decodes such a file without an error and invents the rest."""
-    grid = GeoBox.from_bbox((388800, 3400000, 388800 + 20480, 3400000 + 20480), crs="EPSG:32631", resolution=10)
+    grid = GeoBox.from_bbox(
+        (388800, 3400000, 388800 + 20480, 3400000 + 20480), crs="EPSG:32631", resolution=10
+    )
     numbers = np.random.default_rng(0).integers(1, 9000, (2048, 2048), dtype="uint16")
     item = safe_item(tile.folder)
     path = tmp_path / "B02_10m.jp2"
-    profile = {"driver": "JP2OpenJPEG", "count": 1, "dtype": "uint16", "width": 2048, "height": 2048}
-    georeference = {"crs": "EPSG:32631", "transform": grid.affine, "QUALITY": "100", "REVERSIBLE": "YES"}
+    profile = {
+        "driver": "JP2OpenJPEG",
+        "count": 1,
+        "dtype": "uint16",
+        "width": 2048,
+        "height": 2048,
+    }
+    georeference = {
+        "crs": "EPSG:32631",
+        "transform": grid.affine,
+        "QUALITY": "100",
+        "REVERSIBLE": "YES",
+    }
     with rasterio.open(path, "w", **profile, **georeference) as image:
         image.write(numbers, 1)
     item.assets["B02_10m"].href = str(path)
     source = loaders.Source.of(files_under(tmp_path), item, "sentinel2", "B02")
-    options = {"dtype": "float32", "resampling": "bilinear", "chunks": 2048, "loader": loaders.read_with_odc}
+    options = {
+        "dtype": "float32",
+        "resampling": "bilinear",
+        "chunks": 2048,
+        "loader": loaders.read_with_odc,
+    }
     lazy = loaders.lazy_raster(source, grid, holes=False, **options)
     np.testing.assert_array_equal(lazy.compute(), numbers)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
@@ -254,26 +305,36 @@ def test_truncated_jp2_of_many_tiles_never_gives_numbers(tmp_path, tile, files_u
 )
 def test_wrong_options_are_named(tile, files_under, options, error, text):
     with pytest.raises(error, match=text):
-        open_sentinel2(safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), **options)
+        open_sentinel2(
+            safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), **options
+        )
 
 
 def test_stackstac_reads_the_same_numbers(opened, tile, files_under):
     pytest.importorskip("stackstac")
     spec = files_under(tile.folder.parent)
     inner = tile.geobox[30:270, 60:330]
-    got = open_sentinel2(safe_item(tile.folder), inner, spec=spec, bands=("B02", "B08", "B05"), loader="stackstac")
+    got = open_sentinel2(
+        safe_item(tile.folder), inner, spec=spec, bands=("B02", "B08", "B05"), loader="stackstac"
+    )
     got, expected = got.compute(), opened.isel(y=slice(30, 270), x=slice(60, 330))
     for band in ("B02", "B08"):  # native grid: equal
-        np.testing.assert_array_equal(got.reflectance.sel(band=band), expected.reflectance.sel(band=band))
+        np.testing.assert_array_equal(
+            got.reflectance.sel(band=band), expected.reflectance.sel(band=band)
+        )
     np.testing.assert_array_equal(got.scl, expected.scl)
     # stackstac interpolates in the file's integers: half a digital number
-    np.testing.assert_allclose(got.reflectance.sel(band="B05"), expected.reflectance.sel(band="B05"), atol=0.51e-4)
+    np.testing.assert_allclose(
+        got.reflectance.sel(band="B05"), expected.reflectance.sel(band="B05"), atol=0.51e-4
+    )
 
 
 def test_stackstac_absent_names_the_extra(monkeypatch, tile, files_under):
     monkeypatch.setitem(__import__("sys").modules, "stackstac", None)
     spec = files_under(tile.folder.parent)
-    lazy = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=spec, bands=("B02",), loader="stackstac")
+    lazy = open_sentinel2(
+        safe_item(tile.folder), tile.geobox, spec=spec, bands=("B02",), loader="stackstac"
+    )
     with pytest.raises(MissingExtraError, match=r"satfuse\[stackstac\]"):
         lazy.reflectance.compute()
 
@@ -284,8 +345,16 @@ def test_zeros_of_a_file_without_nodata_tag_stay_missing_and_do_not_leak(tmp_pat
     numbers = np.full((60, 60), 5000, "uint16")
     numbers[:, :30] = 0
     path, corner = tmp_path / "B05.jp2", rasterio.transform.from_origin(600000, 5000000, 20, 20)
-    profile = {"driver": "JP2OpenJPEG", "dtype": "uint16", "count": 1, "QUALITY": "100", "REVERSIBLE": "YES"}
-    with rasterio.open(path, "w", width=60, height=60, crs="EPSG:32631", transform=corner, **profile) as file:
+    profile = {
+        "driver": "JP2OpenJPEG",
+        "dtype": "uint16",
+        "count": 1,
+        "QUALITY": "100",
+        "REVERSIBLE": "YES",
+    }
+    with rasterio.open(
+        path, "w", width=60, height=60, crs="EPSG:32631", transform=corner, **profile
+    ) as file:
         file.write(numbers, 1)
     box = GeoBox((120, 120), corner * Affine.scale(0.5), "EPSG:32631")
     values = loaders.read_with_odc(str(path), box, dtype="float32", resampling=resampling)

@@ -29,12 +29,21 @@ EDGE_M = 80_000  # no detector looks further east
 def truth(x, y):
     """Angles (4, ...) by place: asymmetric, and the sun's azimuth crosses north."""
     east, south = (x - LEFT) / 1e4, (TOP - y) / 1e4
-    return np.stack([30 + 0.5 * east - 0.2 * south, (357 + east + 0.3 * south) % 360, 8 - 0.6 * east, 100 + 2 * south])
+    return np.stack(
+        [
+            30 + 0.5 * east - 0.2 * south,
+            (357 + east + 0.3 * south) % 360,
+            8 - 0.6 * east,
+            100 + 2 * south,
+        ]
+    )
 
 
 def grid_xml(zenith, azimuth):
     def grid(name, values):
-        rows = "".join(f"<VALUES>{' '.join(f'{v:.6g}' for v in row)}</VALUES>" for row in values).replace("nan", "NaN")
+        rows = "".join(
+            f"<VALUES>{' '.join(f'{v:.6g}' for v in row)}</VALUES>" for row in values
+        ).replace("nan", "NaN")
         steps = '<COL_STEP unit="m">5000</COL_STEP><ROW_STEP unit="m">5000</ROW_STEP>'
         return f"<{name}>{steps}<Values_List>{rows}</Values_List></{name}>"
 
@@ -47,7 +56,9 @@ def tile_xml():
     sun_zenith, sun_azimuth, zenith, azimuth = truth(x, y)
     views = ""
     for band, more in ((0, 0.5), (12, -0.5)):
-        for detector, (west, east) in enumerate([(0, 30_000), (30_001, 60_000), (50_000, EDGE_M)], start=4):
+        for detector, (west, east) in enumerate(
+            [(0, 30_000), (30_001, 60_000), (50_000, EDGE_M)], start=4
+        ):
             seen = (x - LEFT >= west) & (x - LEFT <= east)
             grids = grid_xml(np.where(seen, zenith + more, np.nan), np.where(seen, azimuth, np.nan))
             head = f'<Viewing_Incidence_Angles_Grids bandId="{band}" detectorId="{detector}">'
@@ -71,7 +82,10 @@ def off(found, expected):
 
 @pytest.mark.parametrize(
     "box",
-    [(LEFT + 12_340, TOP - 43_210, LEFT + 36_340, TOP - 31_210), (LEFT, TOP - 6000, LEFT + 3000, TOP)],
+    [
+        (LEFT + 12_340, TOP - 43_210, LEFT + 36_340, TOP - 31_210),
+        (LEFT, TOP - 6000, LEFT + 3000, TOP),
+    ],
     ids=["inside", "corner"],
 )
 def test_a_known_grid_comes_back_at_the_field(grids, box):
@@ -84,7 +98,9 @@ def test_a_known_grid_comes_back_at_the_field(grids, box):
 
 @pytest.mark.parametrize("crs", ["EPSG:32629", "EPSG:4326"])
 def test_a_field_on_another_grid_than_the_tile(grids, crs):
-    inside = GeoBox.from_bbox((LEFT + 20_000, TOP - 70_000, LEFT + 60_000, TOP - 30_000), crs=CRS, resolution=100)
+    inside = GeoBox.from_bbox(
+        (LEFT + 20_000, TOP - 70_000, LEFT + 60_000, TOP - 30_000), crs=CRS, resolution=100
+    )
     field = inside.to_crs(crs)
     x, y = np.meshgrid(*field_nodes(field))
     assert min(x.shape) >= 9  # 40 km in steps of 5 km
@@ -93,31 +109,47 @@ def test_a_field_on_another_grid_than_the_tile(grids, crs):
 
 
 def test_where_no_detector_looks_there_is_no_view_and_outside_the_tile_nothing(grids):
-    field = GeoBox.from_bbox((LEFT + 71_000, TOP - 5000, LEFT + 121_000, TOP), crs=CRS, resolution=10)
+    field = GeoBox.from_bbox(
+        (LEFT + 71_000, TOP - 5000, LEFT + 121_000, TOP), crs=CRS, resolution=10
+    )
     x, _ = field_nodes(field)
     found = grids.at(field)
     np.testing.assert_array_equal(np.isfinite(found[2:]).all(axis=(0, 1)), x < LEFT + EDGE_M + 5000)
     np.testing.assert_array_equal(np.isfinite(found[:2]).all(axis=(0, 1)), x <= LEFT + 110_000)
     last_seen = truth(np.full((2, 1), LEFT + EDGE_M), np.array([[TOP], [TOP - 5000]]))
-    assert off(found[:, :, 2:3], last_seen)[2:].max() < 0.01  # between the last node with a view and the next
+    assert (
+        off(found[:, :, 2:3], last_seen)[2:].max() < 0.01
+    )  # between the last node with a view and the next
 
 
 def test_mean_direction():
-    assert mean_direction([10, 20], [350, 10]) == pytest.approx((15, 3.295), abs=0.001)  # the oblique one weighs more
+    assert mean_direction([10, 20], [350, 10]) == pytest.approx(
+        (15, 3.295), abs=0.001
+    )  # the oblique one weighs more
     assert mean_direction([10, np.nan, 10], [350, 90, 30])[1] == pytest.approx(10)
-    assert np.isnan(mean_direction([np.nan], [np.nan])).all() and np.isnan(mean_direction([], [])).all()
+    assert (
+        np.isnan(mean_direction([np.nan], [np.nan])).all()
+        and np.isnan(mean_direction([], [])).all()
+    )
 
 
 def test_dataset_has_the_angles_of_a_simulated_product(tile, files_under):
     """Sun in the east-south-east, satellite in the west-north-west: zenith angles fall towards them."""
     inside = tile.geobox[60:300, 60:300]
-    got = open_sentinel2(safe_item(tile.folder), inside, spec=files_under(tile.folder.parent), bands=("B02",))
+    got = open_sentinel2(
+        safe_item(tile.folder), inside, spec=files_under(tile.folder.parent), bands=("B02",)
+    )
     assert got.attrs["angles"] == ["MTD_TL grids"] and got.odc.geobox == inside
     middle = got[list(NAMES)].mean().compute()
     assert [float(middle[n]) for n in NAMES] == pytest.approx([20, 110, 5, 290], abs=0.1)
-    assert got.sun_zenith[0, -1] < got.sun_zenith[0, 0] - 0.01 and got.view_zenith[0, 0] < got.view_zenith[0, -1] - 0.1
+    assert (
+        got.sun_zenith[0, -1] < got.sun_zenith[0, 0] - 0.01
+        and got.view_zenith[0, 0] < got.view_zenith[0, -1] - 0.1
+    )
     at_pixels = got[list(NAMES)].interp(x_angle=got.x, y_angle=got.y)
-    assert at_pixels.sun_zenith.shape == (240, 240) and all(np.isfinite(at_pixels[n]).all() for n in NAMES)
+    assert at_pixels.sun_zenith.shape == (240, 240) and all(
+        np.isfinite(at_pixels[n]).all() for n in NAMES
+    )
 
 
 def test_two_tiles_complete_each_other(tmp_path, make_tile, files_under):
@@ -137,7 +169,11 @@ def test_two_tiles_complete_each_other(tmp_path, make_tile, files_under):
 @pytest.mark.parametrize(
     ("properties", "source", "expected"),
     [
-        ({"view:sun_elevation": 70.0, "view:sun_azimuth": 373.1}, "item properties", [20, 13.1, np.nan, np.nan]),
+        (
+            {"view:sun_elevation": 70.0, "view:sun_azimuth": 373.1},
+            "item properties",
+            [20, 13.1, np.nan, np.nan],
+        ),
         ({}, "none", [np.nan] * 4),
     ],
 )
@@ -163,7 +199,10 @@ def test_without_tile_metadata_angles_are_the_items(
     assert np.isfinite(got.reflectance).any() and got.valid.any()
     if metadata_is == "damaged":
         status = "replaced" if properties else "missing"
-        assert reads["granule_metadata"].status == status and item.id in reads["granule_metadata"].cause
+        assert (
+            reads["granule_metadata"].status == status
+            and item.id in reads["granule_metadata"].cause
+        )
         assert ((got.quality.values & Quality.ASSET_MISSING) > 0).all() == (status == "missing")
     else:
         assert "granule_metadata" not in reads
@@ -177,7 +216,9 @@ def test_the_guides_angles_of_a_pair_are_those_at_the_field(tmp_path, tile):
     (tmp_path / "MTD_TL.xml").write_text(text.replace(f">{TOP}<", f">{y + 50_000:.0f}<"))
     item.assets["granule_metadata"].href = str(tmp_path / "MTD_TL.xml")
     saw = observe_guide(
-        [item], Field(name="f", title="f", geobox=tile.geobox), local_catalog("http://127.0.0.1:1", "/")
+        [item],
+        Field(name="f", title="f", geobox=tile.geobox),
+        local_catalog("http://127.0.0.1:1", "/"),
     )
     expected = truth(LEFT + 20_000 + 1800, TOP - 50_000 - 1800)
     found = [getattr(saw.angles, f"{n}_deg") for n in NAMES]
@@ -189,7 +230,9 @@ def almanac(time, longitude, latitude):
     """Zenith and azimuth of the sun in degrees, to 0.01 (low-precision formulas of the Astronomical Almanac)."""
     days = (time - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds() / 86400
     anomaly = np.radians(357.528 + 0.9856003 * days)
-    ecliptic = np.radians(280.460 + 0.9856474 * days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))
+    ecliptic = np.radians(
+        280.460 + 0.9856474 * days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly)
+    )
     tilt, lat = np.radians(23.439 - 4e-7 * days), np.radians(latitude)
     right_ascension = np.degrees(np.arctan2(np.cos(tilt) * np.sin(ecliptic), np.cos(ecliptic)))
     declination = np.arcsin(np.sin(tilt) * np.sin(ecliptic))
@@ -209,16 +252,22 @@ def almanac(time, longitude, latitude):
     ],
     ids=["ireland", "senegal"],
 )
-def test_real_angles_at_a_field_are_the_suns_there(samples, tmp_path, sample, crs, left, top, view_azimuth):
+def test_real_angles_at_a_field_are_the_suns_there(
+    samples, tmp_path, sample, crs, left, top, view_azimuth
+):
     item, spec = safe_item(unpack(samples, sample, tmp_path)), catalogue(tmp_path)
     box = (left + 40_000, top - 100_000, left + 52_000, top - 88_000)
     field = GeoBox.from_bbox(box, crs=crs, resolution=10)
     found, source, _ = field_angles(item, spec, field, holes=False)
     facts = metadata(item, spec)
-    place = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(*np.meshgrid(*field_nodes(field)))
+    place = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(
+        *np.meshgrid(*field_nodes(field))
+    )
     zenith, azimuth = almanac(facts.sensing_time, *place)
     assert source == "MTD_TL grids" and off(found[:2], np.stack([zenith, azimuth])).max() < 0.1
-    assert 0.1 < abs(found[0].mean() - facts.sun_zenith_deg) < 1  # the tile's mean would be wrong here
+    assert (
+        0.1 < abs(found[0].mean() - facts.sun_zenith_deg) < 1
+    )  # the tile's mean would be wrong here
     assert (found[2] > 4).all() and (found[2] < 12).all()
     assert (found[3] > view_azimuth[0]).all() and (found[3] < view_azimuth[1]).all()
 
@@ -227,7 +276,9 @@ def test_real_angles_at_a_field_are_the_suns_there(samples, tmp_path, sample, cr
 def test_real_swath_angles_are_the_suns_at_the_pixel(samples, tmp_path):
     item = sen3_item(unpack(samples, "s3_syn_senegal/S3B*.zip", tmp_path))
     bbox = (-15.6, 13.0, -15.4, 13.2)
-    cut = open_syn(item, spec=catalogue(tmp_path), bands=("Oa08",), missing="flag", bbox=bbox).compute()
+    cut = open_syn(
+        item, spec=catalogue(tmp_path), bands=("Oa08",), missing="flag", bbox=bbox
+    ).compute()
     time = cut.time.values[cut.sizes["row"] // 2].astype("M8[us]").item().replace(tzinfo=UTC)
     zenith, azimuth = almanac(time, cut.longitude.values, cut.latitude.values)
     assert off(np.stack([cut.sun_zenith, cut.sun_azimuth]), np.stack([zenith, azimuth])).max() < 0.1

@@ -31,14 +31,25 @@ def test_item_of_a_safe_folder_has_the_shape_of_the_data_space(tile):
     item = safe_item(tile.folder)
     assert item.id == tile.folder.name.removesuffix(".SAFE")
     assert item.datetime == datetime(2024, 6, 1, 10, 40, 31, tzinfo=UTC)
-    assert {"B02_10m", "B8A_20m", "B01_60m", "SCL_20m", "product_metadata", "granule_metadata"} <= set(item.assets)
+    assert {
+        "B02_10m",
+        "B8A_20m",
+        "B01_60m",
+        "SCL_20m",
+        "product_metadata",
+        "granule_metadata",
+    } <= set(item.assets)
     assert item.bbox == pytest.approx(lonlat_bbox(tile.geobox), abs=1e-3)
 
 
 def test_without_tile_metadata_the_clock_says_so(tile, files_under):
     item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
     del item.assets["granule_metadata"]
-    item.properties |= {"view:sun_elevation": 70.0, "view:sun_azimuth": 373.1, "view:incidence_angle": 4.5}
+    item.properties |= {
+        "view:sun_elevation": 70.0,
+        "view:sun_azimuth": 373.1,
+        "view:incidence_angle": 4.5,
+    }
     facts = metadata(item, spec)
     assert facts.clock == "item datatake start" and facts.sensing_time == item.datetime
     assert (facts.sun_zenith_deg, facts.view_zenith_deg) == (20.0, 4.5)
@@ -67,7 +78,9 @@ def with_metadata(tmp_path, item, change):
 
 def test_metadata_decides_the_offset_and_not_the_date_or_name(tmp_path, tile, files_under):
     def without_offset(text):
-        lines = [line for line in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in line]
+        lines = [
+            line for line in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in line
+        ]
         return "\n".join(lines).replace("05.11", "99.99")
 
     item = with_metadata(tmp_path, safe_item(tile.folder), without_offset)
@@ -77,16 +90,23 @@ def test_metadata_decides_the_offset_and_not_the_date_or_name(tmp_path, tile, fi
 def test_offset_differs_per_band(tmp_path, tile, files_under):
     item = safe_item(tile.folder)
     old = '<BOA_ADD_OFFSET band_id="3">-1000<'
-    item = with_metadata(tmp_path, item, lambda text: text.replace(old, old.replace("-1000", "-500")))
+    item = with_metadata(
+        tmp_path, item, lambda text: text.replace(old, old.replace("-1000", "-500"))
+    )
     facts = metadata(item, files_under(tmp_path.parent.parent))
     assert facts.offsets["B04"] == -500 and facts.offsets["B03"] == -1000
 
 
 def test_baseline_without_its_offset_is_refused(tmp_path, tile, files_under):
     def without_offset(text):
-        return "\n".join(x for x in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in x)
+        return "\n".join(
+            x for x in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in x
+        )
 
-    item, spec = with_metadata(tmp_path, safe_item(tile.folder), without_offset), files_under(tmp_path.parent.parent)
+    item, spec = (
+        with_metadata(tmp_path, safe_item(tile.folder), without_offset),
+        files_under(tmp_path.parent.parent),
+    )
     with pytest.raises(RadiometryError, match=rf"{item.id}.*baseline 05\.11.*{OVERRIDE}"):
         open_sentinel2(item, tile.geobox, spec=spec, bands=("B02",))
     assert metadata(item, spec).clock == "MTD_TL SENSING_TIME"  # pairing needs no offset
@@ -103,7 +123,9 @@ def test_catalogue_can_override_the_offset(tile, files_under):
     """The way to pass it through pairs, scenes and the command line; a catalogue that says nothing trusts metadata."""
     item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
     for radiometry, offset in (({"sentinel2": "boa_offset=0"}, 0), ({}, -1000)):
-        got = open_sentinel2(item, tile.geobox, spec=replace(spec, radiometry=radiometry), bands=("B02",))
+        got = open_sentinel2(
+            item, tile.geobox, spec=replace(spec, radiometry=radiometry), bands=("B02",)
+        )
         assert got.attrs["offsets"] == [{"B02": offset}]
     with pytest.raises(ConfigError, match="boa_offset=1000"):
         open_sentinel2(item, tile.geobox, spec=spec, bands=("B02",), boa_offset=1000)
@@ -119,7 +141,8 @@ def test_no_product_metadata_at_all_needs_the_override(tile, files_under):
     assert float(got.reflectance[0, 100, 50]) == pytest.approx(0.08)
 
 
-# What a service without product metadata ships: surfaces as reflectance x 10000 per band, with or without 1000 added.
+# What a service without product metadata ships: surfaces as reflectance x 10000 per band, with or
+# without 1000 added.
 FOREST = {"B02": 250, "B03": 450, "B04": 300, "B12": 600}
 DESERT = {"B02": 1100, "B03": 1900, "B04": 2700, "B12": 4200}
 
@@ -146,8 +169,16 @@ def cog_item(tmp_path):
             if band in surface:
                 values = surface[band] * rng.uniform(1, 1.6, tuple(grid.shape)) + added
             dtype = "uint8" if band == "SCL" else "uint16"
-            profile = {"driver": "COG", "dtype": dtype, "count": 1, "height": grid.shape[0], "width": grid.shape[1]}
-            with rasterio.open(path, "w", **profile, nodata=0, crs="EPSG:32631", transform=grid.affine) as image:
+            profile = {
+                "driver": "COG",
+                "dtype": dtype,
+                "count": 1,
+                "height": grid.shape[0],
+                "width": grid.shape[1],
+            }
+            with rasterio.open(
+                path, "w", **profile, nodata=0, crs="EPSG:32631", transform=grid.affine
+            ) as image:
                 image.write(values.astype(dtype), 1)
             item.add_asset(spec.assets["sentinel2"][band], pystac.Asset(str(path)))
         return item, grid, spec
@@ -181,7 +212,9 @@ def test_baseline_confirmed_by_dark_numbers_decides(cog_item, surface, baseline,
         (FOREST, None, 1000, "states no processing baseline"),
     ],
 )
-def test_undecidable_radiometry_stops_and_names_the_override(cog_item, surface, baseline, added, why):
+def test_undecidable_radiometry_stops_and_names_the_override(
+    cog_item, surface, baseline, added, why
+):
     item, grid, spec = cog_item(surface, baseline=baseline, added=added)
     with pytest.raises(RadiometryError, match=f"{item.id}.*{why}.*{OVERRIDE}"):
         open_sentinel2(item, grid, spec=spec, bands=("B03",))

@@ -24,14 +24,18 @@ def remote(s3_url, tile):
     return item, replace(load_catalog("cdse"), endpoint=s3_url, timeout_s=20.0)
 
 
-def test_reads_the_same_from_a_bucket_as_from_a_disk(remote, tile, files_under, monkeypatch, tmp_path):
+def test_reads_the_same_from_a_bucket_as_from_a_disk(
+    remote, tile, files_under, monkeypatch, tmp_path
+):
     monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     item, spec = remote
     bands = ("B02", "B05", "B09")
     far = open_sentinel2(item, tile.geobox, spec=spec, bands=bands).compute()
-    near = open_sentinel2(safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=bands)
+    near = open_sentinel2(
+        safe_item(tile.folder), tile.geobox, spec=files_under(tile.folder.parent), bands=bands
+    )
     for name in ("reflectance", "valid", "quality", "scl"):
         np.testing.assert_array_equal(far[name].values, near[name].values)
 

@@ -47,7 +47,14 @@ def archive(tmp_path_factory, orbit):
     swath, reflectance, cloud, land = orbit
     for frame, first in ((FRAME, 0), (NEXT, ROWS), (replace(FRAME, timeliness="ST"), 0)):
         rows = slice(first, first + ROWS)
-        write_sen3(folder, reflectance[:, rows], swath.rows(first, first + ROWS), cloud[rows], land[rows], frame)
+        write_sen3(
+            folder,
+            reflectance[:, rows],
+            swath.rows(first, first + ROWS),
+            cloud[rows],
+            land[rows],
+            frame,
+        )
     return folder
 
 
@@ -87,7 +94,9 @@ def test_valid_is_the_intersection_of_the_bands(opened, spec, item):
     assert not opened.valid.values[6, 8]
     assert opened.quality.values[6, 8] & Quality.COARSE_MISSING
     one = open_syn(item, spec=spec, bands=("Oa01",))
-    assert np.isfinite(one.reflectance.values[0, 6, 8])  # the band itself is there, its pixel failed as a whole
+    assert np.isfinite(
+        one.reflectance.values[0, 6, 8]
+    )  # the band itself is there, its pixel failed as a whole
     assert np.isfinite(opened.reflectance.values).all(0)[opened.valid.values].all()
 
 
@@ -146,14 +155,22 @@ def test_missing_geolocation_is_replaced_by_tie_points(opened, copy, files_under
     metres = 111195
     north = (got.latitude - opened.latitude) * metres
     east = (got.longitude - opened.longitude) * metres * np.cos(np.radians(31))
-    assert max(np.abs(north).max(), np.abs(east).max()) < 10  # a scan line bends by metres between two tie points
+    assert (
+        max(np.abs(north).max(), np.abs(east).max()) < 10
+    )  # a scan line bends by metres between two tie points
     entry = next(r for r in got.attrs["ledger"] if r.asset == "geolocation")
     assert entry.status == "replaced" and "tie points" in entry.cause
-    assert got.attrs["positions"] == "OLCI tie points" and (got.quality.values[20:30, :10] == 0).all()
+    assert (
+        got.attrs["positions"] == "OLCI tie points" and (got.quality.values[20:30, :10] == 0).all()
+    )
 
 
-@pytest.mark.parametrize("longitude, latitude, columns", [(179.95, 10, 129), (20, 89.8, 100), (-170, -60, 66)])
-def test_tie_points_work_at_the_antimeridian_and_the_pole(tmp_path, files_under, longitude, latitude, columns):
+@pytest.mark.parametrize(
+    "longitude, latitude, columns", [(179.95, 10, 129), (20, 89.8, 100), (-170, -60, 66)]
+)
+def test_tie_points_work_at_the_antimeridian_and_the_pole(
+    tmp_path, files_under, longitude, latitude, columns
+):
     swath = swath_grid(latitude, longitude, rows=40, columns=columns)
     shape = swath.latitude.shape
     frame = replace(FRAME, rows=40)
@@ -183,14 +200,22 @@ def test_row_times_are_utc(opened):
         ({"clock_offset_s": 0.0}, "time.nc rows", "2024-06-01T10:21:07.250"),
         ({"clock_offset_s": 17.0}, "time.nc rows", "2024-06-01T10:21:07.250"),
         ({"clock_offset_s": 300.0}, "frame interval", "2024-06-01T10:21:07.250"),
-        ({"start": datetime(2019, 5, 30, 10), "clock_offset_s": 18.0}, "frame interval", "2019-05-30T10:00:00.000"),
+        (
+            {"start": datetime(2019, 5, 30, 10), "clock_offset_s": 18.0},
+            "frame interval",
+            "2019-05-30T10:00:00.000",
+        ),
     ],
 )
-def test_untrusted_row_times_give_way_to_the_frame(tmp_path, files_under, orbit, changes, clock, start):
+def test_untrusted_row_times_give_way_to_the_frame(
+    tmp_path, files_under, orbit, changes, clock, start
+):
     swath, reflectance, cloud, land = orbit
     frame = replace(FRAME, **changes)
     rows = slice(0, ROWS)
-    folder = write_sen3(tmp_path, reflectance[:, rows], swath.rows(0, ROWS), cloud[rows], land[rows], frame)
+    folder = write_sen3(
+        tmp_path, reflectance[:, rows], swath.rows(0, ROWS), cloud[rows], land[rows], frame
+    )
     got = open_syn(sen3_item(folder), spec=files_under(tmp_path), bands=())
     assert got.attrs["clock"] == clock
     expected = np.datetime64(start) + np.arange(ROWS) * np.timedelta64(44, "ms")
@@ -270,7 +295,9 @@ def test_bbox_elsewhere_is_an_error(item, spec):
         open_syn(item, spec=spec, bands=(), bbox=(11, 50, 10, 51))
 
 
-@pytest.mark.parametrize("file, key", [("Syn_S5N_reflectance.nc", "S5N"), ("flags.nc", "flags"), ("time.nc", "time")])
+@pytest.mark.parametrize(
+    "file, key", [("Syn_S5N_reflectance.nc", "S5N"), ("flags.nc", "flags"), ("time.nc", "time")]
+)
 def test_missing_files_are_errors_or_flagged_holes(copy, files_under, file, key):
     (copy / file).unlink()
     item, spec = sen3_item(copy), files_under(copy.parent)
@@ -299,15 +326,21 @@ def test_an_unreadable_band_takes_nothing_from_valid(copy, files_under, opened, 
     np.testing.assert_array_equal(got.reflectance.values[~lost], opened.reflectance.values[~lost])
     np.testing.assert_array_equal(got.quality.values, opened.quality.values | Quality.ASSET_MISSING)
     (read,) = (r for r in got.attrs["ledger"] if r.status == "missing")
-    assert (read.item, read.asset) == (item.id, band) and item.id in read.cause and band in read.cause
+    assert (
+        (read.item, read.asset) == (item.id, band) and item.id in read.cause and band in read.cause
+    )
 
 
 def test_without_any_band_nothing_is_valid(copy, files_under):
     for band in ("Oa08", "S5N"):
         (copy / f"Syn_{band}_reflectance.nc").unlink()
-    got = open_syn(sen3_item(copy), spec=files_under(copy.parent), bands=("Oa08", "S5N"), missing="flag").compute()
+    got = open_syn(
+        sen3_item(copy), spec=files_under(copy.parent), bands=("Oa08", "S5N"), missing="flag"
+    ).compute()
     assert not got.valid.any() and (got.quality.values & Quality.COARSE_MISSING).all()
-    assert open_syn(sen3_item(copy), spec=files_under(copy.parent), bands=()).valid.any()  # none asked for
+    assert open_syn(
+        sen3_item(copy), spec=files_under(copy.parent), bands=()
+    ).valid.any()  # none asked for
 
 
 def test_damaged_netcdf(copy, files_under):
@@ -335,7 +368,9 @@ def test_files_of_different_size_are_refused(copy, files_under, archive, orbit, 
     swath, reflectance, cloud, land = orbit
     short = replace(FRAME, rows=30)
     rows = slice(0, 30)
-    other = write_sen3(tmp_path / "o", reflectance[:, rows], swath.rows(0, 30), cloud[rows], land[rows], short)
+    other = write_sen3(
+        tmp_path / "o", reflectance[:, rows], swath.rows(0, 30), cloud[rows], land[rows], short
+    )
     shutil.copy(other / "Syn_Oa08_reflectance.nc", copy)
     with pytest.raises(ReadError, match="differ in size"):
         open_syn(sen3_item(copy), spec=files_under(copy.parent), bands=("Oa08", "Oa09"))

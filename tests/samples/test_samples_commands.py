@@ -13,7 +13,9 @@ pytestmark = pytest.mark.samples
 DOCUMENT = Path(__file__).parents[2] / "docs" / "samples.md"
 
 
-@pytest.mark.parametrize("name", ["sweden", "thailand", "ireland", "congo", "coast"])  # the quick ones
+@pytest.mark.parametrize(
+    "name", ["sweden", "thailand", "ireland", "congo", "coast"]
+)  # the quick ones
 def test_command_prints_facts_and_draws(samples, tmp_path, capsys, name):
     facts = command.show(name, tmp_path, samples)
     printed = capsys.readouterr().out

@@ -48,7 +48,9 @@ def test_senegal_shift_against_sentinel2(senegal, scl, samples, tmp_path):
     found = []
     for phase in ((0, 0), (160, 160)):
         for name, e in sample_data.senegal_shifts(senegal, preview, scl, phase).items():
-            print(f"against {name} on {phase}: {e.dx_m:+.0f} m east, {e.dy_m:+.0f} m north, +- {e.sigma_m:.0f} m")
+            print(
+                f"against {name} on {phase}: {e.dx_m:+.0f} m east, {e.dy_m:+.0f} m north, +- {e.sigma_m:.0f} m"
+            )
             assert e.trusted, e.reason
             found.append((e.dx_m + phase[0], e.dy_m + phase[1]))
     found = np.array(found)
@@ -66,17 +68,23 @@ def test_sweden_against_scipy(sweden):
     box = geobox_of_bbox((16.8, 58.9, 17.2, 59.1), resolution=300)
     out = rectify(sweden, box)
     assert out["valid"].all()
-    x, y = Transformer.from_crs("EPSG:4326", box.crs.proj, always_xy=True).transform(sweden.longitude, sweden.latitude)
+    x, y = Transformer.from_crs("EPSG:4326", box.crs.proj, always_xy=True).transform(
+        sweden.longitude, sweden.latitude
+    )
     targets = np.meshgrid(out["x"].values, out["y"].values)
     found = locate(sweden["latitude"].values, sweden["longitude"].values, box)
     back = [ndimage.map_coordinates(values, found, order=1) for values in (x, y)]
     apart_m = np.hypot(back[0] - targets[0], back[1] - targets[1])
     left, bottom, right, top = box.boundingbox
     near = (x > left - 2e3) & (x < right + 2e3) & (y > bottom - 2e3) & (y < top + 2e3)
-    oracle = LinearNDInterpolator((x[near], y[near]), np.moveaxis(sweden["reflectance"].values, 0, -1)[near])
+    oracle = LinearNDInterpolator(
+        (x[near], y[near]), np.moveaxis(sweden["reflectance"].values, 0, -1)[near]
+    )
     truth = np.moveaxis(oracle(*targets), -1, 0)
     difference = out["reflectance"].values - truth
-    print(f"at most {apart_m.max():.3f} m apart; reflectance rms {difference.std():.5f} of {truth.std():.5f}")
+    print(
+        f"at most {apart_m.max():.3f} m apart; reflectance rms {difference.std():.5f} of {truth.std():.5f}"
+    )
     assert apart_m.max() < 5
     assert difference.std() < 0.1 * truth.std() and abs(difference.mean()) < 1e-4
 
@@ -86,7 +94,8 @@ def test_sweden_shift_of_a_known_move(sweden):
     box = geobox_of_bbox((16.8, 58.9, 17.2, 59.1), resolution=300)
     guide = rectify(sweden, box)["reflectance"].values
     moved = rectify(sweden, box, (-250.0, 390.0))["reflectance"].values
-    # sampled 250 m west and 390 m north of the guide's place, the content lies that much east and south
+    # sampled 250 m west and 390 m north of the guide's place, the content lies that much east and
+    # south
     estimate = estimate_shift(guide[[0, 1]], 1.2 * moved[[2]] + 0.01, pixel_m=300)
     assert estimate.trusted
     assert np.hypot(estimate.dx_m - 250, estimate.dy_m + 390) < 30

@@ -19,17 +19,30 @@ def test_cube_declares_what_enmap_cannot_see(cube):
     assert cube.missing_bands == ("Oa01", "Oa02")
     assert len(cube.guide_bands) == 12 and len(cube.coarse_bands) == 19
     sizes = {s.id: (s.split, s.height, s.width) for s in cube.scenes}
-    assert sizes == {"west": ("train", 64, 64), "west-again": ("val", 64, 64), "east": ("test", 128, 64)}
+    assert sizes == {
+        "west": ("train", 64, 64),
+        "west-again": ("val", 64, 64),
+        "east": ("test", 128, 64),
+    }
 
 
 def test_east_is_real_ground_on_nested_grids(cube):
     guide, coarse, target = quality.east(cube)
-    assert guide.shape == (12, 120, 60) and target.shape == (19, 120, 60) and coarse.shape == (19, 12, 6)
+    assert (
+        guide.shape == (12, 120, 60)
+        and target.shape == (19, 120, 60)
+        and coarse.shape == (19, 12, 6)
+    )
     assert np.isfinite(target.values).all()
-    assert coarse.x.values[0] == target.x.values[:10].mean() and coarse.y.values[0] == target.y.values[:10].mean()
+    assert (
+        coarse.x.values[0] == target.x.values[:10].mean()
+        and coarse.y.values[0] == target.y.values[:10].mean()
+    )
     # July vegetation: the near infrared is far brighter than red, in both sensors' bands
     assert target.sel(band="Oa17").mean() > 3 * target.sel(band="Oa08").mean()
-    assert float(guide.sel(band="B04").mean()) == pytest.approx(float(target.sel(band="Oa08").mean()), rel=0.1)
+    assert float(guide.sel(band="B04").mean()) == pytest.approx(
+        float(target.sel(band="Oa08").mean()), rel=0.1
+    )
 
 
 def test_training_in_the_west_pays_in_the_east(samples):

@@ -51,7 +51,9 @@ def test_senegal_swath_from_tie_points(senegal):
     assert swath.sizes == {"band": 4, "row": 4090, "column": 4865}
     assert float(swath.latitude[0, 0]) == pytest.approx(20.932967, abs=1e-6)
     assert float(swath.longitude[-1, -1]) == pytest.approx(-16.443088, abs=1e-6)
-    assert swath.time.values[0] == np.datetime64("2023-09-12T11:20:23.277373")  # the file says 18 s later
+    assert swath.time.values[0] == np.datetime64(
+        "2023-09-12T11:20:23.277373"
+    )  # the file says 18 s later
     assert swath.attrs["clock"] == "time.nc rows" and swath.attrs["platform"] == "S3B"
     status = {r.asset: r.status for r in swath.attrs["ledger"]}
     assert status["geolocation"] == "replaced" and status["flags"] == "missing"
@@ -62,15 +64,25 @@ def test_senegal_swath_from_tie_points(senegal):
 
 def test_senegal_box_of_the_sentinel2_tile(senegal):
     item, spec = senegal
-    cut = open_syn(item, spec=spec, bands=SENEGAL_BANDS, missing="flag", bbox=(-16.08, 12.56, -15.06, 13.57))
+    cut = open_syn(
+        item, spec=spec, bands=SENEGAL_BANDS, missing="flag", bbox=(-16.08, 12.56, -15.06, 13.57)
+    )
     cut = cut.compute()
     assert 300 < cut.sizes["row"] < 600 and 300 < cut.sizes["column"] < 600
     assert np.isfinite(cut.reflectance.values[:, cut.valid.values]).all()
-    near_infrared, red = (cut.reflectance.sel(band=b).where(cut.valid).median().item() for b in ("Oa17", "Oa08"))
-    assert 0.02 < red < 0.2 < near_infrared < 0.5  # green land, brightened by thin cloud that flags.nc would tell
+    near_infrared, red = (
+        cut.reflectance.sel(band=b).where(cut.valid).median().item() for b in ("Oa17", "Oa08")
+    )
+    assert (
+        0.02 < red < 0.2 < near_infrared < 0.5
+    )  # green land, brightened by thin cloud that flags.nc would tell
     assert 15 < float(cut.sun_zenith.mean()) < 35 and 10 < float(cut.view_zenith.mean()) < 30
-    assert 95 < float(cut.sun_azimuth.mean()) < 130  # 11:20 UTC at 15.5 W: the sun stands high in the east
-    assert 270 < float(cut.view_azimuth.mean()) < 300  # east of the track: the satellite is in the west
+    assert (
+        95 < float(cut.sun_azimuth.mean()) < 130
+    )  # 11:20 UTC at 15.5 W: the sun stands high in the east
+    assert (
+        270 < float(cut.view_azimuth.mean()) < 300
+    )  # east of the track: the satellite is in the west
 
 
 def test_senegal_sentinel2_metadata(samples, tmp_path):
@@ -108,7 +120,9 @@ def test_ireland_scene_classification(ireland):
     assert not got.valid.values[(got.scl.values == 0) | cloud].any()
 
 
-THAILAND_BOX = GeoBox((600, 600), rasterio.transform.from_origin(364800, 1984800, 10, 10), "EPSG:32648")
+THAILAND_BOX = GeoBox(
+    (600, 600), rasterio.transform.from_origin(364800, 1984800, 10, 10), "EPSG:32648"
+)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,9 @@ def test_thailand_bands_fit_each_other_on_their_true_grids_only(samples, tmp_pat
 def test_thailand_60_m_band_lies_on_its_true_grid(samples, tmp_path):
     """B01 against B02, degraded in the same way: the 60 m grid begins 30 m east and 10 m south of the 10 m grid."""
     item = sample_data.thailand(samples, tmp_path, names=("B01", "B02"))
-    got = open_sentinel2(item, THAILAND_BOX, spec=catalogue(tmp_path), bands=("B01", "B02"), boa_offset=0)
+    got = open_sentinel2(
+        item, THAILAND_BOX, spec=catalogue(tmp_path), bands=("B01", "B02"), boa_offset=0
+    )
     b01, b02 = got.reflectance.values.astype(float)
     fits = correlations(ndimage.gaussian_filter(b02, 3), b01)
     assert max(fits, key=fits.get) == (0, 0)
@@ -143,7 +159,8 @@ def test_thailand_all_bands_without_an_offset(samples, tmp_path):
     assert ((medians > 0.02) & (medians < 0.45)).all()
     vegetation = (got.reflectance.sel(band="B08") - got.reflectance.sel(band="B04")).median()
     assert float(vegetation) > 0.05
-    # Without the product's metadata: the number 99.99 alone would say -1000, and the data speak against it.
+    # Without the product's metadata: the number 99.99 alone would say -1000, and the data speak
+    # against it.
     with pytest.raises(RadiometryError, match="MTD_MSIL2A"):
         open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     spec = replace(spec, radiometry={"sentinel2": "baseline"})
@@ -158,12 +175,17 @@ def test_congo_cirrus_needs_its_offset_and_no_mask_shows_the_cloud(samples, tmp_
     item = sample_data.congo(samples, tmp_path)
     left, top, crs = sample_data.congo_corner(samples)
     grid = GeoBox((500, 500), rasterio.transform.from_origin(left, top, 10, 10), crs)
-    got = open_sentinel2(item, grid, spec=catalogue(tmp_path), bands=("B02", "B8A"), boa_offset=-1000).compute()
+    got = open_sentinel2(
+        item, grid, spec=catalogue(tmp_path), bands=("B02", "B8A"), boa_offset=-1000
+    ).compute()
     assert float(got.reflectance.sel(band="B02").median()) == pytest.approx(0.19, abs=0.01)
     with rasterio.open(next(samples.glob("s2_l2a_congo_cirrus/S2A*/cloud_mask.tif"))) as image:
-        assert image.read(1).max() == 0  # the cell is under cirrus throughout, and this mask says clear
+        assert (
+            image.read(1).max() == 0
+        )  # the cell is under cirrus throughout, and this mask says clear
     assert float((got.reflectance.sel(band="B02") > 0.1).mean()) > 0.95
-    # Cirrus stands high, so its pattern lies elsewhere in every band: such a shift is none of the ground.
+    # Cirrus stands high, so its pattern lies elsewhere in every band: such a shift is none of the
+    # ground.
     blue, infrared = got.reflectance.values.reshape(2, 250, 2, 250, 2).mean((2, 4))
     shift = estimate_shift(blue[None], infrared[None], pixel_m=20)
     assert not shift.trusted and 30 < np.hypot(shift.dx_m, shift.dy_m) < 80
@@ -207,7 +229,10 @@ def test_coast_patch_dead_bands_and_negative_water(samples, tmp_path):
     """With wavelengths lent by another scene: dead bands are found, negative values stay, also in a cube."""
     item = enmap_item(sample_data.coast_with_wavelengths(samples, tmp_path))
     got = open_enmap(item, spec=catalogue(tmp_path)).compute()
-    assert got.valid.all() and {r.asset: r.status for r in got.attrs["ledger"]}["metadata"] == "replaced"
+    assert (
+        got.valid.all()
+        and {r.asset: r.status for r in got.attrs["ledger"]}["metadata"] == "replaced"
+    )
     empty = np.isnan(got.reflectance.values).all((1, 2))
     assert list(np.flatnonzero(empty) + 1) == [*range(127, 142), *range(161, 168)]
     assert not got.usable.values[empty].any() and got.usable.values[~empty].all()
@@ -217,4 +242,7 @@ def test_coast_patch_dead_bands_and_negative_water(samples, tmp_path):
     scene = cube.open_scene("coast", decode=True).load()
     assert scene.valid.all() and np.isfinite(scene.target).all()
     mean = scene.target.mean(("y", "x"))
-    assert float(mean.sel(band="Oa06")) == pytest.approx(0.028, abs=0.002) and float(mean.sel(band="Oa17")) < 0
+    assert (
+        float(mean.sel(band="Oa06")) == pytest.approx(0.028, abs=0.002)
+        and float(mean.sel(band="Oa17")) < 0
+    )

@@ -25,7 +25,12 @@ def test_kernel_is_a_mean_around_its_centre(ratio, sigma, shift):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(4, 7), st.integers(4, 7), st.sampled_from([1, 2, 5, 10]), sigmas, st.floats(-0.5, 0.5), st.floats(-5, 5)
+    st.integers(4, 7),
+    st.integers(4, 7),
+    st.sampled_from([1, 2, 5, 10]),
+    sigmas,
+    st.floats(-0.5, 0.5),
+    st.floats(-5, 5),
 )
 def test_constants_stay_constant_with_holes_and_at_edges(rows, columns, ratio, sigma, shift, value):
     image = np.full((2, rows * ratio, columns * ratio), value)
@@ -36,7 +41,9 @@ def test_constants_stay_constant_with_holes_and_at_edges(rows, columns, ratio, s
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from([2, 5, 10, 30]), st.floats(0.3, 1.0), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
+@given(
+    st.sampled_from([2, 5, 10, 30]), st.floats(0.3, 1.0), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)
+)
 def test_ramp_is_sampled_at_coarse_centres_minus_the_shift(ratio, sigma, right, down):
     """Content moved by (right, down) coarse pixels: a ramp reads lower by slope times shift."""
     size = 12
@@ -65,7 +72,9 @@ def test_content_moves_right_and_down_with_the_shift():
 def test_mean_of_the_inside_is_kept():
     rng = np.random.default_rng(0)
     image = gaussian_filter(rng.random((300, 300)), 3)
-    assert degrade(image, 10)[3:-3, 3:-3].mean() == pytest.approx(image[30:-30, 30:-30].mean(), abs=2e-3)
+    assert degrade(image, 10)[3:-3, 3:-3].mean() == pytest.approx(
+        image[30:-30, 30:-30].mean(), abs=2e-3
+    )
 
 
 def test_agrees_with_scipy_gaussian_blur():
@@ -89,7 +98,9 @@ def test_holes_do_not_leak():
     valid = np.ones((60, 60), bool)
     valid[20:45, 15:40] = False
     spoilt = np.where(valid, image, 1e6)
-    assert np.array_equal(degrade(image, 5, valid=valid), degrade(spoilt, 5, valid=valid), equal_nan=True)
+    assert np.array_equal(
+        degrade(image, 5, valid=valid), degrade(spoilt, 5, valid=valid), equal_nan=True
+    )
     assert np.isnan(degrade(image, 5, valid=valid)[5:8, 4:7]).all()
     assert np.isnan(degrade(image, 5, valid=np.zeros_like(valid))).all()
 

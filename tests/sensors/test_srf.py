@@ -29,7 +29,8 @@ def names_of(platform):
     return S2_NAMES if platform.startswith("S2") else S3_NAMES
 
 
-# Centre and FWHM in nm, computed from ESA's published responses (MSI version 4.0, OLCI mean, SLSTR).
+# Centre and FWHM in nm, computed from ESA's published responses (MSI version 4.0, OLCI mean,
+# SLSTR).
 MEASURED = {
     "S2A": "442.70/19.7 492.72/64.3 559.85/34.8 664.62/30.6 704.11/14.0 740.49/13.6 782.75/19.0 832.77/104.8 "
     "864.70/20.5 945.05/19.5 1613.68/89.7 2202.37/173.6",
@@ -88,7 +89,9 @@ def test_bands_outside_the_spectrum_are_nan_not_invented():
     wavelength = np.concatenate([np.arange(418.2, 993.2, 6.4), np.arange(902.3, 2446, 11.6)])
     weights, coverage = srf_matrix("S3A", S3_NAMES, wavelength)
     lost = [n for n, row in zip(S3_NAMES, weights, strict=True) if np.isnan(row).all()]
-    assert lost == ["Oa01", "Oa02"] and tuple(n for n in S3_NAMES if n not in lost) == S3_ENMAP_NAMES
+    assert (
+        lost == ["Oa01", "Oa02"] and tuple(n for n in S3_NAMES if n not in lost) == S3_ENMAP_NAMES
+    )
     assert (coverage[:2] < 0.5).all() and (coverage[2:] > 0.95).all()
 
 
@@ -99,12 +102,18 @@ def test_a_gap_in_the_samples_is_not_bridged():
 
 
 def test_bands_are_ascending_in_nominal_wavelength():
-    assert list(wavelengths_nm(S3_NAMES)) == sorted(wavelengths_nm(S3_NAMES)) and len(S3_NAMES) == 21
+    assert (
+        list(wavelengths_nm(S3_NAMES)) == sorted(wavelengths_nm(S3_NAMES)) and len(S3_NAMES) == 21
+    )
     assert len(S2_NAMES) == 12 and [b.gsd_m for b in bands(["B02", "B05", "B09"])] == [10, 20, 60]
 
 
 def test_unknown_names():
-    for call in (lambda: response("S2D", "B02"), lambda: response("S2A", "Oa01"), lambda: bands(["B99"])):
+    for call in (
+        lambda: response("S2D", "B02"),
+        lambda: response("S2A", "Oa01"),
+        lambda: bands(["B99"]),
+    ):
         with pytest.raises(BandError, match=r"unknown|no band"):
             call()
 
@@ -118,7 +127,9 @@ def table_of(path):
             out[name] = []
         elif name and line.strip() and line[0] not in "#;":
             out[name].append([float(v) for v in line.split()])
-    return {k: np.array(v) * ([1000, 1] if "SLSTR" in path.name else [1, 1]) for k, v in out.items()}
+    return {
+        k: np.array(v) * ([1000, 1] if "SLSTR" in path.name else [1, 1]) for k, v in out.items()
+    }
 
 
 def key_in(table, band):
@@ -130,7 +141,9 @@ def key_in(table, band):
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_centres_and_widths_agree_with_the_published_tables(samples, platform):
     files = (
-        [f"{platform}_MSI_V4.txt"] if platform.startswith("S2") else [f"{platform}_OLCI.txt", f"{platform}_SLSTR.txt"]
+        [f"{platform}_MSI_V4.txt"]
+        if platform.startswith("S2")
+        else [f"{platform}_OLCI.txt", f"{platform}_SLSTR.txt"]
     )
     tables = {k: v for f in files for k, v in table_of(samples / "srf" / f).items()}
     for name in names_of(platform):
@@ -154,7 +167,9 @@ def test_centres_and_widths_are_the_measured_ones(platform):
 def test_nominal_bands_lie_where_their_response_lies(platform, table):
     for band in table:
         centre, width = centre_fwhm(*response(platform, band.name))
-        assert centre == pytest.approx(band.wavelength_nm, abs=5 if band.wavelength_nm < 1100 else 13), band.name
+        assert centre == pytest.approx(
+            band.wavelength_nm, abs=5 if band.wavelength_nm < 1100 else 13
+        ), band.name
         if band.name != "Oa21":  # the detector fades within it
             assert width == pytest.approx(band.fwhm_nm, rel=0.3, abs=5), band.name
 
@@ -164,7 +179,9 @@ def test_centres_agree_with_the_product_metadata(samples, tmp_path):
     """MTD_MSIL2A.xml carries the responses of S2A in steps of 1 nm."""
     (path,) = samples.glob("s3_syn_senegal/S2A*20230911*.SAFE.zip")
     with zipfile.ZipFile(path) as archive:
-        root = ET.fromstring(archive.read(next(n for n in archive.namelist() if n.endswith("MTD_MSIL2A.xml"))))
+        root = ET.fromstring(
+            archive.read(next(n for n in archive.namelist() if n.endswith("MTD_MSIL2A.xml")))
+        )
     seen = 0
     for information in root.iter("Spectral_Information"):
         name = information.get("physicalBand")
@@ -173,7 +190,9 @@ def test_centres_agree_with_the_product_metadata(samples, tmp_path):
             values = np.array(information.findtext("Spectral_Response/VALUES").split(), float)
             wavelength = float(information.findtext("Wavelength/MIN")) + np.arange(len(values))
             centre, _ = centre_fwhm(wavelength, values)
-            assert centre_fwhm(*response("S2A", name))[0] == pytest.approx(centre, abs=6 if name > "B1" else 2), name
+            assert centre_fwhm(*response("S2A", name))[0] == pytest.approx(
+                centre, abs=6 if name > "B1" else 2
+            ), name
             seen += 1
     assert seen == 12
 

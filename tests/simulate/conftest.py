@@ -12,11 +12,18 @@ from satfuse.simulate.archive import Archive, ArchiveRecipe, make_archive
 @pytest.fixture(scope="session")
 def small_recipe(shared) -> ArchiveRecipe:
     """A field of 6 km, frames of 60 rows, one EnMAP scene of 1.8 km."""
-    properties = {"name": "small", "title": "6 km", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 472200, 6467400]}
+    properties = {
+        "name": "small",
+        "title": "6 km",
+        "crs": "EPSG:32635",
+        "bounds_m": [466200, 6461400, 472200, 6467400],
+    }
     with shared("simulated") as folder:
         path = folder / "small.geojson"
         path.write_text(json.dumps({"type": "Feature", "properties": properties}))
-    return ArchiveRecipe(field=str(path), frame_rows=60, columns=65, enmap_scenes=1, enmap_px=60, noise=0.001)
+    return ArchiveRecipe(
+        field=str(path), frame_rows=60, columns=65, enmap_scenes=1, enmap_px=60, noise=0.001
+    )
 
 
 @pytest.fixture(scope="session")

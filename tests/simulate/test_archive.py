@@ -22,7 +22,8 @@ NTC, STC = "sentinel-3-syn-2-syn-ntc", "sentinel-3-syn-2-syn-stc"
 def on_day(archive, recipe, collection, day=None):
     wanted = f"{day or recipe.day:%Y-%m-%d}"
     return sorted(
-        (i for i in archive.items[collection] if i.properties["datetime"].startswith(wanted)), key=lambda i: i.id
+        (i for i in archive.items[collection] if i.properties["datetime"].startswith(wanted)),
+        key=lambda i: i.id,
     )
 
 
@@ -41,7 +42,9 @@ def row_times(item):
 def test_contents(small_archive, small_recipe):
     counts = {name: len(items) for name, items in small_archive.items.items()}
     assert counts == {"sentinel-2-l2a": 4, NTC: 3, STC: 1, "ENMAP_HSI_L2A": 1}
-    collections = {json.loads(p.read_text())["id"] for p in (small_archive.root / "collections").glob("*.json")}
+    collections = {
+        json.loads(p.read_text())["id"] for p in (small_archive.root / "collections").glob("*.json")
+    }
     assert collections == set(counts)
 
 
@@ -108,7 +111,11 @@ def test_sentinel2_shows_the_truth(small_archive, small_recipe):
         box = image.window(x[0] - 5, y[-1] - 5, x[300] - 5, y[0] + 5)
         seen = (image.read(1, window=box) - 1000.0) / 1e4
     with rasterio.open(item.assets["SCL_20m"].href) as image:
-        scl = image.read(1, window=image.window(x[0] - 5, y[-1] - 5, x[300] - 5, y[0] + 5)).repeat(2, 0).repeat(2, 1)
+        scl = (
+            image.read(1, window=image.window(x[0] - 5, y[-1] - 5, x[300] - 5, y[0] + 5))
+            .repeat(2, 0)
+            .repeat(2, 1)
+        )
     clear = np.isin(scl, (4, 5, 6))
     assert np.corrcoef(seen[clear], wanted[:, :300][clear])[0, 1] > 0.97
 
@@ -120,7 +127,9 @@ def test_sentinel3_pixels_are_psf_means_of_the_truth(small_archive, small_recipe
         gain, sigma = truth.attrs["gain"][S3_NAMES.index("Oa17")], truth.attrs["psf_sigma"] * 300
     seen, lat, lon = swath(on_day(small_archive, small_recipe, NTC)[1], "Oa17")
     east, north = Transformer.from_crs(4326, 32635, always_xy=True).transform(lon, lat)
-    inside = (east > x[0] + 800) & (east < x[-1] - 800) & (north < y[0] - 800) & (north > y[-1] + 800)
+    inside = (
+        (east > x[0] + 800) & (east < x[-1] - 800) & (north < y[0] - 800) & (north > y[-1] + 800)
+    )
     inside &= np.isfinite(seen)
     assert inside.sum() > 80
 
@@ -132,7 +141,9 @@ def test_sentinel3_pixels_are_psf_means_of_the_truth(small_archive, small_recipe
         places = zip(east[inside] - shift[0], north[inside] - shift[1], strict=True)
         return np.array([mean(*place) for place in places]) * gain - seen[inside]
 
-    fitted = least_squares(residual, [0.0, 0.0], loss="soft_l1", f_scale=0.003, x_scale=10, diff_step=1e-3).x
+    fitted = least_squares(
+        residual, [0.0, 0.0], loss="soft_l1", f_scale=0.003, x_scale=10, diff_step=1e-3
+    ).x
     np.testing.assert_allclose(fitted, small_recipe.shift_m, atol=3)  # metres, of 300 m pixels
     assert np.median(np.abs(residual(small_recipe.shift_m))) < 1.5 * small_recipe.noise
 
@@ -148,9 +159,13 @@ def test_flags_mark_water_where_the_truth_is_water(small_archive, small_recipe):
             fresh = (flags.OLC_flags.values & 1024) > 0
             assert ((flags.SYN_flags.values & 16) > 0).all()  # no sea here
             np.testing.assert_array_equal(fresh, (flags.SLN_flags.values & 4096) > 0)
-        east, north = (v - s for v, s in zip(to_map.transform(lon, lat), small_recipe.shift_m, strict=True))
+        east, north = (
+            v - s for v, s in zip(to_map.transform(lon, lat), small_recipe.shift_m, strict=True)
+        )
         box = small_recipe.geobox.boundingbox
-        inside = (abs(east - (box.left + box.right) / 2) < 2850) & (abs(north - (box.bottom + box.top) / 2) < 2850)
+        inside = (abs(east - (box.left + box.right) / 2) < 2850) & (
+            abs(north - (box.bottom + box.top) / 2) < 2850
+        )
         for x, y, wet in zip(east[inside], north[inside], fresh[inside], strict=True):
             square = dark.sel(x=slice(x - 150, x + 150), y=slice(y + 150, y - 150))
             share.append(float(square.mean()))
@@ -179,7 +194,9 @@ def test_an_interrupted_archive_is_no_archive(tmp_path, small_recipe, monkeypatc
     def fail(out, recipe, number):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(archives, "_jobs", lambda recipe: [(archives._make_enmap, (0,)), (fail, (1,))])
+    monkeypatch.setattr(
+        archives, "_jobs", lambda recipe: [(archives._make_enmap, (0,)), (fail, (1,))]
+    )
     with pytest.raises(KeyboardInterrupt):
         make_archive(tmp_path, small_recipe, workers=1)
     assert list((tmp_path / "products").iterdir())
@@ -187,8 +204,12 @@ def test_an_interrupted_archive_is_no_archive(tmp_path, small_recipe, monkeypatc
         open_archive(tmp_path)
     monkeypatch.setattr(archives, "_jobs", lambda recipe: [(archives._make_enmap, (0,))])
     steps = []
-    whole = make_archive(tmp_path, small_recipe, workers=1, progress=lambda *step: steps.append(step))
-    assert [len(v) for v in whole.items.values()] == [1] and steps == [(1, 1, whole.items["ENMAP_HSI_L2A"][0].id)]
+    whole = make_archive(
+        tmp_path, small_recipe, workers=1, progress=lambda *step: steps.append(step)
+    )
+    assert [len(v) for v in whole.items.values()] == [1] and steps == [
+        (1, 1, whole.items["ENMAP_HSI_L2A"][0].id)
+    ]
 
 
 def test_equal_recipes_make_equal_pixels(tmp_path, small_recipe, small_archive):
@@ -213,5 +234,12 @@ def test_bad_recipes_are_refused():
 
 def test_default_times_are_those_of_a_summer_morning():
     recipe = ArchiveRecipe()
-    assert timedelta(0) < recipe.sensing_time(recipe.day) - datetime(2024, 7, 4, 8) < timedelta(hours=2)
-    assert 30 < recipe.sky(recipe.day).sun_zenith_deg < 45 and 130 < recipe.sky(recipe.day).sun_azimuth_deg < 180
+    assert (
+        timedelta(0)
+        < recipe.sensing_time(recipe.day) - datetime(2024, 7, 4, 8)
+        < timedelta(hours=2)
+    )
+    assert (
+        30 < recipe.sky(recipe.day).sun_zenith_deg < 45
+        and 130 < recipe.sky(recipe.day).sun_azimuth_deg < 180
+    )

@@ -12,10 +12,18 @@ from odc.geo.geobox import GeoBox
 from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
-from satfuse.simulate.enmap_files import EnmapScene, dead_bands, enmap_bands, layer_percentages, write_enmap
+from satfuse.simulate.enmap_files import (
+    EnmapScene,
+    dead_bands,
+    enmap_bands,
+    layer_percentages,
+    write_enmap,
+)
 
 GEOBOX = GeoBox((50, 40), Affine(30, 0, 454245, 0, -30, 7246185), "EPSG:32736")
-SCENE = EnmapScene(start=datetime(2024, 6, 30, 8, 20, 45, 211167), sun_elevation_deg=36.9, sun_azimuth_deg=26.67)
+SCENE = EnmapScene(
+    start=datetime(2024, 6, 30, 8, 20, 45, 211167), sun_elevation_deg=36.9, sun_azimuth_deg=26.67
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,9 @@ def product(tmp_path_factory):
     quality = {"cloud": (random.random(GEOBOX.shape) < 0.25).astype("uint8")}
     wavelength_nm, fwhm_nm = enmap_bands()
     folder = tmp_path_factory.mktemp("enmap")
-    path = write_enmap(folder, cube, GEOBOX, quality, SCENE, wavelength_nm=wavelength_nm, fwhm_nm=fwhm_nm)
+    path = write_enmap(
+        folder, cube, GEOBOX, quality, SCENE, wavelength_nm=wavelength_nm, fwhm_nm=fwhm_nm
+    )
     return path, cube, quality
 
 
@@ -45,7 +55,9 @@ def test_band_list_is_that_of_the_sensor(samples):
     with open(samples / "srf" / "enmap.csv") as file:
         real = np.array([[float(v) for v in row] for row in list(csv.reader(file))[1:]])
     wavelength_nm, fwhm_nm = enmap_bands()
-    first = np.argsort(wavelength_nm)[:135]  # up to the first gap, which other versions of the product cut elsewhere
+    first = np.argsort(wavelength_nm)[
+        :135
+    ]  # up to the first gap, which other versions of the product cut elsewhere
     assert np.abs(wavelength_nm[first] - real[:135, 0]).max() < 1
     alone = (real[:135, 0] < 890) | (real[:135, 0] > 1000)  # where the detectors do not alternate
     assert np.abs(fwhm_nm[first] - real[:135, 1])[alone].max() < 0.3
@@ -55,7 +67,11 @@ def test_pixels_survive(product):
     path, cube, quality = product
     with rasterio.open(path / f"{path.name}-SPECTRAL_IMAGE_COG.TIF") as image:
         numbers = image.read()
-        assert image.nodata == -32768 and image.dtypes[0] == "int16" and image.transform == GEOBOX.affine
+        assert (
+            image.nodata == -32768
+            and image.dtypes[0] == "int16"
+            and image.transform == GEOBOX.affine
+        )
         assert image.crs.to_epsg() == 32736 and image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
     dead = dead_bands(enmap_bands()[0])
     assert (numbers[dead] == -32768).all() and (numbers[:, :5, :7] == -32768).all()
@@ -76,26 +92,35 @@ def test_metadata_names_wavelengths_scale_and_dead_bands(product):
     bands = root.findall("specific/bandCharacterisation/bandID")
     assert [float(b.findtext("wavelengthCenterOfBand")) for b in bands] == wavelength_nm.tolist()
     assert [float(b.findtext("FWHMOfBand")) for b in bands] == fwhm_nm.tolist()
-    assert {(b.findtext("GainOfBand"), b.findtext("OffsetOfBand")) for b in bands} == {("0.0001", "0")}
+    assert {(b.findtext("GainOfBand"), b.findtext("OffsetOfBand")) for b in bands} == {
+        ("0.0001", "0")
+    }
     statistics = root.findall("product/bandStatistics/bandID")
     dead = [int(b.get("number")) for b in statistics if float(b.findtext("stdDeviation")) == 0]
     assert dead == list(range(130, 136))
     assert {float(statistics[n - 1].findtext("mean")) for n in dead} == {-1e6}
     assert float(statistics[0].findtext("mean")) == pytest.approx(np.nanmean(cube[0]), rel=1e-4)
     vnir, swir = (
-        root.findtext(f"specific/{s}ProductQuality/expectedChannelsList").split(",") for s in ("vnir", "swir")
+        root.findtext(f"specific/{s}ProductQuality/expectedChannelsList").split(",")
+        for s in ("vnir", "swir")
     )
     assert [int(n) for n in vnir + swir] == list(range(1, 225)) and len(vnir) == 91
     assert root.findtext("base/temporalCoverage/startTime") == "2024-06-30T08:20:45.211167Z"
-    assert int(root.findtext("specific/qualityFlag/cloudCover")) == layer_percentages(quality)["cloud"]
+    assert (
+        int(root.findtext("specific/qualityFlag/cloudCover")) == layer_percentages(quality)["cloud"]
+    )
 
 
 def test_footprint_is_that_of_the_grid(product):
     root = ET.parse(product[0] / f"{product[0].name}-METADATA.XML").getroot()
     points = {p.findtext("frame"): p for p in root.iter("point")}
     top, bottom = (float(points[f].findtext("latitude")) for f in ("upper_left", "lower_left"))
-    assert (top - bottom) * 110.8e3 == pytest.approx(1500, rel=0.01)  # 50 px of 30 m, south of the equator
-    assert float(points["upper_right"].findtext("longitude")) > float(points["upper_left"].findtext("longitude"))
+    assert (top - bottom) * 110.8e3 == pytest.approx(
+        1500, rel=0.01
+    )  # 50 px of 30 m, south of the equator
+    assert float(points["upper_right"].findtext("longitude")) > float(
+        points["upper_left"].findtext("longitude")
+    )
 
 
 def test_bad_input_is_named(tmp_path):
@@ -126,4 +151,8 @@ def test_layers_are_those_of_a_real_delivery(product, samples):
             rasterio.open(real) as theirs,
             rasterio.open(path / f"{path.name}-{real.stem.split('-')[-1]}_COG.TIF") as ours,
         ):
-            assert (ours.count, ours.dtypes, ours.nodata) == (theirs.count, theirs.dtypes, theirs.nodata), real.name
+            assert (ours.count, ours.dtypes, ours.nodata) == (
+                theirs.count,
+                theirs.dtypes,
+                theirs.nodata,
+            ), real.name

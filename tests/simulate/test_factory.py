@@ -13,7 +13,15 @@ from satfuse.sensors.degradation import degrade
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.factory import BIOME_NAMES, FactoryConfig, biome_scene, make_training_scene
 from satfuse.simulate.library import load_library
-from satfuse.simulate.protocol import SLSTR, SLSTR_WIDER, Protocol, cloud_field, native_blur, noise_sigma, observe
+from satfuse.simulate.protocol import (
+    SLSTR,
+    SLSTR_WIDER,
+    Protocol,
+    cloud_field,
+    native_blur,
+    noise_sigma,
+    observe,
+)
 
 CLOUDS = np.full(12, 0.7, np.float32), np.full(21, 0.7, np.float32)
 
@@ -83,7 +91,9 @@ def test_content_moves_right_and_down_by_the_shift():
     fine = np.zeros((21, size, size), np.float32)
     fine[:, 54:56, 64:66] = 1
     protocol = Protocol(psf_sigma=0.7, shift=(0.6, -0.4))
-    seen = observe(fine[:12], fine[None], protocol, CLOUDS, ratio=ratio, rng=np.random.default_rng(0))
+    seen = observe(
+        fine[:12], fine[None], protocol, CLOUDS, ratio=ratio, rng=np.random.default_rng(0)
+    )
     weight = seen.coarse[0, 0] / seen.coarse[0, 0].sum()
     x, y = (weight.sum(0) * np.arange(12)).sum(), (weight.sum(1) * np.arange(12)).sum()
     middle = np.array([64.5, 54.5]) / ratio - 0.45  # in coarse pixel indices
@@ -92,7 +102,14 @@ def test_content_moves_right_and_down_by_the_shift():
 
 def test_pixels_that_look_outside_the_scene_are_invalid():
     fine = np.random.default_rng(0).random((21, 100, 100), np.float32)
-    seen = observe(fine[:12], fine[None], Protocol(shift=(1.0, 0.0)), CLOUDS, ratio=10, rng=np.random.default_rng(0))
+    seen = observe(
+        fine[:12],
+        fine[None],
+        Protocol(shift=(1.0, 0.0)),
+        CLOUDS,
+        ratio=10,
+        rng=np.random.default_rng(0),
+    )
     assert not seen.coarse_valid[0, :, 0].any() and seen.coarse_valid[0, :, 2:].all()
     np.testing.assert_array_equal(seen.coarse[0, :, :, 0], seen.coarse[0, :, :, 1])
 
@@ -100,17 +117,23 @@ def test_pixels_that_look_outside_the_scene_are_invalid():
 def test_noise_has_the_stated_size_and_grows_with_light():
     flat = np.concatenate([np.full((21, 200, 100), v, np.float32) for v in (0.0, 0.2, 0.8)], axis=2)
     rng = np.random.default_rng(0)
-    seen = observe(flat[:12], flat[None], Protocol(noise=0.004, equal_blur=True), CLOUDS, ratio=10, rng=rng)
+    seen = observe(
+        flat[:12], flat[None], Protocol(noise=0.004, equal_blur=True), CLOUDS, ratio=10, rng=rng
+    )
     for i, value in enumerate((0.0, 0.2, 0.8)):
         part = (seen.guide - flat[:12])[:, :, 100 * i : 100 * (i + 1)]
         assert part.std() == pytest.approx(noise_sigma(value, 0.004), rel=0.02)
-    assert noise_sigma(0.2, 0.004) == pytest.approx(0.004) and noise_sigma(0.8, 1) > noise_sigma(0.0, 1)
+    assert noise_sigma(0.2, 0.004) == pytest.approx(0.004) and noise_sigma(0.8, 1) > noise_sigma(
+        0.0, 1
+    )
 
 
 @pytest.mark.parametrize("pixel_m, blurred", [(10, {20, 60}), (20, {60}), (30, {60})])
 def test_guide_bands_are_blurred_to_their_native_pixels_and_not_moved(pixel_m, blurred):
     noise = np.random.default_rng(0).random((12, 60, 60), np.float32)
-    ramp = np.broadcast_to(np.arange(60, dtype=np.float32) + 2 * np.arange(60)[:, None], (12, 60, 60))
+    ramp = np.broadcast_to(
+        np.arange(60, dtype=np.float32) + 2 * np.arange(60)[:, None], (12, 60, 60)
+    )
     for band, before, after, slope in zip(
         S2_BANDS, noise, native_blur(noise, pixel_m), native_blur(ramp, pixel_m), strict=True
     ):
@@ -139,7 +162,9 @@ def test_clouds_cover_what_is_asked_and_both_masks_say_so(library):
     )
     np.testing.assert_array_equal(clear.target, cloudy.target)
     assert clear.guide_valid.all() and clear.coarse_valid.all()
-    assert 0.2 < 1 - cloudy.guide_valid.mean() < 0.75 and 0.2 < 1 - cloudy.coarse_valid.mean() < 0.85
+    assert (
+        0.2 < 1 - cloudy.guide_valid.mean() < 0.75 and 0.2 < 1 - cloudy.coarse_valid.mean() < 0.85
+    )
     error = abs(cloudy.guide - clear.guide).mean(0)
     assert error[~cloudy.guide_valid].mean() > 0.1 > 0.03 > error[cloudy.guide_valid].mean()
     away = abs(cloudy.coarse - clear.coarse)[0].mean(0)
@@ -148,8 +173,12 @@ def test_clouds_cover_what_is_asked_and_both_masks_say_so(library):
 
 @pytest.mark.parametrize("name", BIOME_NAMES)
 def test_biomes_look_like_themselves(library, name):
-    scene = biome_scene(name, ratio=10, protocol=Protocol(), seed=0, fine_px=240, library=library[1])
-    red, near, swir, green = (scene.target[S3_NAMES.index(b)] for b in ("Oa08", "Oa17", "S5N", "Oa06"))
+    scene = biome_scene(
+        name, ratio=10, protocol=Protocol(), seed=0, fine_px=240, library=library[1]
+    )
+    red, near, swir, green = (
+        scene.target[S3_NAMES.index(b)] for b in ("Oa08", "Oa17", "S5N", "Oa06")
+    )
     ndvi = (near - red) / (near + red + 1e-6)
     snow, water, plants = (green > 0.4) & (swir < 0.2), (near < 0.05) & (swir < 0.05), ndvi > 0.5
     share = {
@@ -174,12 +203,17 @@ def test_the_guide_and_the_target_are_the_same_ground(library):
     for guide, coarse in (("B04", "Oa08"), ("B8A", "Oa17"), ("B11", "S5N"), ("B03", "Oa06")):
         x, y = a.guide[S2_NAMES.index(guide)], a.target[S3_NAMES.index(coarse)]
         assert np.corrcoef(x.ravel(), y.ravel())[0, 1] > 0.98
-    assert 1e-5 < abs(a.guide - b.guide).mean() < 0.01 and 1e-6 < abs(a.target - b.target).mean() < 0.005
+    assert (
+        1e-5 < abs(a.guide - b.guide).mean() < 0.01
+        and 1e-6 < abs(a.target - b.target).mean() < 0.005
+    )
 
 
 def test_bands_are_linear_in_spectra_so_scenes_are_mixtures(library):
     """Every pixel lies in the span of library band values: no pixel of a scene is spectrally invented."""
-    scene = biome_scene("desert", ratio=10, protocol=Protocol(), seed=1, fine_px=240, library=library[1])
+    scene = biome_scene(
+        "desert", ratio=10, protocol=Protocol(), seed=1, fine_px=240, library=library[1]
+    )
     weights, _ = srf_matrix("S3A", S3_NAMES, library[1].wavelength_nm)
     basis = np.linalg.svd(library[1].reflectance @ weights.T, full_matrices=False)[2][:12]
     pixels = scene.target.reshape(21, -1).T[::97]
@@ -187,7 +221,9 @@ def test_bands_are_linear_in_spectra_so_scenes_are_mixtures(library):
 
 
 def test_later_frames_show_a_changed_surface(library):
-    config = FactoryConfig(ratios=(10,), coarse_px=12, frames=3, cloud_share=0, noise=(0, 0), gain=0, offset=0, shift=0)
+    config = FactoryConfig(
+        ratios=(10,), coarse_px=12, frames=3, cloud_share=0, noise=(0, 0), gain=0, offset=0, shift=0
+    )
     scene = make_training_scene(library[0], config, 1)
     change = [np.sqrt(np.mean((scene.coarse[t] - exact(scene, t)) ** 2)) for t in range(3)]
     assert change[0] < 1e-5 < 0.002 < min(change[1:])

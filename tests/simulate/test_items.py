@@ -39,18 +39,29 @@ def test_fields_are_those_of_the_recorded_item(ours, recorded_items, name):
     assert set(item["assets"]) <= set(real["assets"])
     for key, asset in item["assets"].items():
         assert set(asset) <= set(real["assets"][key]), key
-        assert asset["type"] == real["assets"][key]["type"] and asset["roles"][0] == real["assets"][key]["roles"][0]
+        assert (
+            asset["type"] == real["assets"][key]["type"]
+            and asset["roles"][0] == real["assets"][key]["roles"][0]
+        )
 
 
 @pytest.mark.samples
 def test_missing_assets_are_only_those_that_nothing_reads(ours, recorded_items):
     missing = {
-        name: set(json.loads((recorded_items / file).read_text())["assets"]) - set(ours[name]["assets"])
+        name: set(json.loads((recorded_items / file).read_text())["assets"])
+        - set(ours[name]["assets"])
         for name, file in RECORDED.items()
     }
-    assert missing["sentinel-2-l2a"] == {"Product", "thumbnail", "inspire_metadata", "datastrip_metadata"}
+    assert missing["sentinel-2-l2a"] == {
+        "Product",
+        "thumbnail",
+        "inspire_metadata",
+        "datastrip_metadata",
+    }
     assert missing["ENMAP_HSI_L2A"] == {"vnir", "swir", "thumbnail"}
-    assert not {m for m in missing["sentinel-3-syn-2-syn-ntc"] if m.endswith("N_reflectance") or "_Oa" in m}
+    assert not {
+        m for m in missing["sentinel-3-syn-2-syn-ntc"] if m.endswith("N_reflectance") or "_Oa" in m
+    }
 
 
 @pytest.mark.samples
@@ -60,8 +71,13 @@ def test_sentinel2_band_asset_equals_the_recorded_one(ours, recorded_items):
         for field in ("data_type", "nodata", "roles", "raster:scale", "raster:offset", "type"):
             assert asset.get(field) == real[key].get(field), (key, field)
         for mine, theirs in zip(asset.get("bands", []), real[key].get("bands", []), strict=True):
-            assert mine["name"] == theirs["name"] and mine["eo:common_name"] == theirs["eo:common_name"]
-            assert mine["eo:center_wavelength"] == pytest.approx(theirs["eo:center_wavelength"], abs=0.002)
+            assert (
+                mine["name"] == theirs["name"]
+                and mine["eo:common_name"] == theirs["eo:common_name"]
+            )
+            assert mine["eo:center_wavelength"] == pytest.approx(
+                theirs["eo:center_wavelength"], abs=0.002
+            )
 
 
 @pytest.mark.samples
@@ -95,9 +111,13 @@ def test_enmap_flaws(ours):
     item = ours["ENMAP_HSI_L2A"]
     properties, image = item["properties"], item["assets"]["image"]
     assert isinstance(properties["eo:cloud_cover"], str) and properties["proj:epsg"] is None
-    assert properties["view:sun_azimuth"] == pytest.approx(float(properties["enmap:sunAzimuthAngle"]) + 180)
+    assert properties["view:sun_azimuth"] == pytest.approx(
+        float(properties["enmap:sunAzimuthAngle"]) + 180
+    )
     assert len(image["proj:transform"]) == 9 and image["proj:transform"][6:] == [0, 0, 1]
-    assert image["eo:bands"][0]["name"] == 1 and 418 < image["eo:bands"][0]["center_wavelength"] < 419
+    assert (
+        image["eo:bands"][0]["name"] == 1 and 418 < image["eo:bands"][0]["center_wavelength"] < 419
+    )
 
 
 def test_stc_and_ntc_say_so(ours):
@@ -108,8 +128,14 @@ def test_stc_and_ntc_say_so(ours):
 
 def test_collection_encloses_its_items():
     items = [
-        {"bbox": [1, 2, 3, 4], "properties": {"start_datetime": "2024-07-04", "end_datetime": "2024-07-05"}},
-        {"bbox": [0, 3, 2, 5], "properties": {"start_datetime": "2024-07-01", "end_datetime": "2024-07-02"}},
+        {
+            "bbox": [1, 2, 3, 4],
+            "properties": {"start_datetime": "2024-07-04", "end_datetime": "2024-07-05"},
+        },
+        {
+            "bbox": [0, 3, 2, 5],
+            "properties": {"start_datetime": "2024-07-01", "end_datetime": "2024-07-02"},
+        },
     ]
     extent = collection("x", items)["extent"]
     assert extent["spatial"]["bbox"] == [[0, 2, 3, 5]]

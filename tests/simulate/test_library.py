@@ -33,7 +33,9 @@ def test_without_samples_the_library_is_parametric_and_covers_every_material(par
     assert set(parametric.material) == {"vegetation", "soil", "artificial", "water", "snow"}
     assert set(parametric.source) == {"parametric"}
     test = load_library(split="test")
-    assert set(test.material) == set(parametric.material) and not set(test.name) & set(parametric.name)
+    assert set(test.material) == set(parametric.material) and not set(test.name) & set(
+        parametric.name
+    )
 
 
 def test_a_folder_that_is_named_and_absent_is_refused():
@@ -54,7 +56,11 @@ def test_measured_spectra_are_clean_and_cover_all_21_bands(sides):
         assert len(np.unique(library.name)) == len(library)
         assert "emit_artificial_materials_0117" not in library.name
         assert "ecostress_with_mixtures_0919" not in library.name
-        assert not [n for n in library.name if n.startswith("ecostress_with_mixtures_") and int(n[-4:]) >= 1041]
+        assert not [
+            n
+            for n in library.name
+            if n.startswith("ecostress_with_mixtures_") and int(n[-4:]) >= 1041
+        ]
 
 
 @pytest.mark.samples
@@ -79,7 +85,9 @@ def test_no_near_copy_lies_on_both_sides(sides):
         cosine = (a @ b.T) / np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
         assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).min() > 0.29, material
     for material in ("vegetation", "soil", "artificial", "water", "snow"):
-        share = (test.material == material).sum() / sum((x.material == material).sum() for x in sides)
+        share = (test.material == material).sum() / sum(
+            (x.material == material).sum() for x in sides
+        )
         assert 0.05 < share < 0.4, material
     whole = load_library(split="all")
     assert len(whole) == len(train) + len(test)
@@ -89,14 +97,23 @@ def test_no_near_copy_lies_on_both_sides(sides):
 @pytest.mark.samples
 def test_materials_look_like_themselves(sides):
     library = sides[0]
-    of = {m: library.reflectance[library.material == m] for m in ("vegetation", "water", "snow", "soil")}
+    of = {
+        m: library.reflectance[library.material == m]
+        for m in ("vegetation", "water", "snow", "soil")
+    }
     ndvi = {
-        m: (at(library, r, 865) - at(library, r, 665)) / (at(library, r, 865) + at(library, r, 665) + 1e-6)
+        m: (at(library, r, 865) - at(library, r, 665))
+        / (at(library, r, 865) + at(library, r, 665) + 1e-6)
         for m, r in of.items()
     }
     assert np.median(ndvi["vegetation"]) > 0.6 and abs(np.median(ndvi["soil"])) < 0.3
     assert np.median(at(library, of["water"], 1610)) < 0.03
-    assert np.median(at(library, of["snow"], 555)) > 0.5 > 0.2 > np.median(at(library, of["snow"], 1610))
+    assert (
+        np.median(at(library, of["snow"], 555))
+        > 0.5
+        > 0.2
+        > np.median(at(library, of["snow"], 1610))
+    )
     assert np.median(at(library, of["soil"], 2250) / at(library, of["soil"], 490)) > 2
 
 
@@ -106,7 +123,9 @@ def test_potsdam_is_never_opened(samples, monkeypatch):
 
     def spy(module, name):
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1])
+        monkeypatch.setattr(
+            module, name, lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1]
+        )
 
     spy(measured.xr, "open_dataset")
     spy(measured.rasterio, "open")

@@ -63,7 +63,10 @@ def test_band_values_are_within_the_spectrum_and_platforms_differ():
     values = observe.band_values("S2A", S2_NAMES)
     assert values.shape == (len(NAMES), 12) and np.isfinite(values).all()
     at_centre = np.stack(
-        [np.interp([b.wavelength_nm for b in S2_BANDS], spectra.WAVELENGTH_NM, r) for r in spectra.endmembers()[1]]
+        [
+            np.interp([b.wavelength_nm for b in S2_BANDS], spectra.WAVELENGTH_NM, r)
+            for r in spectra.endmembers()[1]
+        ]
     )
     assert np.abs(values - at_centre).max() < 0.06
     assert 1e-5 < np.abs(values - observe.band_values("S2B", S2_NAMES)).max() < 0.05
@@ -104,7 +107,9 @@ def test_shift_moves_a_blob_east_and_north():
         weight = image - image.min()
         return np.array([(weight * east).sum(), (weight * north).sum()]) / weight.sum()
 
-    before, after = (centroid(see(blob, shift_m=s)[0][3].astype(float)) for s in ((0, 0), (150.0, 90.0)))
+    before, after = (
+        centroid(see(blob, shift_m=s)[0][3].astype(float)) for s in ((0, 0), (150.0, 90.0))
+    )
     np.testing.assert_allclose(before, [blob.x, blob.y], atol=8)
     np.testing.assert_allclose(after - before, [150, 90], atol=8)
 
@@ -119,7 +124,9 @@ def test_synergy_on_a_rotated_swath_equals_a_direct_psf_sum():
     sigma = DEFAULT_PSF_SIGMA * 300
     for at in np.ndindex(6, 5):
         weight = np.exp(-((fine_x - east[at]) ** 2 + (fine_y - north[at]) ** 2) / (2 * sigma**2))
-        assert found[S3_NAMES.index("Oa06")][at] == pytest.approx((green * weight).sum() / weight.sum(), abs=1e-3)
+        assert found[S3_NAMES.index("Oa06")][at] == pytest.approx(
+            (green * weight).sum() / weight.sum(), abs=1e-3
+        )
 
 
 def test_outside_the_fine_window_synergy_goes_on_without_a_seam():
@@ -162,7 +169,9 @@ def test_clouds_are_flagged_where_thick_and_bright():
     assert cloud[thick].all()
     blue = S3_NAMES.index("Oa04")
     assert image[blue][thick].min() > 0.3
-    nothing = ~cloud & (degrade(np.maximum(sky.cloud(*centres(FINE)), sky.shadow(*centres(FINE))), 30) < 1e-3)
+    nothing = ~cloud & (
+        degrade(np.maximum(sky.cloud(*centres(FINE)), sky.shadow(*centres(FINE))), 30) < 1e-3
+    )
     np.testing.assert_allclose(image[:, nothing], clear[:, nothing], atol=2e-3)
 
 
@@ -185,7 +194,9 @@ def test_shadow_lies_away_from_the_sun():
     np.testing.assert_allclose(sky.shadow(x + east, y + north), sky.cloud(x, y), atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"cloud_cover": 1.5}, {"cloud_cover": 0.1, "sun_zenith_deg": 95}])
+@pytest.mark.parametrize(
+    "options", [{"cloud_cover": 1.5}, {"cloud_cover": 0.1, "sun_zenith_deg": 95}]
+)
 def test_sky_refuses_nonsense(options):
     with pytest.raises(ConfigError):
         Sky(1, **options)
@@ -234,7 +245,10 @@ def test_scene_classification_follows_surface_and_sky():
 def test_scene_classification_of_cloud_and_shadow():
     geobox = box(600, 600, 10)
     sky = Sky(4, 0.35)
-    cloudy, clear = (observe.sentinel2(SURFACE, geobox, platform="S2A", sky=s, seed=1, noise=0.0) for s in (sky, CLEAR))
+    cloudy, clear = (
+        observe.sentinel2(SURFACE, geobox, platform="S2A", sky=s, seed=1, noise=0.0)
+        for s in (sky, CLEAR)
+    )
     scl = cloudy["SCL"]
     opacity = sky.cloud(*centres(geobox)).reshape(300, 2, 300, 2).mean((1, 3))
     assert {3, 8, 9, 10} <= set(np.unique(scl))
@@ -248,11 +262,15 @@ def test_scene_classification_of_cloud_and_shadow():
 def test_enmap_is_the_mean_of_3_by_3_and_gaussian_in_wavelength():
     geobox = box(40, 50, 30)
     centre_nm, fwhm_nm = np.array([664.6, 560.0, 864.7, 2200.0]), np.array([6.5, 6.6, 8.0, 10.0])
-    image, quality = observe.enmap(SURFACE, geobox, centre_nm, fwhm_nm, sky=CLEAR, seed=1, noise=0.0)
+    image, quality = observe.enmap(
+        SURFACE, geobox, centre_nm, fwhm_nm, sky=CLEAR, seed=1, noise=0.0
+    )
     assert image.shape == (4, 40, 50) and image.dtype == np.float32
     fine = SURFACE.abundances(*centres(box(120, 150, 10)), gsd_m=10)
     mean = fine.reshape(len(NAMES), 40, 3, 50, 3).mean((2, 4))
-    at_centre = np.stack([np.interp(centre_nm, spectra.WAVELENGTH_NM, r) for r in spectra.endmembers()[1]])
+    at_centre = np.stack(
+        [np.interp(centre_nm, spectra.WAVELENGTH_NM, r) for r in spectra.endmembers()[1]]
+    )
     np.testing.assert_allclose(image, np.einsum("kyx,kb->byx", mean, at_centre), atol=2e-3)
     assert set(quality) == {"cloud", "cloud_shadow", "haze", "cirrus", "snow", "classes"}
     assert all(q.shape == (40, 50) and q.dtype == np.uint8 for q in quality.values())
@@ -278,7 +296,10 @@ def test_water_shares_are_those_of_the_ground_also_under_cloud():
     dark = observe.truth(coast, FINE, platform="S3A", names=["Oa21"])[0] < 0.02
     on_ground = dark.reshape(20, 30, 22, 30).mean((1, 3))
     assert 0.1 < water.mean() < 0.9
-    assert np.abs(water - on_ground).mean() < 0.03 and np.mean((water > 0.5) == (on_ground > 0.5)) > 0.95
+    assert (
+        np.abs(water - on_ground).mean() < 0.03
+        and np.mean((water > 0.5) == (on_ground > 0.5)) > 0.95
+    )
     np.testing.assert_allclose(see(coast, Sky(4, 1.0), **small)[2], water, atol=1e-4)
 
 

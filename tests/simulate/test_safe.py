@@ -33,7 +33,9 @@ ACQUISITION = S2Acquisition(
 def make_bands():
     random = np.random.default_rng(0)
     shapes = {b.name: tuple(n * 10 // b.gsd_m for n in GEOBOX.shape) for b in S2_BANDS}
-    bands = {name: random.uniform(0, 0.6, shape).astype("float32") for name, shape in shapes.items()}
+    bands = {
+        name: random.uniform(0, 0.6, shape).astype("float32") for name, shape in shapes.items()
+    }
     bands["B02"][:30, :12] = np.nan
     bands["B03"][0, :3] = -0.05, -0.2, 7.0
     return bands, random.integers(0, 12, (300, 240)).astype("uint8")
@@ -91,7 +93,9 @@ def test_true_colour_shows_red_where_red_is(product):
 def test_metadata_says_how_to_scale_and_when(product):
     safe = product[0]
     root = ET.parse(safe / "MTD_MSIL2A.xml").getroot()
-    assert {e.get("band_id"): e.text for e in root.iter("BOA_ADD_OFFSET")} == {str(i): "-1000" for i in range(13)}
+    assert {e.get("band_id"): e.text for e in root.iter("BOA_ADD_OFFSET")} == {
+        str(i): "-1000" for i in range(13)
+    }
     assert root.findtext(".//BOA_QUANTIFICATION_VALUE") == "10000"
     assert root.findtext(".//PRODUCT_URI") == safe.name
     tile = ET.parse(next(safe.glob("GRANULE/*/MTD_TL.xml"))).getroot()
@@ -113,7 +117,9 @@ def test_old_baseline_has_no_offset(tmp_path):
 
 
 def grids(tile, path):
-    return [np.array([v.text.split() for v in g.iter("VALUES")], float) for g in tile.iterfind(path)]
+    return [
+        np.array([v.text.split() for v in g.iter("VALUES")], float) for g in tile.iterfind(path)
+    ]
 
 
 def test_angle_grids(product):
@@ -123,7 +129,11 @@ def test_angle_grids(product):
     assert zenith.shape == (3, 2)  # 6 and 4.8 km in steps of 5 km
     assert 36.9 < zenith.mean() < 37.1 and 164.8 < azimuth.mean() < 165.2
     assert (np.diff(zenith, axis=0) < 0).all()  # the sun stands in the south
-    detectors = [g.get("detectorId") for g in tile.iter("Viewing_Incidence_Angles_Grids") if g.get("bandId") == "3"]
+    detectors = [
+        g.get("detectorId")
+        for g in tile.iter("Viewing_Incidence_Angles_Grids")
+        if g.get("bandId") == "3"
+    ]
     views = np.stack(grids(tile, ".//Viewing_Incidence_Angles_Grids[@bandId='3']/Zenith"))
     assert len(set(detectors)) == 2
     assert np.isfinite(views).any(0).all()
@@ -157,10 +167,14 @@ def test_names_and_elements_are_those_of_real_products(product, unzipped):
         return re.sub(r"\d{8}T\d{6}|A\d{6}|T\d{2}[A-Z]{3}|S2[ABC]|N\d{4}|R\d{3}", "#", str(name))
 
     ours, real = (ET.parse(p / "MTD_MSIL2A.xml").getroot() for p in (safe, dakar))
-    assert [shape(e.text) for e in ours.iter("IMAGE_FILE")] == [shape(e.text) for e in real.iter("IMAGE_FILE")]
+    assert [shape(e.text) for e in ours.iter("IMAGE_FILE")] == [
+        shape(e.text) for e in real.iter("IMAGE_FILE")
+    ]
     assert shape(safe.name) == shape(dakar.name)
     assert_known(safe / "MTD_MSIL2A.xml", dakar / "MTD_MSIL2A.xml")
-    assert_known(next(safe.glob("GRANULE/*/MTD_TL.xml")), next(ireland.glob("GRANULE/*/MTD_TL.xml")))
+    assert_known(
+        next(safe.glob("GRANULE/*/MTD_TL.xml")), next(ireland.glob("GRANULE/*/MTD_TL.xml"))
+    )
     (theirs,) = ireland.glob("GRANULE/*/IMG_DATA/R60m/*SCL_60m.jp2")
     (scl,) = safe.glob("GRANULE/*/IMG_DATA/R60m/*SCL_60m.jp2")
     with rasterio.open(theirs) as a, rasterio.open(scl) as b:
@@ -183,4 +197,6 @@ def test_spectral_responses_are_those_of_the_real_metadata(product, unzipped):
     real = centres(next(unzipped("s3_syn_senegal/S2B*.SAFE.zip").glob("*.SAFE")) / "MTD_MSIL2A.xml")
     ours = centres(product[0] / "MTD_MSIL2A.xml")
     assert list(ours) == list(real)
-    assert max(abs(ours[b] - real[b]) for b in real) < 4  # the metadata carries another issue of ESA's table
+    assert (
+        max(abs(ours[b] - real[b]) for b in real) < 4
+    )  # the metadata carries another issue of ESA's table

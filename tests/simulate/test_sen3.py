@@ -17,7 +17,12 @@ from satfuse.simulate.sphere import sun_angles
 
 ROWS, COLUMNS = 80, 193
 FRAME = SynFrame(
-    platform="S3B", start=datetime(2023, 9, 12, 11, 20, 23, 277373), rows=ROWS, relative_orbit=37, cycle=84, frame=2700
+    platform="S3B",
+    start=datetime(2023, 9, 12, 11, 20, 23, 277373),
+    rows=ROWS,
+    relative_orbit=37,
+    cycle=84,
+    frame=2700,
 )
 SPHERE = Geod(a=6371008.8, b=6371008.8)
 
@@ -41,7 +46,9 @@ def raw(sen3, name):
 def test_given_pixel_lies_at_the_given_place():
     for west in (-300e3, 0.0, 250e3):
         swath = swath_grid(15.0, -20.0, rows=11, columns=21, row=2, column=17, nadir_west_m=west)
-        assert swath.latitude[2, 17] == pytest.approx(15.0) and swath.longitude[2, 17] == pytest.approx(-20.0)
+        assert swath.latitude[2, 17] == pytest.approx(15.0) and swath.longitude[
+            2, 17
+        ] == pytest.approx(-20.0)
 
 
 def test_rows_go_south_columns_go_east_at_real_spacing():
@@ -60,7 +67,9 @@ def test_swath_is_curved():
     lat, lon = swath.latitude, swath.longitude
     assert np.ptp(lat, axis=1).min() > 0.1 and np.ptp(lon, axis=0).min() > 0.1
     twist = (lon - lon[:, :1] - lon[:1] + lon[0, 0]) * 111e3 * np.cos(np.radians(58.4))
-    assert np.abs(twist).max() > 100  # metres by which no sum of a row and a column term can be right
+    assert (
+        np.abs(twist).max() > 100
+    )  # metres by which no sum of a row and a column term can be right
     bend = lat - np.linspace(lat[:, 0], lat[:, -1], 321, axis=1)
     assert np.abs(bend).max() * 111e3 > 100
 
@@ -68,7 +77,9 @@ def test_swath_is_curved():
 def test_view_angles_follow_from_the_orbit():
     swath = swath_grid(0.0, 10.0, rows=3, columns=101, nadir_west_m=0.0)
     assert swath.view_zenith[1, 50] == pytest.approx(0)
-    assert (np.sign(swath.view_azimuth[1, [10, 90]]) == [1, -1]).all()  # west of nadir the satellite is in the east
+    assert (
+        np.sign(swath.view_azimuth[1, [10, 90]]) == [1, -1]
+    ).all()  # west of nadir the satellite is in the east
     far = swath_grid(0.0, 10.0, rows=3, columns=3, nadir_west_m=1e6).view_zenith[1, 1]
     x, z = 7185508.8 * np.array([np.sin(1e6 / 6371008.8), np.cos(1e6 / 6371008.8)])
     assert far == pytest.approx(np.degrees(np.arctan2(x, z - 6371008.8)), abs=1e-3)
@@ -77,8 +88,12 @@ def test_view_angles_follow_from_the_orbit():
 def test_cutting_rows_continues_the_swath():
     swath = swath_grid(58.4, 26.6, rows=20, columns=9)
     first, second = swath.rows(0, 12), swath.rows(12, 20)
-    np.testing.assert_array_equal(np.concatenate([first.longitude, second.longitude]), swath.longitude)
-    np.testing.assert_array_equal(np.concatenate([first.view_zenith, second.view_zenith]), swath.view_zenith)
+    np.testing.assert_array_equal(
+        np.concatenate([first.longitude, second.longitude]), swath.longitude
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([first.view_zenith, second.view_zenith]), swath.view_zenith
+    )
 
 
 def test_reflectance_survives_where_it_is_clear_land(product):
@@ -113,8 +128,12 @@ def test_flags_say_what_was_given(product):
 def test_geolocation_survives_to_a_tenth_of_a_metre(product):
     sen3, _, swath, _, _ = product
     with xr.open_dataset(sen3 / "geolocation.nc") as geolocation:
-        _, _, distance = SPHERE.inv(geolocation.lon.values, geolocation.lat.values, swath.longitude, swath.latitude)
-    assert geolocation.lat.dims == ("rows", "columns") and distance.max() < 1  # the float32 scale costs up to 0.5 m
+        _, _, distance = SPHERE.inv(
+            geolocation.lon.values, geolocation.lat.values, swath.longitude, swath.latitude
+        )
+    assert (
+        geolocation.lat.dims == ("rows", "columns") and distance.max() < 1
+    )  # the float32 scale costs up to 0.5 m
     exact = raw(sen3, "geolocation.nc")
     assert np.abs(exact.lat.values * 1e-6 - swath.latitude).max() < 0.51e-6
 
@@ -151,7 +170,9 @@ def test_row_times_run_ahead_as_gps_time_does(product):
 def test_manifest_lists_the_files_with_their_sizes(product):
     sen3 = product[0]
     root = ET.parse(sen3 / "xfdumanifest.xml").getroot()
-    listed = {s.find("fileLocation").get("href"): int(s.get("size")) for s in root.iter("byteStream")}
+    listed = {
+        s.find("fileLocation").get("href"): int(s.get("size")) for s in root.iter("byteStream")
+    }
     assert listed == {f"./{p.name}": p.stat().st_size for p in sen3.glob("*.nc")}
     assert len(listed) == 38
 
@@ -170,17 +191,24 @@ def senegal(unzipped):
 
 
 @pytest.mark.samples
-@pytest.mark.parametrize("name", ["Syn_Oa04_reflectance.nc", "Syn_Oa17_reflectance.nc", "time.nc", "tiepoints_olci.nc"])
+@pytest.mark.parametrize(
+    "name", ["Syn_Oa04_reflectance.nc", "Syn_Oa17_reflectance.nc", "time.nc", "tiepoints_olci.nc"]
+)
 def test_variables_are_those_of_the_real_product(product, senegal, name):
     ours, real = raw(product[0], name), raw(senegal, name)
     assert set(ours.variables) == set(real.variables) and set(ours.sizes) == set(real.sizes)
-    assert set(ours.attrs) <= set(real.attrs) and ours.attrs["start_time"] == real.attrs["start_time"]
+    assert (
+        set(ours.attrs) <= set(real.attrs) and ours.attrs["start_time"] == real.attrs["start_time"]
+    )
     for variable in ours.variables:
         mine, theirs = ours[variable], real[variable]
         assert mine.dtype == theirs.dtype and mine.dims == theirs.dims
         assert set(mine.attrs) == set(theirs.attrs)
         for key, value in theirs.attrs.items():
-            assert mine.attrs[key] == value and type(mine.attrs[key]) is type(value), (variable, key)
+            assert mine.attrs[key] == value and type(mine.attrs[key]) is type(value), (
+                variable,
+                key,
+            )
         for key in ("zlib", "complevel", "shuffle"):
             assert mine.encoding[key] == theirs.encoding[key]
 
@@ -199,12 +227,16 @@ def test_orbit_and_sun_geometry_match_the_real_product(senegal):
     nadir = np.interp(0, -np.sign(grid["OLC_VAA"]) * grid["OLC_VZA"], np.arange(77) * 64)
     middle = (grid["OLC_TP_lat"][38], grid["OLC_TP_lon"][38])
     west = (38 * 64 - nadir) * 269.7
-    swath = swath_grid(*middle, rows=3, columns=4865, row=1, column=38 * 64, heading_deg=191.7, nadir_west_m=west)
+    swath = swath_grid(
+        *middle, rows=3, columns=4865, row=1, column=38 * 64, heading_deg=191.7, nadir_west_m=west
+    )
     zenith = swath.view_zenith[1, ::64]
     assert np.abs(zenith - grid["OLC_VZA"]).max() < 0.7
     _, _, distance = Geod(ellps="WGS84").inv(
         swath.longitude[1, ::64], swath.latitude[1, ::64], grid["OLC_TP_lon"], grid["OLC_TP_lat"]
     )
     assert distance.max() < 12e3  # of 1300 km: ours is a circular orbit over a sphere
-    azimuth, sun = sun_angles(grid["OLC_TP_lat"], grid["OLC_TP_lon"], middle, grid["SZA"][38], grid["SAA"][38])
+    azimuth, sun = sun_angles(
+        grid["OLC_TP_lat"], grid["OLC_TP_lon"], middle, grid["SZA"][38], grid["SAA"][38]
+    )
     assert np.abs(sun - grid["SZA"]).max() < 0.2 and np.abs(azimuth - grid["SAA"]).max() < 0.5

@@ -14,11 +14,21 @@ from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
 
 ROWS, COLUMNS = 60, 130
 FRAME = SynFrame(
-    platform="S3A", start=datetime(2024, 7, 4, 9, 0, 0, 123456), rows=ROWS, relative_orbit=37, cycle=84, frame=2700
+    platform="S3A",
+    start=datetime(2024, 7, 4, 9, 0, 0, 123456),
+    rows=ROWS,
+    relative_orbit=37,
+    cycle=84,
+    frame=2700,
 )
 SWATH = swath_grid(58.4, 26.6, rows=ROWS, columns=COLUMNS)
 OBLIQUE = ("S1O", "S2O", "S3O", "S5O", "S6O")
-RETRIEVED = ("Syn_AOT550", "T550"), ("Syn_AOT550", "T550_err"), ("Syn_Angstrom_exp550", "A550"), ("Syn_AMIN", "AMIN")
+RETRIEVED = (
+    ("Syn_AOT550", "T550"),
+    ("Syn_AOT550", "T550_err"),
+    ("Syn_Angstrom_exp550", "A550"),
+    ("Syn_AMIN", "AMIN"),
+)
 
 
 class Scene:
@@ -68,7 +78,10 @@ def units(manifest):
     """Content units in their order: number, kind, text, and the object that each points to."""
     found = [u for u in ET.parse(manifest).getroot().iter() if u.tag.endswith("contentUnit")]
     return [
-        (*(u.get(k) for k in ("ID", "unitType", "textInfo")), u.find("dataObjectPointer").get("dataObjectID"))
+        (
+            *(u.get(k) for k in ("ID", "unitType", "textInfo")),
+            u.find("dataObjectPointer").get("dataObjectID"),
+        )
         for u in found
         if u.find("dataObjectPointer") is not None
     ]
@@ -77,7 +90,9 @@ def units(manifest):
 def bands(manifest):
     """Every band description: name, centre, width, and the channels of the three instruments."""
     found = [
-        e for e in ET.parse(manifest).getroot().iter() if e.tag.endswith("}band") and e.get("name", "")[:3] == "SYN"
+        e
+        for e in ET.parse(manifest).getroot().iter()
+        if e.tag.endswith("}band") and e.get("name", "")[:3] == "SYN"
     ]
     return [(e.get("name"), *(child.text for child in e)) for e in found]
 
@@ -100,7 +115,10 @@ def test_oblique_bands_fill_the_eastern_half(sen3):
         expected = Scene.land & ~Scene.cloud & half
         np.testing.assert_array_equal(np.isfinite(values), expected)
         assert np.abs(values - Scene.oblique[i])[expected].max() < 0.51e-4
-    stored, nadir = raw(sen3, "Syn_S5O_reflectance").SDR_S5O, raw(sen3, "Syn_S5N_reflectance").SDR_S5N
+    stored, nadir = (
+        raw(sen3, "Syn_S5O_reflectance").SDR_S5O,
+        raw(sen3, "Syn_S5N_reflectance").SDR_S5N,
+    )
     differing = {k for k in nadir.attrs if nadir.attrs[k] != stored.attrs[k]}
     assert stored.dtype == nadir.dtype and differing == {"ancillary_variables", "long_name"}
     assert stored.long_name.endswith("SLSTR channel 05 acquired in oblique view")
@@ -135,7 +153,12 @@ def test_aerosol_lies_where_reflectance_was_retrieved(sen3):
             values = dataset[name].values
         assert values.shape == seen.shape
         np.testing.assert_array_equal(np.isfinite(values), seen)
-        low, high = {"T550": (0.05, 0.2), "T550_err": (0.01, 0.05), "A550": (1.29, 1.31), "AMIN": (1, 1)}[name]
+        low, high = {
+            "T550": (0.05, 0.2),
+            "T550_err": (0.01, 0.05),
+            "A550": (1.29, 1.31),
+            "AMIN": (1, 1),
+        }[name]
         assert values[seen].min() >= low and values[seen].max() <= high
     types = {name: raw(sen3, stem)[name].dtype.name for stem, name in RETRIEVED}
     assert types == {"T550": "int16", "T550_err": "int16", "A550": "uint8", "AMIN": "uint8"}
@@ -144,7 +167,9 @@ def test_aerosol_lies_where_reflectance_was_retrieved(sen3):
 def test_removed_pixels_have_every_variable_and_no_value(sen3):
     removed, flags = raw(sen3, "Syn_SDR_removed_pixel"), raw(sen3, "Syn_annot_rem")
     assert removed.sizes == {"rows": ROWS, "removed_pixels": 3} == flags.sizes
-    assert sum(name.startswith("SDR_") for name in removed.variables) == 52 and set(flags) == set(raw(sen3, "flags"))
+    assert sum(name.startswith("SDR_") for name in removed.variables) == 52 and set(flags) == set(
+        raw(sen3, "flags")
+    )
     assert {n for n in removed.variables if not n.startswith("SDR_")} == {n for _, n in RETRIEVED}
     assert all((v == v.attrs["_FillValue"]).all() for v in removed.values())
 
@@ -170,19 +195,25 @@ def test_slstr_tie_points_see_the_satellite_from_both_sides(sen3):
         expected = SWATH.latitude[::3, first::3].T.ravel()  # column after column
         np.testing.assert_array_equal(ties[f"{key}_TP_lat"], expected)
     np.testing.assert_allclose(nadir.SLN_VZA, SWATH.view_zenith[::3, ::3].T.ravel(), atol=1e-4)
-    # Both views see one satellite at one height over one track: seen from a point, it is as far to the side of the
+    # Both views see one satellite at one height over one track: seen from a point, it is as far to
+    # the side of the
     # track's direction in the oblique view as in the nadir view.
     lat, lon, view = (
-        v[::3, COLUMNS // 2 :: 3].T.ravel() for v in (SWATH.latitude, SWATH.longitude, SWATH.view_azimuth)
+        v[::3, COLUMNS // 2 :: 3].T.ravel()
+        for v in (SWATH.latitude, SWATH.longitude, SWATH.view_azimuth)
     )
     geod = Geod(a=6371008.8, b=6371008.8)
-    along = geod.inv(*(SWATH.longitude[0, 60], SWATH.latitude[0, 60]), SWATH.longitude[-1, 60], SWATH.latitude[-1, 60])[
-        0
-    ]
+    along = geod.inv(
+        *(SWATH.longitude[0, 60], SWATH.latitude[0, 60]),
+        SWATH.longitude[-1, 60],
+        SWATH.latitude[-1, 60],
+    )[0]
     assert len(lat) == len(lon) == len(oblique.SLO_VAA)
     aside = np.tan(np.radians(55)) * np.sin(np.radians(oblique.SLO_VAA - along))
     ahead = np.cos(np.radians(oblique.SLO_VAA - along))
-    across = np.tan(np.radians(SWATH.view_zenith[::3, COLUMNS // 2 :: 3].T.ravel())) * np.sin(np.radians(view - along))
+    across = np.tan(np.radians(SWATH.view_zenith[::3, COLUMNS // 2 :: 3].T.ravel())) * np.sin(
+        np.radians(view - along)
+    )
     np.testing.assert_allclose(aside, across, atol=0.03)
     assert (ahead > 0.9).all() and (oblique.SLO_VZA == 55).all()
 

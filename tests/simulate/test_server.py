@@ -25,7 +25,9 @@ def found(url, **query):
 
 
 def test_collections(url, small_archive):
-    assert {c.id for c in pystac_client.Client.open(url).get_collections()} == set(small_archive.items)
+    assert {c.id for c in pystac_client.Client.open(url).get_collections()} == set(
+        small_archive.items
+    )
 
 
 def test_search_by_collection(url, small_archive):
@@ -38,15 +40,22 @@ def test_search_by_place_and_time(url, small_recipe):
     here = found(url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime=day)
     assert len(here) == 2 and all(name.startswith("S2A") for name in here)
     assert not found(url, collections=["sentinel-2-l2a"], bbox=[0, 0, 1, 1])
-    assert not found(url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime="2019-01-01/2019-02-01")
+    assert not found(
+        url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime="2019-01-01/2019-02-01"
+    )
 
 
 def test_items_arrive_as_they_were_made(url, small_archive):
     for items in small_archive.items.values():
         (item,) = found(url, ids=[items[0].id]).values()
         ours, theirs = items[0].to_dict(), item.to_dict()
-        for times in (ours["properties"], theirs["properties"]):  # the server shortens fractions of seconds
-            times.update({k: datetime.fromisoformat(v) for k, v in times.items() if k.endswith("datetime")})
+        for times in (
+            ours["properties"],
+            theirs["properties"],
+        ):  # the server shortens fractions of seconds
+            times.update(
+                {k: datetime.fromisoformat(v) for k, v in times.items() if k.endswith("datetime")}
+            )
         for key in ("properties", "assets", "geometry", "bbox"):
             assert theirs[key] == ours[key], key
 

@@ -22,7 +22,9 @@ def test_shape_and_range():
     assert REFLECTANCE.shape == (len(NAMES), 2121) == (len(set(NAMES)), len(spectra.WAVELENGTH_NM))
     assert spectra.WAVELENGTH_NM[0] == 380 and spectra.WAVELENGTH_NM[-1] == 2500
     assert np.isfinite(REFLECTANCE).all() and REFLECTANCE.min() >= 0 and REFLECTANCE.max() < 1
-    assert np.abs(np.diff(REFLECTANCE)).max() < 0.02, "a jump of 2 % in one nanometre is no solid's spectrum"
+    assert np.abs(np.diff(REFLECTANCE)).max() < 0.02, (
+        "a jump of 2 % in one nanometre is no solid's spectrum"
+    )
     with pytest.raises(ValueError, match="read-only"):
         REFLECTANCE[0, 0] = 0
 
@@ -93,5 +95,7 @@ def test_cloud_is_bright_also_in_swir():
 
 def test_water_absorption_against_published_values():
     # Pope & Fry (1997) at 550 and 650 nm; Kou et al. (1993) at 975 and 1195 nm: 1/m
-    found = np.interp([550, 650, 975, 1195, 1600], spectra.WAVELENGTH_NM, spectra.water_absorption_per_m())
+    found = np.interp(
+        [550, 650, 975, 1195, 1600], spectra.WAVELENGTH_NM, spectra.water_absorption_per_m()
+    )
     np.testing.assert_allclose(found, [0.0565, 0.340, 45, 125, 670], rtol=0.25)

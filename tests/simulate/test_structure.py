@@ -12,7 +12,9 @@ from satfuse.simulate.structure import STRUCTURES, fractal_field, make_structure
 @pytest.mark.parametrize("pixel_m", [10.0, 30.0])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_shares_sum_to_one_and_edges_are_mixed(name, pixel_m):
-    one, again, other = (make_structure(name, np.random.default_rng(s), (90, 120), pixel_m) for s in (3, 3, 4))
+    one, again, other = (
+        make_structure(name, np.random.default_rng(s), (90, 120), pixel_m) for s in (3, 3, 4)
+    )
     assert one.share.shape == (len(one.kinds), 90, 120) and one.share.dtype == np.float32
     assert set(one.kinds) <= set(KINDS)
     np.testing.assert_allclose(one.share.sum(0), 1, atol=1e-6)
@@ -33,7 +35,9 @@ def test_water_and_snow_structures_hold_both_sides():
 
 def test_streets_have_the_same_width_at_every_pixel_size():
     """In metres: at 30 m a street is a part of a pixel, at 5 m it is whole ones."""
-    fine, coarse = (make_structure("city", np.random.default_rng(2), (160, 160), m) for m in (5.0, 30.0))
+    fine, coarse = (
+        make_structure("city", np.random.default_rng(2), (160, 160), m) for m in (5.0, 30.0)
+    )
     assert np.mean(fine.share.max(0) == 1) > np.mean(coarse.share.max(0) == 1) + 0.1
 
 
@@ -77,7 +81,9 @@ def test_windows_keep_what_they_show():
 def test_real_imagery_is_reproduced_by_a_few_spectra_and_spot_is_not_read(samples, monkeypatch):
     opened = []
     real = worldstrat.rasterio.open
-    monkeypatch.setattr(worldstrat.rasterio, "open", lambda path: (opened.append(str(path)), real(path))[1])
+    monkeypatch.setattr(
+        worldstrat.rasterio, "open", lambda path: (opened.append(str(path)), real(path))[1]
+    )
     worldstrat.revisits.cache_clear()
     images = worldstrat.revisits(samples)
     assert len(images) == 10 and all(i.shape[0] == 12 and i.dtype == np.float32 for i in images)

@@ -12,7 +12,9 @@ LEFT, TOP = 503400.0, 5003100.0
 
 
 def grid(rows, columns, gsd_m, left=LEFT, top=TOP):
-    return np.meshgrid(left + gsd_m * (np.arange(columns) + 0.5), top - gsd_m * (np.arange(rows) + 0.5))
+    return np.meshgrid(
+        left + gsd_m * (np.arange(columns) + 0.5), top - gsd_m * (np.arange(rows) + 0.5)
+    )
 
 
 def share(abundances, *prefixes):

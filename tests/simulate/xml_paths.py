@@ -9,7 +9,9 @@ def paths(path) -> dict[str, set[str]]:
 
     def walk(element, above):
         place = f"{above}/{element.tag}"
-        found.setdefault(place, set()).update(k for k in element.attrib if "schemaLocation" not in k)
+        found.setdefault(place, set()).update(
+            k for k in element.attrib if "schemaLocation" not in k
+        )
         for child in element:
             walk(child, place)
 

@@ -15,7 +15,9 @@ def truth():
     """True reflectance (band, y, x) of the 21 bands on the fine grid."""
     image = np.einsum("mb,myx->byx", materials(wavelengths_nm(S3_NAMES)), abundances(HEIGHT, WIDTH))
     return xr.DataArray(
-        image.astype(np.float32), dims=("band", "y", "x"), coords={"band": list(S3_NAMES), **fine_coordinates()}
+        image.astype(np.float32),
+        dims=("band", "y", "x"),
+        coords={"band": list(S3_NAMES), **fine_coordinates()},
     )
 
 
@@ -52,6 +54,13 @@ def perfect(truth):
 
 def product(image):
     """A product Dataset with one time, as `open_fused` gives it."""
-    dataset = image.rename("reflectance").expand_dims(time=[np.datetime64("2024-06-12T09:52:31", "ns")]).to_dataset()
-    dataset["quality"] = (("time", "y", "x"), np.zeros((1, image.sizes["y"], image.sizes["x"]), np.uint16))
+    dataset = (
+        image.rename("reflectance")
+        .expand_dims(time=[np.datetime64("2024-06-12T09:52:31", "ns")])
+        .to_dataset()
+    )
+    dataset["quality"] = (
+        ("time", "y", "x"),
+        np.zeros((1, image.sizes["y"], image.sizes["x"]), np.uint16),
+    )
     return dataset.rio.write_crs("EPSG:32635")

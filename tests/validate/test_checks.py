@@ -26,7 +26,9 @@ def test_the_truth_is_consistent_with_both_inputs(views):
     assert coarse["fused"]["overall"]["sam_deg"] < 1e-3
     assert coarse["fused"]["overall"]["ssim"] == pytest.approx(1, abs=1e-6)
     assert guide["fused"]["overall"]["rmse"] < 1e-3 < 0.01 < guide["bicubic"]["overall"]["rmse"]
-    assert set(coarse["fused"]["bands"]) == set(views.bands) and set(guide["fused"]["bands"]) == set(views.guide_bands)
+    assert set(coarse["fused"]["bands"]) == set(views.bands) and set(
+        guide["fused"]["bands"]
+    ) == set(views.guide_bands)
 
 
 def test_bias_and_noise_that_were_put_in_are_found(truth, scene, views):
@@ -47,8 +49,15 @@ def test_the_trap_is_visible(scene, truth):
     found = make_views(bicubic_product(scene), scene)
     coarse = checks.coarse_consistency(found)
     assert coarse["fused"]["overall"]["cosine"] > 0.999
-    assert coarse["fused"]["overall"]["rmse"] == pytest.approx(coarse["bicubic"]["overall"]["rmse"], rel=1e-4)
-    assert checks.sharpness(found)["fused"]["medium"] < 0.05 < 0.9 < checks.sharpness(found)["regression"]["medium"]
+    assert coarse["fused"]["overall"]["rmse"] == pytest.approx(
+        coarse["bicubic"]["overall"]["rmse"], rel=1e-4
+    )
+    assert (
+        checks.sharpness(found)["fused"]["medium"]
+        < 0.05
+        < 0.9
+        < checks.sharpness(found)["regression"]["medium"]
+    )
     guide = checks.guide_consistency(found)
     assert guide["fused"]["overall"]["rmse"] > 10 * guide["regression"]["overall"]["rmse"]
     scores = checks.truth_scores(found, truth)
@@ -67,7 +76,10 @@ def test_sharpness_and_ndvi_of_the_truth(views):
 def test_panchromatic_ssim_of_a_copy_is_one(perfect, scene):
     mean = perfect["reflectance"].isel(time=0, drop=True).mean("band").values
     copied = scene.copy()
-    copied["guide"] = (scene["guide"].dims, np.repeat(mean[None], scene.sizes["guide_band"], axis=0))
+    copied["guide"] = (
+        scene["guide"].dims,
+        np.repeat(mean[None], scene.sizes["guide_band"], axis=0),
+    )
     found = checks.panchromatic(make_views(perfect, copied))
     assert found["fused"] == pytest.approx(1, abs=1e-4)
     assert found["bicubic"] < 0.95
@@ -87,7 +99,9 @@ def test_seam_statistic_finds_a_seam_of_known_size():
     image[:, :, 100:] += 0.05
     seam = checks.seam_statistic(image, (), (100,))
     noise = 0.01 * 2 / np.sqrt(np.pi)  # mean difference of two normal numbers
-    assert seam["across"] == pytest.approx(0.05, rel=0.05) and seam["inside"] == pytest.approx(noise, rel=0.05)
+    assert seam["across"] == pytest.approx(0.05, rel=0.05) and seam["inside"] == pytest.approx(
+        noise, rel=0.05
+    )
     assert seam["ratio"] == pytest.approx(0.05 / noise, rel=0.1)
     assert checks.seam_statistic(image, (), (99,))["ratio"] < 1.1  # the seam lies one pixel further
     assert checks.seam_statistic(image, (100,), ())["ratio"] == pytest.approx(1, abs=0.1)
@@ -111,5 +125,9 @@ def test_mean_spectra_and_their_agreement(views, truth):
     np.testing.assert_allclose(spectra["fused"].mean, truth.values.mean((1, 2)), rtol=1e-4)
     np.testing.assert_allclose(spectra["fused"].std, truth.values.std((1, 2)), rtol=1e-4)
     agreement = spectra_agreement(spectra)
-    assert agreement["jensen_shannon"] < 1e-5 and abs(agreement["bias"]) < 2e-3 and agreement["sam_deg"] < 0.5
+    assert (
+        agreement["jensen_shannon"] < 1e-5
+        and abs(agreement["bias"]) < 2e-3
+        and agreement["sam_deg"] < 0.5
+    )
     assert list(agreement["bands"]) == list(views.bands)

@@ -29,7 +29,9 @@ def products(scheduler, tmp_path_factory):
         for model in ("regression", "bicubic"):
             store = folder / f"{name}-{model}"
             items[name, model] = fuse_field(path, model, store, scheduler=scheduler, config=config)
-    items["larger"] = fuse_larger(items["here", "regression"], 30, folder / "30m", scheduler=scheduler)
+    items["larger"] = fuse_larger(
+        items["here", "regression"], 30, folder / "30m", scheduler=scheduler
+    )
     return items
 
 
@@ -44,11 +46,17 @@ def report(products, tmp_path_factory):
 def test_products_stand_beside_each_other(report):
     _, found = report
     told = [(p["letter"], p["model"], p["pixel_m"], p["ratio"]) for p in found["products"]]
-    assert told == [("A", "regression", 10, 30), ("B", "bicubic", 10, 30), ("C", "regression", 30, 10)]
+    assert told == [
+        ("A", "regression", 10, 30),
+        ("B", "bicubic", 10, 30),
+        ("C", "regression", 30, 10),
+    ]
     first, second, _ = found["products"]
     assert second["sharpness"]["fused"]["medium"] < 0.5 * first["sharpness"]["fused"]["medium"]
     rmse = second["coarse_consistency"]
-    assert rmse["fused"]["overall"]["rmse"] == pytest.approx(rmse["bicubic"]["overall"]["rmse"], rel=0.05)
+    assert rmse["fused"]["overall"]["rmse"] == pytest.approx(
+        rmse["bicubic"]["overall"]["rmse"], rel=0.05
+    )
 
 
 def test_pairs_are_with_the_first(report):
@@ -85,7 +93,10 @@ def test_the_order_of_sizes_does_not_matter(report, products, tmp_path):
 def test_a_larger_product_is_made_once(products, scheduler, tmp_path):
     item = products["larger"]
     folder = item.split("/store/")[0]
-    assert fuse_larger(products["here", "regression"], 30, folder, scheduler="tcp://127.0.0.1:1") == item
+    assert (
+        fuse_larger(products["here", "regression"], 30, folder, scheduler="tcp://127.0.0.1:1")
+        == item
+    )
 
 
 def test_what_cannot_be_compared_is_refused(products, tmp_path):
@@ -94,5 +105,7 @@ def test_what_cannot_be_compared_is_refused(products, tmp_path):
     with pytest.raises(ConfigError, match="2 to 6 products, 1 given"):
         compare_items([products["larger"]], tmp_path)
     for pixel_m in (10, 20.5, 300, 70):
-        with pytest.raises(GridError, match=f"{pixel_m:g} m do not nest.*allowed: 20, 30, 50, 60, 100, 150"):
+        with pytest.raises(
+            GridError, match=f"{pixel_m:g} m do not nest.*allowed: 20, 30, 50, 60, 100, 150"
+        ):
             fuse_larger(products["here", "regression"], pixel_m, tmp_path)

@@ -44,7 +44,9 @@ def test_an_injected_pattern_is_found_at_its_place_and_size(first, invented, per
         share = 12 * 20 / (HEIGHT * WIDTH)
         assert scores["share_beyond"] == scores["share_unsupported"] == pytest.approx(share)
         assert scores[f"unsupported_{unsupported}"] == pytest.approx(share)
-        assert scores["same_inputs"] and scores["rmse"] == pytest.approx(0.06 * np.sqrt(share), rel=1e-3)
+        assert scores["same_inputs"] and scores["rmse"] == pytest.approx(
+            0.06 * np.sqrt(share), rel=1e-3
+        )
         assert region["peak"] == pytest.approx(0.06 / residual(first).mean(), rel=0.05)
 
 
@@ -88,7 +90,10 @@ def test_the_residual_is_the_scenes_own(truth, scene, first):
     fine = np.std(scene["guide"].values, axis=(1, 2))
     spread = np.median(fine / first.guide.degraded[:, first.compare].std(axis=1))
     assert spread > 1.05
-    for product in (truth, truth[::-1].assign_coords(band=truth.band)):  # whatever the product holds
+    for product in (
+        truth,
+        truth[::-1].assign_coords(band=truth.band),
+    ):  # whatever the product holds
         found = residual(make_views(as_product(product), noisy))
         assert np.mean(found) == pytest.approx(0.01 * spread, rel=0.06)
 
@@ -106,12 +111,18 @@ def test_other_inputs_are_told(first, scene, truth):
     later = scene.copy(deep=True)
     later["coarse"][:] *= 1.02
     other = make_views(as_product(truth), later)
-    assert not difference_scores(first, other, difference(first, other), look_of(first, scene))["same_inputs"]
+    assert not difference_scores(first, other, difference(first, other), look_of(first, scene))[
+        "same_inputs"
+    ]
 
 
 def test_products_that_cannot_be_compared_are_refused(first, truth, scene):
-    smaller = make_views(as_product(truth.isel(y=slice(0, 200))), scene.isel(y=slice(0, 200), y_coarse=slice(0, 20)))
+    smaller = make_views(
+        as_product(truth.isel(y=slice(0, 200))), scene.isel(y=slice(0, 200), y_coarse=slice(0, 20))
+    )
     with pytest.raises(GridError, match=r"\(24, 30\) and \(20, 30\) coarse pixels"):
         difference(first, smaller)
     with pytest.raises(BandError, match="share no band"):
-        difference(make_views(as_product(truth[:3]), scene), make_views(as_product(truth[3:6]), scene))
+        difference(
+            make_views(as_product(truth[:3]), scene), make_views(as_product(truth[3:6]), scene)
+        )

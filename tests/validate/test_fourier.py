@@ -29,8 +29,12 @@ def test_a_low_pass_image_shows_its_cutoff(noise, limit):
     assert cutoff(image, noise[0]) == pytest.approx(limit, abs=2 * ring)
     frequency, power = metrics.radial_power(image)
     expected = metrics.radial_power(noise[0])[1]
-    np.testing.assert_allclose(power[frequency < limit - 2 * ring], expected[frequency < limit - 2 * ring], rtol=0.25)
-    assert (power[frequency > limit + 4 * ring] < 1e-3 * expected[frequency > limit + 4 * ring]).all()
+    np.testing.assert_allclose(
+        power[frequency < limit - 2 * ring], expected[frequency < limit - 2 * ring], rtol=0.25
+    )
+    assert (
+        power[frequency > limit + 4 * ring] < 1e-3 * expected[frequency > limit + 4 * ring]
+    ).all()
     assert detail(image, noise[0], 10)["half_power_px"] == pytest.approx(0.5 / limit, rel=0.1)
 
 

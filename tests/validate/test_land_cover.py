@@ -38,14 +38,25 @@ def codes():
 
 
 def write_map(path, values, *, pixel_m=30, left=450000, top=6480000, nodata=None, crs="EPSG:32635"):
-    profile = {"driver": "GTiff", "height": values.shape[0], "width": values.shape[1], "count": 1, "crs": crs}
-    profile |= {"dtype": values.dtype, "transform": from_origin(left, top, pixel_m, pixel_m), "nodata": nodata}
+    profile = {
+        "driver": "GTiff",
+        "height": values.shape[0],
+        "width": values.shape[1],
+        "count": 1,
+        "crs": crs,
+    }
+    profile |= {
+        "dtype": values.dtype,
+        "transform": from_origin(left, top, pixel_m, pixel_m),
+        "nodata": nodata,
+    }
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(values, 1)
     return path
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_a_map_on_the_grid_is_read_as_it_is(codes, scene, tmp_path):
@@ -82,12 +93,22 @@ def test_a_map_in_another_projection_lies_where_it_should(codes, scene, tmp_path
 
     source = write_map(tmp_path / "utm.tif", codes.astype("uint8"))
     with rasterio.open(source) as raster:
-        transform, width, height = calculate_default_transform(raster.crs, "EPSG:4326", WIDTH, HEIGHT, *raster.bounds)
-        profile = raster.profile | {"crs": "EPSG:4326", "transform": transform, "width": width, "height": height}
+        transform, width, height = calculate_default_transform(
+            raster.crs, "EPSG:4326", WIDTH, HEIGHT, *raster.bounds
+        )
+        profile = raster.profile | {
+            "crs": "EPSG:4326",
+            "transform": transform,
+            "width": width,
+            "height": height,
+        }
         with rasterio.open(tmp_path / "degrees.tif", "w", **profile) as target:
             reproject(rasterio.band(raster, 1), rasterio.band(target, 1))
     read = read_land_cover(tmp_path / "degrees.tif", scene, LEGEND).codes
-    water, found = codes[5:-5, 5:-5] == 3, read[5:-5, 5:-5] == 3  # large and compact: only its rim may change
+    water, found = (
+        codes[5:-5, 5:-5] == 3,
+        read[5:-5, 5:-5] == 3,
+    )  # large and compact: only its rim may change
     assert metrics.jaccard(water, found) > 0.97
     assert metrics.jaccard(water, np.roll(found, 3, axis=0)) < 0.97
 
@@ -96,18 +117,29 @@ def test_maps_that_do_not_fit_are_refused(codes, scene, tmp_path):
     with pytest.raises(ReadError, match=r"nowhere\.tif cannot be read"):
         read_land_cover(tmp_path / "nowhere.tif", scene, LEGEND)
     with pytest.raises(ReadError, match="no coordinate reference system"):
-        read_land_cover(write_map(tmp_path / "bare.tif", codes.astype("uint8"), crs=None), scene, LEGEND)
+        read_land_cover(
+            write_map(tmp_path / "bare.tif", codes.astype("uint8"), crs=None), scene, LEGEND
+        )
     with pytest.raises(GridError, match="no class inside the product's field"):
-        read_land_cover(write_map(tmp_path / "away.tif", codes.astype("uint8"), left=600000), scene, LEGEND)
-    with pytest.raises(ConfigError, match=r"codes \[1, 2, 3\] that the legend lacks; it has \[10, 20"):
-        read_land_cover(write_map(tmp_path / "map.tif", codes.astype("uint8")), scene, LEGENDS["worldcover"])
+        read_land_cover(
+            write_map(tmp_path / "away.tif", codes.astype("uint8"), left=600000), scene, LEGEND
+        )
+    with pytest.raises(
+        ConfigError, match=r"codes \[1, 2, 3\] that the legend lacks; it has \[10, 20"
+    ):
+        read_land_cover(
+            write_map(tmp_path / "map.tif", codes.astype("uint8")), scene, LEGENDS["worldcover"]
+        )
 
 
 def test_legends(tmp_path):
     path = tmp_path / "legend.toml"
     path.write_text('vegetation = [1]\n[classes]\n1 = "green"\n2 = "soil"\n3 = "water"\n')
     assert load_legend(str(path)) == LEGEND
-    assert 10 in load_legend("worldcover").vegetation and 80 not in load_legend("worldcover").vegetation
+    assert (
+        10 in load_legend("worldcover").vegetation
+        and 80 not in load_legend("worldcover").vegetation
+    )
     for text, told in (
         ("vegetation = [4]\n[classes]\n1 = 'green'\n", "must be some of the classes"),
         ("vegetation = [1]\n[classes]\n0 = 'none'\n1 = 'green'\n", "code 0"),
@@ -122,7 +154,8 @@ def test_legends(tmp_path):
         load_legend("corine")
 
 
-# --- vegetation ----------------------------------------------------------------------------------------------------
+# --- vegetation -----------------------------------------------------------------------------------
+# -----------------
 
 
 def test_jaccard_of_a_known_map(views):
@@ -140,7 +173,9 @@ def test_jaccard_of_a_known_map(views):
 
     missed = np.flatnonzero(green)[::4]
     codes.flat[missed] = 2
-    wrong = vegetation_agreement(views, maps, LandCover(codes=codes, legend=LEGEND))["images"]["guide"]
+    wrong = vegetation_agreement(views, maps, LandCover(codes=codes, legend=LEGEND))["images"][
+        "guide"
+    ]
     assert wrong["curve"]["0.5"] == pytest.approx(1 - len(missed) / green.sum())
     rest = (~green).sum()
     union = HEIGHT * WIDTH - green.sum() + len(missed)
@@ -155,7 +190,10 @@ def test_only_classified_pixels_count_and_black_ones_are_not_green(views):
     maps["fused"] = np.where(maps["guide"] > 0.5, np.nan, maps["guide"])
     found = vegetation_agreement(views, maps, LandCover(codes=codes, legend=LEGEND))
     assert found["pixels"] == HEIGHT * 60 and found["images"]["fused"]["jaccard"] == 0
-    assert vegetation_agreement(views, maps, LandCover(codes=np.zeros_like(codes), legend=LEGEND)) == {}
+    assert (
+        vegetation_agreement(views, maps, LandCover(codes=np.zeros_like(codes), legend=LEGEND))
+        == {}
+    )
 
 
 def test_interval_covers_the_score_of_the_whole_as_often_as_it_says():
@@ -174,7 +212,8 @@ def test_interval_covers_the_score_of_the_whole_as_often_as_it_says():
     assert 0.89 <= held / 200 <= 0.99
 
 
-# --- classes -------------------------------------------------------------------------------------------------------
+# --- classes --------------------------------------------------------------------------------------
+# -----------------
 
 
 def test_class_spectra_are_those_of_the_materials(views, codes):
@@ -185,24 +224,37 @@ def test_class_spectra_are_those_of_the_materials(views, codes):
     np.testing.assert_allclose(spectra["water"]["fused"].std, 0, atol=1e-6)
     coarse = spectra["water"]["coarse"].mean  # with its shores: at most half is land
     land = materials(wavelengths_nm(S3_NAMES))[:2]
-    assert (coarse < 0.5 * water + 0.5 * land.max(0)).all() and (coarse > 0.5 * np.minimum(water, land.min(0))).all()
+    assert (coarse < 0.5 * water + 0.5 * land.max(0)).all() and (
+        coarse > 0.5 * np.minimum(water, land.min(0))
+    ).all()
     assert coarse[-1] < 0.2 * spectra["soil"]["coarse"].mean[-1]
 
 
 def test_an_error_in_one_class_is_found_there(truth, scene, codes):
     tilt = xr.DataArray(np.linspace(0.7, 1.3, truth.sizes["band"]), dims="band")
-    wrong = xr.where(xr.DataArray(codes == 3, dims=("y", "x")), truth * tilt, truth).transpose("band", "y", "x")
+    wrong = xr.where(xr.DataArray(codes == 3, dims=("y", "x")), truth * tilt, truth).transpose(
+        "band", "y", "x"
+    )
     views = make_views(wrong.assign_coords(truth.coords).rename("reflectance").to_dataset(), scene)
     found = class_agreement(views, LandCover(codes=codes, legend=LEGEND))
     pixels = {name: row["pixels"] for name, row in found.items()}
     assert pixels == {name: int((codes == code).sum()) for code, name in LEGEND.classes.items()}
     expected = metrics.sam_deg(
-        *(a[:, None, None] for a in (truth.values[:, -1, 0], (tilt.values * truth.values[:, -1, 0])))
+        *(
+            a[:, None, None]
+            for a in (truth.values[:, -1, 0], (tilt.values * truth.values[:, -1, 0]))
+        )
     )
     assert found["water"]["coarse"]["fused"]["sam_deg"] == pytest.approx(expected, rel=0.25)
-    assert found["green"]["coarse"]["fused"]["sam_deg"] < 0.2 < 2 < found["water"]["guide"]["fused"]["sam_deg"]
     assert (
-        found["water"]["coarse"]["fused"]["jensen_shannon"] > 100 * found["green"]["coarse"]["fused"]["jensen_shannon"]
+        found["green"]["coarse"]["fused"]["sam_deg"]
+        < 0.2
+        < 2
+        < found["water"]["guide"]["fused"]["sam_deg"]
+    )
+    assert (
+        found["water"]["coarse"]["fused"]["jensen_shannon"]
+        > 100 * found["green"]["coarse"]["fused"]["jensen_shannon"]
     )
     share = (codes == 3).reshape(HEIGHT // RATIO, RATIO, WIDTH // RATIO, RATIO).mean((1, 3))
     assert found["water"]["coarse_pixels"] == int((views.compare & (share >= 0.5)).sum()) > 20

@@ -37,9 +37,13 @@ def potsdam_east(samples):
     tiles = sorted((samples / "enmap_potsdam_block_s/images").glob("*tile_1[69]*.tif"))
     tiles = [t for t in tiles if int(t.stem.split("_")[-2]) >= 160]
     image = xr.combine_by_coords(
-        [open_enmap(enmap_item(t), spec=spec, missing="flag")[["reflectance"]] for t in tiles], combine_attrs="override"
+        [open_enmap(enmap_item(t), spec=spec, missing="flag")[["reflectance"]] for t in tiles],
+        combine_attrs="override",
     )
-    usable = np.all([open_enmap(enmap_item(t), spec=spec, missing="flag")["usable"].values for t in tiles], axis=0)
+    usable = np.all(
+        [open_enmap(enmap_item(t), spec=spec, missing="flag")["usable"].values for t in tiles],
+        axis=0,
+    )
     image = image.sortby("y", ascending=False).isel(y=slice(4, 124), x=slice(2, 62))
     spectra, wavelength = image["reflectance"].values, image["wavelength_nm"].values
 
@@ -60,10 +64,22 @@ def potsdam_east(samples):
         "coarse_valid": (small, np.ones(coarse.shape[1:], bool)),
         "coarse_quality": (small, np.zeros(coarse.shape[1:], "uint16")),
     }
-    coords = {"guide_band": list(S2_NAMES), "coarse_band": list(S3_ENMAP_NAMES), "spatial_ref": image["spatial_ref"]}
+    coords = {
+        "guide_band": list(S2_NAMES),
+        "coarse_band": list(S3_ENMAP_NAMES),
+        "spatial_ref": image["spatial_ref"],
+    }
     for dim in ("y", "x"):
-        coords |= {dim: image[dim].values, f"{dim}_coarse": image[dim].values.reshape(-1, RATIO).mean(1)}
-    attrs = {"psf_sigma": DEFAULT_PSF_SIGMA, "shift_m": (0.0, 0.0), "shift_trusted": True, "gap_s": 0.0}
+        coords |= {
+            dim: image[dim].values,
+            f"{dim}_coarse": image[dim].values.reshape(-1, RATIO).mean(1),
+        }
+    attrs = {
+        "psf_sigma": DEFAULT_PSF_SIGMA,
+        "shift_m": (0.0, 0.0),
+        "shift_trusted": True,
+        "gap_s": 0.0,
+    }
     return xr.Dataset(layers, coords=coords, attrs=attrs)
 
 
@@ -71,15 +87,27 @@ def potsdam_east(samples):
 def report(samples, scheduler, tmp_path_factory):
     folder = tmp_path_factory.mktemp("potsdam")
     labels, transform = merge(sorted((samples / "enmap_potsdam_block_s/labels").glob("*.tif")))
-    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "crs": "EPSG:32633", "transform": transform}
+    profile = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": 1,
+        "crs": "EPSG:32633",
+        "transform": transform,
+    }
     with rasterio.open(folder / "labels.tif", "w", height=128, width=128, **profile) as raster:
         raster.write(labels)
     (folder / "legend.toml").write_text(LEGEND)
     time = "2022-07-24T10:45:26+00:00"
-    path = write_scene(potsdam_east(samples), folder / "scene.zarr", field="potsdam-east", time=time)
+    path = write_scene(
+        potsdam_east(samples), folder / "scene.zarr", field="potsdam-east", time=time
+    )
     config = FuseConfig(shard_px=60, chunk_px=60, block_px=60)
-    item = fuse_field(path, "bayesian", folder / "store", ratio=RATIO, scheduler=scheduler, config=config)
-    out = validate_item(item, folder, land_cover=folder / "labels.tif", legend=str(folder / "legend.toml"))
+    item = fuse_field(
+        path, "bayesian", folder / "store", ratio=RATIO, scheduler=scheduler, config=config
+    )
+    out = validate_item(
+        item, folder, land_cover=folder / "labels.tif", legend=str(folder / "legend.toml")
+    )
     return out, json.loads((out / "metrics.json").read_text())
 
 
@@ -88,7 +116,8 @@ def test_ndvi_finds_the_labelled_vegetation(report):
     agreement = found["vegetation"]
     images = agreement["images"]
     assert agreement["pixels"] == 2065 and agreement["vegetated"] == pytest.approx(0.599, abs=0.001)
-    # as good as Sentinel-2 itself, clearly better than calling all vegetation and than the coarse image
+    # as good as Sentinel-2 itself, clearly better than calling all vegetation and than the coarse
+    # image
     assert images["guide"]["jaccard"] == pytest.approx(0.82, abs=0.02)
     assert abs(images["fused"]["minus_guide"]) < 0.01
     low, high = images["fused"]["minus_guide_interval"]

@@ -16,7 +16,9 @@ from satfuse.validate.views import make_views
 def report(perfect, scene, truth, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     named = perfect.assign_attrs(id="<b>field & date</b>")
-    return folder, validate_product(named, scene, folder, truth=truth, tile_edges=((120,), (100, 200)))
+    return folder, validate_product(
+        named, scene, folder, truth=truth, tile_edges=((120,), (100, 200))
+    )
 
 
 def test_json_holds_what_is_returned(report):
@@ -25,7 +27,9 @@ def test_json_holds_what_is_returned(report):
     assert result["truth"]["fused"]["rmse"] < 1e-6 < result["truth"]["bicubic"]["rmse"]
     assert result["truth"]["fused"]["psnr_db"] is None  # infinite
     assert result["seam"]["fused"]["edges"] == 3
-    assert result["seam"]["fused"]["ratio"] == pytest.approx(result["seam"]["guide"]["ratio"], rel=0.2)
+    assert result["seam"]["fused"]["ratio"] == pytest.approx(
+        result["seam"]["guide"]["ratio"], rel=0.2
+    )
 
 
 def test_page_is_self_contained_and_escaped(report):
@@ -65,7 +69,9 @@ def test_figures_are_pictures(report):
 
 def test_few_bands_give_a_shorter_report(perfect, scene, tmp_path):
     result = validate_product(perfect.sel(band=["Oa04", "Oa11"]), scene, tmp_path)
-    assert result["ndvi"] == {} and result["truth"] == {} and result["seam"]["fused"]["ratio"] is None
+    assert (
+        result["ndvi"] == {} and result["truth"] == {} and result["seam"]["fused"]["ratio"] is None
+    )
     assert not (tmp_path / "ndvi.png").exists() and (tmp_path / "quicklook.png").exists()
 
 

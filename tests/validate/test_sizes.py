@@ -50,7 +50,10 @@ def test_average_scene_keeps_means_place_and_flags(flagged, lazy):
     larger = average_scene(source, FACTOR)
     assert larger.odc.geobox.boundingbox == pytest.approx(flagged.odc.geobox.boundingbox)
     np.testing.assert_allclose(larger["x"], blocks(np.tile(flagged["x"].values, (2, 1)))[0])
-    assert larger["guide_quality"].values[20, 30] == 5 and int((larger["guide_quality"] > 0).sum()) == 1
+    assert (
+        larger["guide_quality"].values[20, 30] == 5
+        and int((larger["guide_quality"] > 0).sum()) == 1
+    )
     assert not larger["guide_valid"].values[20, 30] and int((~larger["guide_valid"]).sum()) == 1
     expected = blocks(flagged["guide"].values)
     expected[:, 20, 30] = np.nan
@@ -74,10 +77,16 @@ def test_a_bias_and_a_blur_at_the_larger_size_are_found(perfect, truth, flagged,
     biased = as_product(truth, larger)
     biased["reflectance"].loc[{"band": "Oa04"}] -= 0.02
     scores = size_scores(read_sizes((biased, larger), (perfect, flagged)))
-    assert scores["bands"]["Oa04"]["bias"] == pytest.approx(0.02, rel=1e-4) == scores["bands"]["Oa04"]["rmse"]
+    assert (
+        scores["bands"]["Oa04"]["bias"]
+        == pytest.approx(0.02, rel=1e-4)
+        == scores["bands"]["Oa04"]["rmse"]
+    )
     assert all(row["rmse"] < 1e-6 for name, row in scores["bands"].items() if name != "Oa04")
     blurred = as_product(truth, larger)
-    blurred["reflectance"][:] = blurred["reflectance"].rolling(y=5, x=5, center=True, min_periods=1).mean()
+    blurred["reflectance"][:] = (
+        blurred["reflectance"].rolling(y=5, x=5, center=True, min_periods=1).mean()
+    )
     scores = size_scores(read_sizes((blurred, larger), (perfect, flagged)))
     assert scores["detail"]["high"] > 10  # the averaged product holds more
     assert scores["panchromatic_ssim"]["large"] < scores["panchromatic_ssim"]["small"]

@@ -18,7 +18,11 @@ UNKNOWN = "S6N"  # this band has no uncertainty
 def unsure(perfect, truth):
     """The truth with normal errors of known size, larger in the east, and a hole."""
     rng = np.random.default_rng(0)
-    sigma = SIGMA[:, None, None] * np.where(np.arange(truth.sizes["x"]) < 150, 1, 2) * np.ones(truth.shape)
+    sigma = (
+        SIGMA[:, None, None]
+        * np.where(np.arange(truth.sizes["x"]) < 150, 1, 2)
+        * np.ones(truth.shape)
+    )
     image = truth.values + sigma * rng.standard_normal(truth.shape)
     image[:, 30:60, 40:90] = sigma[:, 30:60, 40:90] = np.nan
     sigma[-1] = np.nan
@@ -31,14 +35,20 @@ def test_mean_and_coverage_are_those_put_in(unsure, scene, truth):
     views = make_views(unsure, scene)
     scores = checks.uncertainty_scores(checks.read_uncertainty(unsure, views), views, truth)
     means = np.array([row["mean"] for row in scores["bands"].values()])
-    np.testing.assert_allclose(means[:-1], 1.52 * SIGMA[:-1], rtol=0.02)  # more of the east is known
+    np.testing.assert_allclose(
+        means[:-1], 1.52 * SIGMA[:-1], rtol=0.02
+    )  # more of the east is known
     assert np.isnan(means[-1]) and np.isnan(scores["bands"][UNKNOWN]["within_1"])
     assert scores["overall"]["mean"] == pytest.approx(np.nanmean(means), rel=1e-6)
     for row in [scores["overall"], *list(scores["bands"].values())[:-1]]:
-        assert row["within_1"] == pytest.approx(0.683, abs=0.01) and row["within_2"] == pytest.approx(0.954, abs=0.01)
+        assert row["within_1"] == pytest.approx(0.683, abs=0.01) and row[
+            "within_2"
+        ] == pytest.approx(0.954, abs=0.01)
     assert scores["bands"]["Oa01"]["rmse"] == pytest.approx(SIGMA[0] * np.sqrt(2.55), rel=0.02)
     half = unsure.assign(uncertainty=unsure.uncertainty / 2)
-    claimed = checks.uncertainty_scores(checks.read_uncertainty(half, views), views, truth)["overall"]
+    claimed = checks.uncertainty_scores(checks.read_uncertainty(half, views), views, truth)[
+        "overall"
+    ]
     assert claimed["within_2"] == pytest.approx(0.683, abs=0.01) and claimed["within_1"] < 0.4
 
 
@@ -55,7 +65,11 @@ def test_without_the_truth_only_the_mean_is_told(unsure, scene, truth):
 
 def test_lazy_input_gives_the_same(unsure, scene):
     views = make_views(unsure, scene)
-    lazy = unsure.assign(uncertainty=unsure.uncertainty.copy(data=da.from_array(unsure.uncertainty.values, chunks=70)))
+    lazy = unsure.assign(
+        uncertainty=unsure.uncertainty.copy(
+            data=da.from_array(unsure.uncertainty.values, chunks=70)
+        )
+    )
     eager, found = (checks.read_uncertainty(product, views) for product in (unsure, lazy))
     np.testing.assert_array_equal(found.sample, eager.sample)
     np.testing.assert_array_equal(found.window, eager.window)
@@ -64,12 +78,19 @@ def test_lazy_input_gives_the_same(unsure, scene):
 @pytest.mark.parametrize("known", [True, False])
 def test_the_report_shows_it(unsure, scene, truth, tmp_path, known):
     result = validate_product(unsure, scene, tmp_path, truth=truth if known else None)
-    assert json.loads((tmp_path / "metrics.json").read_text())["uncertainty"] == result["uncertainty"]
+    assert (
+        json.loads((tmp_path / "metrics.json").read_text())["uncertainty"] == result["uncertainty"]
+    )
     assert result["uncertainty"]["bands"][UNKNOWN]["mean"] is None
     text = (tmp_path / "metrics.md").read_text().split("## Uncertainty")[1]
-    told = "| mean | RMSE | errors within 1 sigma | errors within 2 sigma |" if known else "| mean |"
+    told = (
+        "| mean | RMSE | errors within 1 sigma | errors within 2 sigma |" if known else "| mean |"
+    )
     assert text.splitlines()[2] == f"| band {told}"
-    assert f"| Oa01 | {result['uncertainty']['bands']['Oa01']['mean']:.5f}" in text and f"| {UNKNOWN} | - |" in text
+    assert (
+        f"| Oa01 | {result['uncertainty']['bands']['Oa01']['mean']:.5f}" in text
+        and f"| {UNKNOWN} | - |" in text
+    )
     picture = imread(tmp_path / "uncertainty.png")
     assert picture.shape[0] > 300 and picture[..., :3].std() > 5
 
@@ -77,7 +98,9 @@ def test_the_report_shows_it(unsure, scene, truth, tmp_path, known):
 def test_the_map_is_the_mean_of_the_bands_that_have_one(unsure, scene):
     views = make_views(unsure, scene)
     sigma = checks.read_uncertainty(unsure, views)
-    figure = checks.uncertainty_figure(sigma, checks.uncertainty_scores(sigma, views), look_of(views, scene))
+    figure = checks.uncertainty_figure(
+        sigma, checks.uncertainty_scores(sigma, views), look_of(views, scene)
+    )
     shown = figure.axes[0].get_images()[0].get_array().filled(np.nan)
     west = SIGMA[:-1].mean()
     np.testing.assert_allclose(shown[:, [10, 250]], [[west, 2 * west]] * len(shown), rtol=1e-5)

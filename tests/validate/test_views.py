@@ -14,7 +14,9 @@ def test_strips_give_what_the_whole_gives():
     image[:, 35:62, 20:44] = np.nan
     image[1, 150:160] = np.nan
     sigmas = [0.5008, 0.4, 0.8]
-    whole = np.stack([degrade(b, 10, s, valid=np.isfinite(b)) for b, s in zip(image, sigmas, strict=True)])
+    whole = np.stack(
+        [degrade(b, 10, s, valid=np.isfinite(b)) for b, s in zip(image, sigmas, strict=True)]
+    )
     rows, columns = np.arange(3, 200, 7), np.arange(1, 90, 4)
     for step in (30, 50, 130, 200):
         calls = []
@@ -33,7 +35,9 @@ def test_bicubic_matrix_agrees_with_torch():
     torch = pytest.importorskip("torch", reason="the oracle of bicubic interpolation")
     image = np.random.default_rng(0).random((2, 9, 7))
     ours = upsample(image, bicubic_matrix(9, 6), bicubic_matrix(7, 6))
-    theirs = torch.nn.functional.interpolate(torch.tensor(image)[None], scale_factor=6, mode="bicubic")[0]
+    theirs = torch.nn.functional.interpolate(
+        torch.tensor(image)[None], scale_factor=6, mode="bicubic"
+    )[0]
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-6)
 
 
@@ -57,10 +61,14 @@ def test_fit_linear_recovers_a_map():
 def test_lazy_input_gives_the_same_views(perfect, scene):
     eager = make_views(perfect, scene)
     lazy_scene = scene.copy()
-    lazy_scene["guide"] = scene["guide"].copy(data=da.from_array(scene["guide"].values, chunks=(1, 80, 300)))
+    lazy_scene["guide"] = scene["guide"].copy(
+        data=da.from_array(scene["guide"].values, chunks=(1, 80, 300))
+    )
     lazy = make_views(perfect.chunk(band=21, y=70, x=100), lazy_scene)
     for name in ("fused", "bicubic", "regression"):
-        np.testing.assert_allclose(lazy.images[name].degraded, eager.images[name].degraded, atol=1e-7)
+        np.testing.assert_allclose(
+            lazy.images[name].degraded, eager.images[name].degraded, atol=1e-7
+        )
         np.testing.assert_array_equal(lazy.images[name].window, eager.images[name].window)
     np.testing.assert_allclose(lazy.guide.degraded, eager.guide.degraded, atol=1e-12)
 
@@ -84,7 +92,9 @@ def test_bad_input_is_named(perfect, scene):
     with pytest.raises(GridError, match="differ along x"):
         make_views(perfect.assign_coords(x=perfect.x + 10), scene)
     with pytest.raises(BandError, match="Oa17"):
-        make_views(perfect, scene.sel(coarse_band=[b for b in scene.coarse_band.values if b != "Oa17"]))
+        make_views(
+            perfect, scene.sel(coarse_band=[b for b in scene.coarse_band.values if b != "Oa17"])
+        )
     empty = scene.copy(deep=True)
     empty["coarse_valid"][:] = False
     with pytest.raises(ProductError, match="nothing to validate: of 720 coarse pixels 0 are valid"):
@@ -100,10 +110,14 @@ def test_several_times_are_refused(perfect, scene):
 
 
 def test_bicubic_view_is_the_upsampled_image_degraded_again(perfect, scene):
-    wide = scene.assign_attrs(psf_sigma=[0.5008 if b.startswith("Oa") else 0.83 for b in scene.coarse_band.values])
+    wide = scene.assign_attrs(
+        psf_sigma=[0.5008 if b.startswith("Oa") else 0.83 for b in scene.coarse_band.values]
+    )
     views = make_views(perfect, wide)
     fine = upsample(views.coarse, *(bicubic_matrix(n, 10) for n in views.coarse.shape[1:]))
-    np.testing.assert_allclose(views.images["bicubic"].degraded, degrade(fine, 10, wide.psf_sigma), atol=1e-6)
+    np.testing.assert_allclose(
+        views.images["bicubic"].degraded, degrade(fine, 10, wide.psf_sigma), atol=1e-6
+    )
     np.testing.assert_array_equal(views.images["bicubic"].sample, fine)
 
 
@@ -111,5 +125,8 @@ def test_a_band_that_the_coarse_input_lacks_is_left_out(perfect, scene):
     holed = scene.copy(deep=True)
     holed["coarse"].loc[{"coarse_band": "Oa01"}] = np.nan
     views = make_views(perfect, holed)
-    assert views.bands == tuple(perfect.band.values[1:]) and views.images["fused"].degraded.shape[0] == 20
+    assert (
+        views.bands == tuple(perfect.band.values[1:])
+        and views.images["fused"].degraded.shape[0] == 20
+    )
     np.testing.assert_array_equal(views.compare, make_views(perfect, scene).compare)

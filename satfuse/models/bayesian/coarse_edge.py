@@ -41,7 +41,13 @@ class Expected:
     def of(cls, weight, covariance, noise, guide_features, bands) -> "Expected":
         """`guide_features` (f, f) : covariance of the guide's; `bands` : names of the coarse bands."""
         ground = weight @ guide_features @ weight.T
-        return cls(weight=weight, covariance=covariance, noise=noise, ground=ground, clouds=cloud_spectra(bands))
+        return cls(
+            weight=weight,
+            covariance=covariance,
+            noise=noise,
+            ground=ground,
+            clouds=cloud_spectra(bands),
+        )
 
     def of_bands(self, index) -> "Expected":
         """The same of some of the bands."""
@@ -66,7 +72,9 @@ def beside_masks(valid, guide_valid) -> np.ndarray:
     return binary_dilation(~whole, np.ones((3, 3)))
 
 
-def without_sky(channels: list[Channel], expected: Expected, *, gain, near, unsure) -> list[Channel]:
+def without_sky(
+    channels: list[Channel], expected: Expected, *, gain, near, unsure
+) -> list[Channel]:
     """The channels of a frame, all of the same pixels, with their values beside masks corrected.
 
     Parameters
@@ -81,7 +89,9 @@ def without_sky(channels: list[Channel], expected: Expected, *, gain, near, unsu
     expected = expected.of_bands([c.band for c in channels])
 
     def sky(some, spread):
-        z, y = (np.stack(v, 1) for v in zip(*((c.z[some], c.y[some]) for c in channels), strict=True))
+        z, y = (
+            np.stack(v, 1) for v in zip(*((c.z[some], c.y[some]) for c in channels), strict=True)
+        )
         return _sky(expected, spread, z, y / gain, unsure[some])
 
     spread, some = np.full(2, SKY), pixels[:: -(-len(pixels) // ENOUGH)]
@@ -110,5 +120,7 @@ def _sky(expected, spread, z, y, unsure):
     left = np.einsum("ncd,nd->nc", inverse, y - x)
     power = np.einsum("nkc,nc->nk", sky, left) ** 2 + 1
     power = (power - np.einsum("nkc,ncd,nkd->nk", sky, inverse, sky, optimize=True)).sum(0)
-    variance = np.einsum("ncc->nc", added) - np.einsum("nce,nef,nfc->nc", added, inverse, added, optimize=True)
+    variance = np.einsum("ncc->nc", added) - np.einsum(
+        "nce,nef,nfc->nc", added, inverse, added, optimize=True
+    )
     return np.array([power[:-1].mean(), power[-1]]), np.einsum("ncd,nd->nc", added, left), variance

@@ -15,14 +15,19 @@ from torch.nn import functional as F
 from satfuse.models.bayesian.native_blur import COARSER_M, block, lay, levels
 from satfuse.sensors.bands import wavelengths_nm
 
-# Reflectance of opaque cloud at nm: with droplets that absorb in the short-wave infrared, and with hardly any.
+# Reflectance of opaque cloud at nm: with droplets that absorb in the short-wave infrared, and with
+# hardly any.
 CLOUD_NM = (400, 900, 1250, 1610, 2200)
 CLOUDS = ((0.82, 0.80, 0.75, 0.54, 0.41), (0.82, 0.82, 0.80, 0.75, 0.70))
 THIN_M = 20  # how far from the mask cloud is looked for
 THIN = (0.0, 0.02, 0.04)  # opacity there: none, up to that distance, beside the mask
 SHADE = 1.5  # darkening over opacity
 UNDER = (0.0, 0.12, 0.4, 0.8)  # share of a native pixel that is masked, by class
-UNDER_FROM = (1e-4, 0.2531, 0.6047)  # where classes begin: no shares, which rounding would move from class to class
+UNDER_FROM = (
+    1e-4,
+    0.2531,
+    0.6047,
+)  # where classes begin: no shares, which rounding would move from class to class
 UNDER_CLOUD, UNDER_SHADE = 0.5, 0.3  # opacity and darkening under the mask
 STRENGTHS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 USUAL = 0.3  # strength where a scene does not tell
@@ -46,7 +51,9 @@ def edge_classes(valid, guide_bands, pixel_m: float) -> torch.Tensor:
     under it, in classes of `THIN` and `UNDER`.
     """
     masked = (~valid).to(torch.float32)
-    near = [F.max_pool2d(masked, 2 * n + 1, 1, n)[:, 0] for n in (1, max(round(THIN_M / pixel_m), 1))]
+    near = [
+        F.max_pool2d(masked, 2 * n + 1, 1, n)[:, 0] for n in (1, max(round(THIN_M / pixel_m), 1))
+    ]
     classes = sum(near).long()
     steps = {level.native_m: block(level, pixel_m) for level in levels(guide_bands)}
     for native_m in COARSER_M:
@@ -73,12 +80,19 @@ def fit_edges(spectra, classes, guide_bands, maps) -> EdgeFilter:
         for level in levels(guide_bands)
         if f"detail{level.native_m}" in maps
     }
-    added = [_added(k, mean, guide_bands, blurred) for k in range(len(THIN) * len(UNDER) ** len(COARSER_M))]
-    present = [(added[k], spectra[:, classes == k] - mean[:, None]) for k in np.unique(classes) if k]
+    added = [
+        _added(k, mean, guide_bands, blurred)
+        for k in range(len(THIN) * len(UNDER) ** len(COARSER_M))
+    ]
+    present = [
+        (added[k], spectra[:, classes == k] - mean[:, None]) for k in np.unique(classes) if k
+    ]
     evidence = [sum(_evidence(covariance + t * k, z) for k, z in present) for t in STRENGTHS]
     strength = STRENGTHS[int(np.argmax(evidence))] if present else USUAL
     matrix = np.stack([covariance @ np.linalg.inv(covariance + strength * k) for k in added])
-    return EdgeFilter(matrix=matrix, offset=mean - matrix @ mean, error=covariance - matrix @ covariance)
+    return EdgeFilter(
+        matrix=matrix, offset=mean - matrix @ mean, error=covariance - matrix @ covariance
+    )
 
 
 def cloud_spectra(bands) -> np.ndarray:
@@ -121,4 +135,7 @@ def _added(number, mean, guide_bands, blurred) -> np.ndarray:
 def _evidence(covariance, spectra) -> float:
     """Logarithm of the density of spectra (g, n), mean 0; without its constant."""
     root = np.linalg.cholesky(covariance)
-    return -spectra.shape[1] * np.log(root.diagonal()).sum() - np.square(np.linalg.solve(root, spectra)).sum() / 2
+    return (
+        -spectra.shape[1] * np.log(root.diagonal()).sum()
+        - np.square(np.linalg.solve(root, spectra)).sum() / 2
+    )

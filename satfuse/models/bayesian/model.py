@@ -19,7 +19,13 @@ from satfuse.models.bayesian.scene_frames import adapt_frames, lead, view_frames
 from satfuse.models.bayesian.scene_guide import restore, study
 from satfuse.models.bayesian.shared_error import add_field, margin, move
 from satfuse.models.bayesian.spectral_prior import CONSTANT, MapPrior, map_prior
-from satfuse.models.bayesian.uncertainty import TERMS, pixel_features, scene_terms, standard_deviation, whitener
+from satfuse.models.bayesian.uncertainty import (
+    TERMS,
+    pixel_features,
+    scene_terms,
+    standard_deviation,
+    whitener,
+)
 from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
 from satfuse.sensors.bands import COARSE_M
 
@@ -42,7 +48,16 @@ class Bayesian(FusionModel):
     estimates_observation = True
     gives_uncertainty = True
 
-    def __init__(self, *, guide_bands, coarse_bands, ratio, places: int = 900, pixels: int = 36, basis: int = 28):
+    def __init__(
+        self,
+        *,
+        guide_bands,
+        coarse_bands,
+        ratio,
+        places: int = 900,
+        pixels: int = 36,
+        basis: int = 28,
+    ):
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)
         samples = 425
         self.register_buffer("places", torch.zeros(places, pixels, basis, dtype=torch.float16))
@@ -59,10 +74,14 @@ class Bayesian(FusionModel):
     def prior(self) -> MapPrior:
         """Of this model's bands."""
         places = self.places.double().cpu().numpy() * self.scale.double().cpu().numpy()
-        basis, centre, wavelength = (t.double().cpu().numpy() for t in (self.basis, self.centre, self.wavelength_nm))
+        basis, centre, wavelength = (
+            t.double().cpu().numpy() for t in (self.basis, self.centre, self.wavelength_nm)
+        )
         return map_prior(places, basis, centre, wavelength, self.guide_bands, self.coarse_bands)
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")  # the matrices are small: threads would wait for each other
+    @threadpool_limits.wrap(
+        limits=1, user_api="blas"
+    )  # the matrices are small: threads would wait for each other
     @torch.no_grad()
     def fit(self, scene):
         """Map, observation and residual field of a scene.
@@ -87,7 +106,9 @@ class Bayesian(FusionModel):
         first = lead(frames)
         off = misfit(first.channels, prior, self.guide_bands, self.coarse_bands)
         found = adapt_frames(frames, guide, prior, self.coarse_bands, scene.coarse.shape[1:])
-        whole_pixels = np.round(first.seen.shift)  # moved on the grid, so that `REACH` holds for any shift
+        whole_pixels = np.round(
+            first.seen.shift
+        )  # moved on the grid, so that `REACH` holds for any shift
         field = margin(move(found.field, -whole_pixels.astype(int)))
         weight = _denoised(found.map.weight, guide.spectra, guide.noise)
         lost = detail_error(weight[:, :-1], guide.maps, guide.errors, self.guide_bands)
@@ -103,17 +124,24 @@ class Bayesian(FusionModel):
             "likeness": np.array(likeness(first.channels, prior)),
             "grid.field": field, "field_shift": first.seen.shift - whole_pixels,
         } | {name: linear.numpy() for name, linear in guide.maps.items()}  # fmt: skip
-        return {name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames) for name, v in state.items()}
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames)
+            for name, v in state.items()
+        }
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         if not state:
-            raise ConfigError("the bayesian model needs the state that its fit returned for this field")
+            raise ConfigError(
+                "the bayesian model needs the state that its fit returned for this field"
+            )
         ratio = input_ratio(guide, first_frame(coarse))
         pixel_m = COARSE_M / ratio
         restored = restore(guide, guide_valid, self.guide_bands, pixel_m, state)
         image = F.conv2d(restored.image, state["weight"][..., None, None], state["bias"])
         if state["grid.field"].any():
-            add_field(image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist())
+            add_field(
+                image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist()
+            )
         of_scene = state["whitener"], state["whitened"], guide_valid
         pixels = pixel_features(guide, restored, *of_scene, self.guide_bands, pixel_m)
         variance = state["terms"], pixels, restored.classes, state["beside"]

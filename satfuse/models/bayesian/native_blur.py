@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from satfuse.sensors.bands import S2_GSD_M
 
 RIDGE = 1e-7  # reflectance squared
-ENOUGH, MOSTLY = 500, 0.9  # pixels without a masked one around that detail is learned from, else with so few of them
+ENOUGH, MOSTLY = (
+    500,
+    0.9,
+)  # pixels without a masked one around that detail is learned from, else with so few of them
 SHARP = 0.15  # of the predicted detail, above which a band is sharp: sharp ones show at least 0.2, blurred ones none
 COARSER_M = tuple(sorted({g for g in S2_GSD_M.values() if g > min(S2_GSD_M.values())}))  # 20 and 60
 
@@ -68,13 +71,17 @@ def fit_detail(patches, valid, guide_bands, pixel_m: float) -> tuple[dict, dict]
         gram = x @ x.T / x.shape[1] + RIDGE * torch.eye(len(x), dtype=x.dtype)
         linear = torch.linalg.solve(gram, x @ y.T / x.shape[1]).T
         # what the bands show of the predicted detail, from none (blurred) to all of it (sharp)
-        own, low, full = (_pixels(image - lay(image, valid, step), clear) for image in (seen, blurred, finer))
+        own, low, full = (
+            _pixels(image - lay(image, valid, step), clear) for image in (seen, blurred, finer)
+        )
         low, full = linear @ low, linear @ full
         shown = ((own - low) * (full - low)).sum(1) / (full - low).square().sum(1).clamp(min=1e-12)
         lost = shown < SHARP
         linear = linear * lost[:, None]
         left, predicted = (y - linear @ x) * lost[:, None], linear @ x
-        errors[level.native_m] = left @ left.T / x.shape[1] / predicted.square().mean().clamp(min=1e-12)
+        errors[level.native_m] = (
+            left @ left.T / x.shape[1] / predicted.square().mean().clamp(min=1e-12)
+        )
         maps[f"detail{level.native_m}"] = linear
         known = add_detail(known, valid, guide_bands, pixel_m, maps, only=level)
     return maps, errors
@@ -90,7 +97,9 @@ def add_detail(guide, valid, guide_bands, pixel_m, maps, *, only=None):
         every = linear.new_zeros(len(linear), guide.shape[1])
         every[:, level.finer] = linear
         predicted = F.conv2d(guide, every.to(guide)[..., None, None])
-        predicted -= lay(predicted, valid, step)  # a linear map of means is the mean of the linear map
+        predicted -= lay(
+            predicted, valid, step
+        )  # a linear map of means is the mean of the linear map
         guide = guide.clone() if guide is given else guide
         guide.index_add_(1, torch.tensor(level.blurred, device=guide.device), predicted)
     return guide
@@ -111,7 +120,9 @@ def detail_error(weight, maps, errors, guide_bands) -> np.ndarray:
     out, total = np.zeros((len(COARSER_M), len(weight))), weight.copy()
     for level in reversed(levels(guide_bands)):
         if level.native_m in errors:
-            linear, error = (m.numpy() for m in (maps[f"detail{level.native_m}"], errors[level.native_m]))
+            linear, error = (
+                m.numpy() for m in (maps[f"detail{level.native_m}"], errors[level.native_m])
+            )
             part = total[:, level.blurred]
             out[COARSER_M.index(level.native_m)] = np.einsum("cg,gh,ch->c", part, error, part)
             total[:, level.finer] += part @ linear  # errors of finer bands' detail reach this one's
@@ -144,7 +155,9 @@ def _means(image, step):
     """Block means; a block that the image's edge cuts is the mean of what is there and its edge repeated."""
     height, width = image.shape[-2:]
     down, right = -height % step, -width % step
-    return F.avg_pool2d(F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image, step)
+    return F.avg_pool2d(
+        F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image, step
+    )
 
 
 def _clear(valid, step):

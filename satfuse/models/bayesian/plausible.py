@@ -11,19 +11,31 @@ from satfuse.errors import RadiometryError
 from satfuse.models.bayesian.scene_sums import Channel
 from satfuse.models.bayesian.spectral_prior import DARK, MapPrior
 
-MOST_MISFIT, SURPRISE = 0.5, 4.0  # median error of a band over brightness, and over what the library expects
+MOST_MISFIT, SURPRISE = (
+    0.5,
+    4.0,
+)  # median error of a band over brightness, and over what the library expects
 LEAST_APART = 0.015  # reflectance: two bands less apart may be off by as much
-# Two bands are in each other's place where that takes so much of the error, in standard deviations that the library
-# expects (of the two coarse bands, of the mean over all for two of the guide), and leaves no more than such a share.
+# Two bands are in each other's place where that takes so much of the error, in standard deviations
+# that the library
+# expects (of the two coarse bands, of the mean over all for two of the guide), and leaves no more
+# than such a share.
 COARSE_GAIN, COARSE_LEFT = 2.0, 0.35
 GUIDE_GAIN, GUIDE_LEFT = 0.2, 0.6
 USUAL = 1.5  # at most the mean over all bands, when the two are in their places
 CALIBRATION, OFFSET = 0.04, 0.003  # expected besides: relative, reflectance
 CHECKED, FEWEST_PIXELS = 500, 10  # pixels that are looked at, and that tell likeness
 FEWEST_BANDS = 8  # coarse bands that tell the order of the guide's
-BLUE, RED, INFRARED = ("B02", "Oa04"), ("B04", "Oa08"), ("B11", "S5N")  # of the guide and of the coarse image
+BLUE, RED, INFRARED = (
+    ("B02", "Oa04"),
+    ("B04", "Oa08"),
+    ("B11", "S5N"),
+)  # of the guide and of the coarse image
 BRIGHT, WHITE = 0.35, 0.97  # cloud: blue, and blue over red; sand is redder
-DARKER = (0.4, 0.95)  # infrared of cloud over red; snow is darker there, salt is not darker than in red
+DARKER = (
+    0.4,
+    0.95,
+)  # infrared of cloud over red; snow is darker there, salt is not darker than in red
 ALL_CLOUD = 0.9  # of the pixels
 LEAST_LIKENESS = 0.5  # correlation; images below it are flagged, scenes without contrast among them
 UNLIKE = "the two images look little alike: another place or time, or a scene without contrast"
@@ -45,10 +57,15 @@ def check_clouds(spectra, bands, role: str) -> None:
         return
     blue, red, infrared = (spectra[i[0]] for i in found)
     cloud = (
-        (blue > BRIGHT) & (blue > WHITE * red) & (infrared > DARKER[0] * red) & (infrared < DARKER[1] * red)
+        (blue > BRIGHT)
+        & (blue > WHITE * red)
+        & (infrared > DARKER[0] * red)
+        & (infrared < DARKER[1] * red)
     ).mean()
     if cloud > ALL_CLOUD:
-        raise RadiometryError(f"the {role} shows nothing but cloud ({cloud:.0%} of its pixels); take another date")
+        raise RadiometryError(
+            f"the {role} shows nothing but cloud ({cloud:.0%} of its pixels); take another date"
+        )
 
 
 def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.ndarray:
@@ -64,15 +81,21 @@ def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.n
         return out
     index = [c.band for c in channels]
     y, z, prior = _some(channels, prior)
-    apart = np.median(np.abs(y[:, :, None] - _predicted(z, prior.mean)[:, None]), 0)  # (seen, predicted)
+    apart = np.median(
+        np.abs(y[:, :, None] - _predicted(z, prior.mean)[:, None]), 0
+    )  # (seen, predicted)
     expected, brightness = _expected(z, prior), np.sqrt(np.square(y).mean()) + DARK
     out[index] = apart.diagonal() / brightness
     if hint := _swapped(apart, expected, y, z, prior, guide_bands, [bands[i] for i in index]):
-        raise RadiometryError(f"the coarse image is not what the guide shows: {hint}; check the order of the bands")
+        raise RadiometryError(
+            f"the coarse image is not what the guide shows: {hint}; check the order of the bands"
+        )
     wrong = out > MOST_MISFIT
     wrong[index] &= apart.diagonal() > SURPRISE * expected
     if wrong.any():
-        names = ", ".join(f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad)
+        names = ", ".join(
+            f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad
+        )
         raise RadiometryError(
             f"the coarse image is not what the guide shows: {names} off from what the guide's spectrum allows; check "
             "the order and names of the bands of both images, their scale and offset, place and time, and mask clouds"
@@ -90,7 +113,11 @@ def likeness(channels: list[Channel], prior: MapPrior) -> float:
     y, z, prior = _some(channels, prior)
     weight = 1 / _expected(z, prior) ** 2
     seen, predicted = y @ weight, _predicted(z, prior.mean) @ weight
-    return float(np.corrcoef(seen, predicted)[0, 1]) if min(np.ptp(seen), np.ptp(predicted)) > 0 else np.nan
+    return (
+        float(np.corrcoef(seen, predicted)[0, 1])
+        if min(np.ptp(seen), np.ptp(predicted)) > 0
+        else np.nan
+    )
 
 
 def _some(channels, prior):
@@ -106,7 +133,10 @@ def _predicted(z, mean):
 
 def _expected(z, prior):
     """(c,) standard deviation of the errors that map and sensors may have."""
-    x, spread = _predicted(z, prior.mean), np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True)
+    x, spread = (
+        _predicted(z, prior.mean),
+        np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True),
+    )
     return np.sqrt(np.median(spread, 0) + (CALIBRATION * np.median(x, 0)) ** 2 + OFFSET**2)
 
 
@@ -124,6 +154,10 @@ def _swapped(apart, expected, y, z, prior, guide_bands, bands) -> str:
         order = np.arange(z.shape[2])
         order[[a, b]] = b, a
         then = np.median(np.abs(y - _predicted(z[:, :, order], prior.mean)), 0) / expected
-        if (found - then).mean() > GUIDE_GAIN and then.mean() < min(GUIDE_LEFT * found.mean(), USUAL):
-            takes[f"{guide_bands[a]} and {guide_bands[b]} of the guide look swapped"] = (found - then).sum()
+        if (found - then).mean() > GUIDE_GAIN and then.mean() < min(
+            GUIDE_LEFT * found.mean(), USUAL
+        ):
+            takes[f"{guide_bands[a]} and {guide_bands[b]} of the guide look swapped"] = (
+                found - then
+            ).sum()
     return max(takes, key=takes.get, default="")

@@ -6,7 +6,13 @@ import numpy as np
 
 from satfuse.models.bayesian.coarse_edge import Expected, beside_masks, without_sky
 from satfuse.models.bayesian.scene_guide import SceneGuide
-from satfuse.models.bayesian.scene_observation import LEAST_SHARE, Observation, find_observation, trust, unknown
+from satfuse.models.bayesian.scene_observation import (
+    LEAST_SHARE,
+    Observation,
+    find_observation,
+    trust,
+    unknown,
+)
 from satfuse.models.bayesian.scene_regression import Adapted, adapt
 from satfuse.models.bayesian.scene_sums import Channel, usable_features
 from satfuse.models.bayesian.shared_error import field_weights
@@ -17,7 +23,8 @@ from satfuse.sensors.bands import S3_BANDS
 WIDE = {b.name for b in S3_BANDS if b.gsd_m > 300}
 MISPLACED = 0.5  # of the scene's variance, where the shift is unknown by a coarse pixel
 BESIDE_MASKS = 0.2  # coarse pixels: error of a shift that is found beside masks alone
-# Scale of the prior's covariance for the error of its own map and of the scene's, and the noise before it is known.
+# Scale of the prior's covariance for the error of its own map and of the scene's, and the noise
+# before it is known.
 OF_PRIOR, OF_SCENE, FIRST_NOISE = 0.3, 0.05, 0.002
 
 
@@ -39,7 +46,9 @@ class Frame:
     @property
     def unsure(self) -> np.ndarray:
         """(n,) variance of the ground that the guide does not show where this frame looked, over the scene's."""
-        return (1 - self.channels[0].share) ** 2 + MISPLACED * min(self.seen.shift_sigma.max(), 1) ** 2
+        return (1 - self.channels[0].share) ** 2 + MISPLACED * min(
+            self.seen.shift_sigma.max(), 1
+        ) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +71,12 @@ class Findings:
 def view_frames(scene: Summary, guide: SceneGuide, prior: MapPrior, coarse_bands) -> list[Frame]:
     """The frames of a scene."""
     wide, out = np.array([b in WIDE for b in coarse_bands]), []
-    for t, (frame, valid) in enumerate(zip(scene.frames.double().numpy(), scene.frames_valid.numpy(), strict=True)):
-        present = np.flatnonzero(np.ptp(frame[:, valid], axis=1)) if valid.any() else np.array([], int)
+    for t, (frame, valid) in enumerate(
+        zip(scene.frames.double().numpy(), scene.frames_valid.numpy(), strict=True)
+    ):
+        present = (
+            np.flatnonzero(np.ptp(frame[:, valid], axis=1)) if valid.any() else np.array([], int)
+        )
         registered = scene.registered and t == 0
         seen = _observation(guide.fine, frame, valid, present, prior, wide, registered)
         channels = _channels(guide.fine, frame, valid, present, seen)
@@ -81,20 +94,39 @@ def lead(frames: list[Frame]) -> Frame:
     return next((f for f in frames if f.channels), frames[0])
 
 
-def adapt_frames(frames: list[Frame], guide: SceneGuide, prior: MapPrior, coarse_bands, shape) -> Findings:
+def adapt_frames(
+    frames: list[Frame], guide: SceneGuide, prior: MapPrior, coarse_bands, shape
+) -> Findings:
     """What the frames say of a scene of `shape (h, w)` coarse pixels.
 
     Sky beside masks is told by what the prior's map lacks, and where there is any, again by what the scene's own lacks.
     """
-    of_guide, together = np.cov(features(guide.spectra.T).T), prior.together.reshape(prior.mean.shape * 2)
-    weight, scale, variance, gain = prior.mean, OF_PRIOR, FIRST_NOISE**2, np.ones((len(frames), len(coarse_bands)))
+    of_guide, together = (
+        np.cov(features(guide.spectra.T).T),
+        prior.together.reshape(prior.mean.shape * 2),
+    )
+    weight, scale, variance, gain = (
+        prior.mean,
+        OF_PRIOR,
+        FIRST_NOISE**2,
+        np.ones((len(frames), len(coarse_bands))),
+    )
     for _ in range(2 if any(f.near.any() for f in frames) else 1):
         expected = Expected.of(weight, scale * together, variance, of_guide, coarse_bands)
-        channels = [_cleared(f, expected, g) if f.channels else [] for f, g in zip(frames, gain, strict=True)]
+        channels = [
+            _cleared(f, expected, g) if f.channels else []
+            for f, g in zip(frames, gain, strict=True)
+        ]
         found = adapt([c for of_frame in channels for c in of_frame], prior)
         gain, noise = _per_frame(channels, found, len(coarse_bands))
-        weight, scale, variance = found.weight, OF_SCENE, np.nanmean(noise) if any(channels) else variance
-    field = _field(channels, found, gain, noise, (len(coarse_bands), *shape), lead(frames).seen.psf_sigma)
+        weight, scale, variance = (
+            found.weight,
+            OF_SCENE,
+            np.nanmean(noise) if any(channels) else variance,
+        )
+    field = _field(
+        channels, found, gain, noise, (len(coarse_bands), *shape), lead(frames).seen.psf_sigma
+    )
     return Findings(map=found, gain=gain, noise=noise, field=field)
 
 
@@ -103,7 +135,9 @@ def _observation(fine, frame, valid, present, prior, wide, registered) -> Observ
     if len(present) == 0:
         return unknown(len(frame), registered)
     chosen = prior.of_bands(present)
-    seen = find_observation(fine, frame[present], valid, chosen, wide=wide[present], registered=registered)
+    seen = find_observation(
+        fine, frame[present], valid, chosen, wide=wide[present], registered=registered
+    )
     widths = np.full(len(frame), seen.psf_sigma[0])
     widths[present] = seen.psf_sigma
     return replace(seen, psf_sigma=widths)
@@ -113,9 +147,19 @@ def _channels(fine, frame, valid, present, seen) -> list[Channel]:
     views = {width: fine.degrade(width, seen.shift) for width in np.unique(seen.psf_sigma[present])}
     usable = np.logical_and.reduce([valid, *(share > LEAST_SHARE for _, share in views.values())])
     at = np.argwhere(usable)
-    views = {width: (usable_features(z, usable), share[usable].clip(max=1)) for width, (z, share) in views.items()}
+    views = {
+        width: (usable_features(z, usable), share[usable].clip(max=1))
+        for width, (z, share) in views.items()
+    }
     return [
-        Channel(band=band, z=views[width][0], y=frame[band][usable], share=views[width][1], at=at, psf_sigma=width)
+        Channel(
+            band=band,
+            z=views[width][0],
+            y=frame[band][usable],
+            share=views[width][1],
+            at=at,
+            psf_sigma=width,
+        )
         for band, width in zip(present, seen.psf_sigma[present], strict=True)
         if len(at)
     ]
@@ -124,8 +168,13 @@ def _channels(fine, frame, valid, present, seen) -> list[Channel]:
 def _cleared(frame, expected, gain) -> list[Channel]:
     """The channels without sky, which weigh the less, the further their brightness is off."""
     gain = gain[[c.band for c in frame.channels]]
-    channels = without_sky(frame.channels, expected, gain=gain, near=frame.near, unsure=frame.unsure)
-    y, x = (np.stack(v, 1) for v in zip(*((c.y, c.z @ expected.weight[c.band]) for c in channels), strict=True))
+    channels = without_sky(
+        frame.channels, expected, gain=gain, near=frame.near, unsure=frame.unsure
+    )
+    y, x = (
+        np.stack(v, 1)
+        for v in zip(*((c.y, c.z @ expected.weight[c.band]) for c in channels), strict=True)
+    )
     return [replace(c, share=c.share * np.sqrt(trust(y, x))) for c in channels]
 
 
@@ -151,5 +200,10 @@ def _field(channels, found, gain, noise, shape, psf_sigma):
             precision[band, rows, columns] += c.share**2 / noise[t, band]
     known = precision > 0
     residual = total / np.where(known, precision, 1)
-    own = np.where(known, precision, np.nan) * np.nan_to_num(np.fmin.reduce(noise), nan=1.0)[:, None, None]
-    return field_weights(residual, known.any(0), found.shared * np.nanmedian(own) if known.any() else 0.0, psf_sigma)
+    own = (
+        np.where(known, precision, np.nan)
+        * np.nan_to_num(np.fmin.reduce(noise), nan=1.0)[:, None, None]
+    )
+    return field_weights(
+        residual, known.any(0), found.shared * np.nanmedian(own) if known.any() else 0.0, psf_sigma
+    )

@@ -12,7 +12,10 @@ from satfuse.models.summary import Summary
 from satfuse.sensors.bands import COARSE_M
 
 LEAST_SPECTRA = 100  # pixels at full resolution that stand for the scene; with fewer its cells do
-LEAST_BANDS, NOISE_BANDS = 8, 3  # of so many bands, the smallest eigenvalues of differences that are taken for noise
+LEAST_BANDS, NOISE_BANDS = (
+    8,
+    3,
+)  # of so many bands, the smallest eigenvalues of differences that are taken for noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +48,15 @@ def study(scene: Summary, guide_bands) -> SceneGuide:
     seen, valid, pixel_m = parts if parts[1].sum() > LEAST_SPECTRA else cells
     maps, errors = fit_detail(*parts[:2], guide_bands, parts[2])
     sharp = add_detail(seen, valid, guide_bands, pixel_m, maps)
-    power = (detail_power(seen, sharp, guide_bands) * valid).sum((0, 2, 3)) / valid.sum().clamp(min=1)
+    power = (detail_power(seen, sharp, guide_bands) * valid).sum((0, 2, 3)) / valid.sum().clamp(
+        min=1
+    )
     classes = edge_classes(valid, guide_bands, pixel_m)
     edges = fit_edges(_pixels(sharp, valid), _pixels(classes[:, None], valid)[0], guide_bands, maps)
-    maps |= {"edge_matrix": torch.from_numpy(edges.matrix), "edge_offset": torch.from_numpy(edges.offset)}
+    maps |= {
+        "edge_matrix": torch.from_numpy(edges.matrix),
+        "edge_offset": torch.from_numpy(edges.offset),
+    }
     sharp = filter_edges(sharp, classes, maps)
     image = restore(*cells[:2], guide_bands, cells[2], maps).image[0]
     fine = Fine(

@@ -16,8 +16,14 @@ from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, axis_matrix, psf_kern
 
 WINDOW = 24  # coarse pixels: more do not make shift and PSF surer than the model is right
 LEAST_SHARE = 0.35  # of the PSF on usable guide
-FEWEST, LEAST_SEEN = 6, 2.0  # coarse pixels that shift and width are judged on, and the sum of their `certainty`
-PSF_SIGMA, PSF_SPREAD = 0.5, 0.25  # prior of the width: median in coarse pixels, standard deviation of its logarithm
+FEWEST, LEAST_SEEN = (
+    6,
+    2.0,
+)  # coarse pixels that shift and width are judged on, and the sum of their `certainty`
+PSF_SIGMA, PSF_SPREAD = (
+    0.5,
+    0.25,
+)  # prior of the width: median in coarse pixels, standard deviation of its logarithm
 WIDTHS = (0.25, 1.2)
 SPREAD = {False: 0.7, True: 0.1}  # prior of the shift in coarse pixels: unregistered, registered
 SEARCH, LEFT = 2.5, 0.25  # coarse pixels: how far an unregistered, a registered image is looked for
@@ -50,7 +56,9 @@ class Fine:
     def window(self, rows: slice, columns: slice) -> "Fine":
         """The cells of a window of coarse pixels."""
         cut = tuple(slice(s.start * self.cells, s.stop * self.cells) for s in (rows, columns))
-        return Fine(image=self.image[:, *cut], valid=self.valid[cut], cells=self.cells, ratio=self.ratio)
+        return Fine(
+            image=self.image[:, *cut], valid=self.valid[cut], cells=self.cells, ratio=self.ratio
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,9 @@ class Observation:
     psf_sigma: np.ndarray
 
 
-def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, registered: bool) -> Observation:
+def find_observation(
+    fine: Fine, coarse, valid, prior: MapPrior, *, wide, registered: bool
+) -> Observation:
     """Shift and widths of one frame.
 
     Parameters
@@ -92,9 +102,15 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
             return np.inf
         z, _ = part.degrade(np.exp(width), shift)
         evidence = _evidence(
-            usable_features(z, used), y[bands][:, used].T, weight[used], prior.mean[bands], root[bands]
+            usable_features(z, used),
+            y[bands][:, used].T,
+            weight[used],
+            prior.mean[bands],
+            root[bands],
         )
-        prior_cost = ((width - np.log(PSF_SIGMA)) / PSF_SPREAD) ** 2 + np.square(shift).sum() / shift_spread**2
+        prior_cost = ((width - np.log(PSF_SIGMA)) / PSF_SPREAD) ** 2 + np.square(
+            shift
+        ).sum() / shift_spread**2
         return prior_cost / 2 - evidence / INDEPENDENT
 
     start = np.array([0.0, 0.0, np.log(PSF_SIGMA)])
@@ -107,7 +123,10 @@ def find_observation(fine: Fine, coarse, valid, prior: MapPrior, *, wide, regist
         places = [np.array([dx, dy, start[2]]) for dx in steps for dy in steps]
         start = min([start, *places], key=cost)
     place = start
-    for step in (0.2, 0.05):  # of the same pixels with the same weights, or a place would win by what it leaves out
+    for step in (
+        0.2,
+        0.05,
+    ):  # of the same pixels with the same weights, or a place would win by what it leaves out
         weight = weights(place)
         place = _descend(lambda p, w=weight: cost(p, w), place, step)
     psf_sigma = np.full(len(coarse), np.exp(place[2]))
@@ -165,7 +184,9 @@ def _evidence(z, y, weight, mean, root):
     count, bands = y.shape
     x = z @ mean.T
     r = y - x
-    design = np.concatenate([np.sqrt(MAP_SCALE) * (z @ root), GAIN_SCALE * x.T[..., None]], 2)  # (c, n, f + 1)
+    design = np.concatenate(
+        [np.sqrt(MAP_SCALE) * (z @ root), GAIN_SCALE * x.T[..., None]], 2
+    )  # (c, n, f + 1)
     heavy = design * weight[:, None]
     values, vectors = np.linalg.eigh(heavy.transpose(0, 2, 1) @ design)
     values = np.maximum(values, 0)

@@ -17,7 +17,8 @@ OWN = np.r_[1e-4, 10.0 ** np.arange(-3, 1.1, 0.5)]
 GAIN = (0.0003, 0.02)  # a sensor is exact, or off by what its validation reports
 SHARED = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 STARTS = ((2, 3, 0, 1), (2, 3, 1, 1))  # with and without errors of gain
-# Evidence that a step of one decade away from the start must bring, or errors of gain: errors are not quite Gaussian.
+# Evidence that a step of one decade away from the start must bring, or errors of gain: errors are
+# not quite Gaussian.
 RELUCTANCE = 20.0
 ROUNDS, STEPS = 4, 4
 
@@ -55,10 +56,14 @@ def adapt(channels: list[Channel], prior: MapPrior) -> Adapted:
     def at(place):
         nonlocal noise
         if place not in best:
-            common, own, gain, shared = (t[i] for t, i in zip((COMMON, OWN, GAIN, SHARED), place, strict=True))
+            common, own, gain, shared = (
+                t[i] for t, i in zip((COMMON, OWN, GAIN, SHARED), place, strict=True)
+            )
             if shared not in sums:
                 sums[shared] = Sums.of(parts, shared)
-            best[place] = _posterior(sums[shared], prior, _root(prior, common, own), gain, noise, shared)
+            best[place] = _posterior(
+                sums[shared], prior, _root(prior, common, own), gain, noise, shared
+            )
             noise = best[place].noise
         away = (place[0] - STARTS[0][0]) / 2, (place[1] - STARTS[0][1]) / 2  # decades
         return best[place].evidence - RELUCTANCE * (away[0] ** 2 + away[1] ** 2 + place[2])
@@ -99,11 +104,15 @@ def _posterior(sums: Sums, prior: MapPrior, root, gain, noise, shared) -> Adapte
     mixed = np.einsum("jfm,jf->mj", of_band, sums.zx * gain)
     for step in range(STEPS):
         precision = np.eye(m + j)
-        precision[:m, :m] += of_band.reshape(j * f, m).T @ (pushed / noise[:, None, None]).reshape(j * f, m)
+        precision[:m, :m] += of_band.reshape(j * f, m).T @ (pushed / noise[:, None, None]).reshape(
+            j * f, m
+        )
         precision[:m, m:] = mixed / noise
         precision[m:, :m] = precision[:m, m:].T
         precision[range(m, m + j), range(m, m + j)] += gain**2 * sums.xx / noise
-        right = np.r_[np.einsum("jfm,jf->m", of_band, sums.zr / noise[:, None]), gain * sums.xr / noise]
+        right = np.r_[
+            np.einsum("jfm,jf->m", of_band, sums.zr / noise[:, None]), gain * sums.xr / noise
+        ]
         covariance = np.linalg.inv(precision)
         found = covariance @ right
         weight, gains = (root @ found[:m]).reshape(c, f), gain * found[m:]
@@ -114,12 +123,23 @@ def _posterior(sums: Sums, prior: MapPrior, root, gain, noise, shared) -> Adapte
         own = gain**2 * np.diagonal(covariance)[m:]
         moved = weight[sums.band]
         left = sums.rr - 2 * (moved * sums.zr).sum(1) - 2 * gains * sums.xr + gains**2 * sums.xx
-        left += np.einsum("jf,jfg,jg->j", moved, sums.zz, moved) + 2 * gains * (moved * sums.zx).sum(1)
-        left += (spread[sums.band] * sums.zz).sum((1, 2)) + 2 * (cross * sums.zx).sum(1) + own * sums.xx
+        left += np.einsum("jf,jfg,jg->j", moved, sums.zz, moved) + 2 * gains * (
+            moved * sums.zx
+        ).sum(1)
+        left += (
+            (spread[sums.band] * sums.zz).sum((1, 2)) + 2 * (cross * sums.zx).sum(1) + own * sums.xx
+        )
         noise = np.maximum(left / sums.count, sums.least)
     _, log_volume = np.linalg.slogdet(precision)
     fit = (sums.rr / noise).sum() - right @ found
-    evidence = -0.5 * ((sums.count * np.log(noise)).sum() + log_volume + fit) + sums.log_weight.sum()
+    evidence = (
+        -0.5 * ((sums.count * np.log(noise)).sum() + log_volume + fit) + sums.log_weight.sum()
+    )
     return Adapted(
-        weight=prior.mean + weight, covariance=spread, gain=gains, noise=noise, shared=shared, evidence=evidence
+        weight=prior.mean + weight,
+        covariance=spread,
+        gain=gains,
+        noise=noise,
+        shared=shared,
+        evidence=evidence,
     )

@@ -9,7 +9,8 @@ from satfuse.models.bayesian.spectral_prior import features
 
 LEAST_VARIANCE = 1e-9  # of the noise
 BLOCK = 16  # coarse pixels: errors are shared inside blocks of this side
-LENGTH = 0.3  # coarse pixels, standard deviation: how far a fine pixel's error reaches beyond itself
+# coarse pixels, standard deviation: how far a fine pixel's error reaches beyond itself
+LENGTH = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,9 @@ def rotate(channels: list[Channel], mean: np.ndarray) -> list[Rotated]:
     groups = {}
     for j, c in enumerate(channels):
         groups.setdefault((id(c.z), id(c.at), c.psf_sigma, c.share.tobytes()), []).append(j)
-    return [_rotated(np.array(index), [channels[j] for j in index], mean) for index in groups.values()]
+    return [
+        _rotated(np.array(index), [channels[j] for j in index], mean) for index in groups.values()
+    ]
 
 
 def _rotated(index, channels, mean) -> Rotated:
@@ -73,11 +76,15 @@ def _rotated(index, channels, mean) -> Rotated:
     values = np.empty(len(columns))
     for rows in _blocks(first.at):
         at = first.at[rows] - first.at[rows].min(0)
-        values[rows], vectors = _eigen(at.tobytes(), first.share[rows].tobytes(), len(rows), first.psf_sigma)
+        values[rows], vectors = _eigen(
+            at.tobytes(), first.share[rows].tobytes(), len(rows), first.psf_sigma
+        )
         columns[rows] = vectors.T @ columns[rows]
     z, r, x = np.split(columns, [len(mean[0]), len(mean[0]) + len(band)], 1)
     least, log_share = np.array([c.least for c in channels]), np.log(first.share).sum()
-    return Rotated(index=index, band=band, least=least, values=values, z=z, r=r, x=x, log_share=log_share)
+    return Rotated(
+        index=index, band=band, least=least, values=values, z=z, r=r, x=x, log_share=log_share
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

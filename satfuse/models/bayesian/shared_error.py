@@ -30,7 +30,9 @@ def field_weights(residual, known, shared, psf_sigma):
     """
     if shared == 0:
         return np.zeros_like(residual)
-    kernels = {s: [_kernel(size, shared_variance(s)) for size in known.shape] for s in set(psf_sigma)}
+    kernels = {
+        s: [_kernel(size, shared_variance(s)) for size in known.shape] for s in set(psf_sigma)
+    }
     right = residual * known
     x = np.zeros_like(right)
     left = right.copy()
@@ -53,7 +55,9 @@ def move(weights, step):
     out = np.zeros_like(weights)
     (x, y), (height, width) = step, weights.shape[1:]
     rows, columns = (slice(max(s, 0), size + min(s, 0)) for s, size in ((y, height), (x, width)))
-    from_rows, from_columns = (slice(max(-s, 0), size + min(-s, 0)) for s, size in ((y, height), (x, width)))
+    from_rows, from_columns = (
+        slice(max(-s, 0), size + min(-s, 0)) for s, size in ((y, height), (x, width))
+    )
     out[:, rows, columns] = weights[:, from_rows, from_columns]
     return out
 
@@ -72,7 +76,9 @@ def add_field(image, weights: torch.Tensor, ratio: int, psf_sigma, shift) -> Non
     """
     width = LENGTH**2 + psf_sigma.double() ** 2
     height, length = (n - 2 * REACH for n in weights.shape[1:])
-    rows, columns = (_axis(n, ratio, width, float(s)) for n, s in ((height, shift[1]), (length, shift[0])))
+    rows, columns = (
+        _axis(n, ratio, width, float(s)) for n, s in ((height, shift[1]), (length, shift[0]))
+    )
     columns = columns * (shared_variance(psf_sigma.double()) / width)[:, None, None]
     across = weights @ columns.to(weights).mT
     for each in image:
@@ -83,7 +89,9 @@ def _axis(count, ratio, variance, shift):
     """(c, count * ratio, count + 2 * REACH): Gaussian of the distance of fine pixels from coarse ones near them."""
     fine = (torch.arange(count * ratio, dtype=torch.float64) + 0.5) / ratio - 0.5 + shift
     distance = (fine[:, None] - torch.arange(-REACH, count + REACH)).to(variance)
-    near = (distance - shift).abs() < REACH + 0.5  # of a fine pixel, whatever the shift: the same in every tile
+    near = (
+        distance - shift
+    ).abs() < REACH + 0.5  # of a fine pixel, whatever the shift: the same in every tile
     return near * torch.exp(-0.5 * distance**2 / variance[:, None, None])
 
 

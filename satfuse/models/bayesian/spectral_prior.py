@@ -44,7 +44,9 @@ class MapPrior:
         f = self.mean.shape[1]
         rows = (np.asarray(index)[:, None] * f + np.arange(f)).ravel()
         together, apart = (m[np.ix_(rows, rows)] for m in (self.together, self.apart))
-        return MapPrior(mean=self.mean[index], together=together, apart=apart, remainder=self.remainder[index])
+        return MapPrior(
+            mean=self.mean[index], together=together, apart=apart, remainder=self.remainder[index]
+        )
 
 
 def map_prior(places, basis, centre, wavelength_nm, guide_bands, coarse_bands) -> MapPrior:
@@ -61,9 +63,13 @@ def map_prior(places, basis, centre, wavelength_nm, guide_bands, coarse_bands) -
     BandError
         A band that the spectra do not cover.
     """
-    guide, coarse = (np.empty((*places.shape[:2], len(names))) for names in (guide_bands, coarse_bands))
+    guide, coarse = (
+        np.empty((*places.shape[:2], len(names))) for names in (guide_bands, coarse_bands)
+    )
     for i, pair in enumerate(PLATFORMS):
-        for values, platform, names in zip((guide, coarse), pair, (guide_bands, coarse_bands), strict=True):
+        for values, platform, names in zip(
+            (guide, coarse), pair, (guide_bands, coarse_bands), strict=True
+        ):
             response = covering_matrix(platform, names, wavelength_nm)
             part = slice(i, None, len(PLATFORMS))
             values[part] = places[part] @ (basis @ response.T) + response @ centre

@@ -26,7 +26,8 @@ TERMS = (
     "guide noise", "shared error", "map", "coarse noise", "remainder", "detail of 20 m bands", "detail of 60 m bands",
     "mean detail of 20 m bands", "mean detail of 60 m bands", "shadow", "beside masks",
 )  # fmt: skip
-# of each term but the last, which is a table: constant, leverage, power of the detail of 20 m and 60 m bands, a^2
+# of each term but the last, which is a table: constant, leverage, power of the detail of 20 m and
+# 60 m bands, a^2
 FEATURE = (0, 0, 1, 1, 1, 2, 3, 0, 0, 4)
 AROUND_M = 100  # to each side
 RIDGE = 1e-6  # reflectance squared
@@ -73,7 +74,9 @@ def pixel_features(seen, restored, matrix, offset, valid, guide_bands, pixel_m) 
     ----------
     seen, valid, guide_bands, pixel_m, restored : what `scene_guide.restore` takes, and what it gives.
     """
-    leverage = F.conv2d(restored.image, matrix[..., None, None], -offset).square_().sum(1, keepdim=True)
+    leverage = (
+        F.conv2d(restored.image, matrix[..., None, None], -offset).square_().sum(1, keepdim=True)
+    )
     leverage.add_(1).div_(1 + len(matrix))
     found = [leverage, detail_power(seen, restored.detailed, guide_bands)]
     if restored.classes is not None:
@@ -89,7 +92,9 @@ def standard_deviation(scale, terms, pixels, classes, beside) -> torch.Tensor:
     classes : (b, y, x) of `mask_edge.edge_classes`, or None; beside : (k, c) variance of each.
     """
     parts = torch.zeros(1 + max(FEATURE), terms.shape[1], dtype=terms.dtype, device=terms.device)
-    parts.index_add_(0, torch.tensor(FEATURE, device=terms.device), scale[:-1, None].to(terms) * terms)
+    parts.index_add_(
+        0, torch.tensor(FEATURE, device=terms.device), scale[:-1, None].to(terms) * terms
+    )
     constant, slopes = parts[0] + LEAST, parts[1 : 1 + pixels.shape[1]].T.contiguous()
     variance = F.conv2d(pixels, slopes[..., None, None], constant)
     if classes is not None:
