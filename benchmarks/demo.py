@@ -15,7 +15,7 @@ from satfuse import pipeline
 from satfuse.demo import compare, job_for
 from satfuse.memory import PeakMemory
 from satfuse.simulate.archive import ArchiveRecipe, make_archive
-from satfuse.simulate.server import serve
+from satfuse.simulate.archive.server import serve
 
 
 def run(out: Path) -> list[tuple[str, float, float]]:

@@ -30,7 +30,7 @@ from satfuse.models.blocks import PAPER, Cut, Inputs, fuse_blocks
 from satfuse.models.summary import summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
-from satfuse.simulate.observe import truth
+from satfuse.simulate.archive.measurements import truth
 from satfuse.simulate.surface import Surface
 
 SIZE, RATIO, THREADS = 2100, 30, 2

@@ -31,7 +31,7 @@ from satfuse.geometry.swath import locate, rectify
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
 from satfuse.sensors.quality import Quality
-from satfuse.simulate.library import sample_folder
+from satfuse.simulate.scenes.library import sample_folder
 
 PHASES_M = ((0, 0), (80, 80), (160, 160), (240, 240))  # quarters of a preview pixel
 Facts = dict[str, str]

@@ -42,7 +42,7 @@ def run_demo(out: Path, *, job: Callable[[Job], JobResult] = run) -> dict:
     Scores against the truth: row name -> {"sam_deg", "rmse", ...}.
     """
     from satfuse.simulate.archive import ArchiveRecipe, make_archive
-    from satfuse.simulate.server import serve
+    from satfuse.simulate.archive.server import serve
 
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,10 @@ from satfuse.catalog.specs import CatalogSpec, load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox, parse_bbox
 from satfuse.pairing import PairRules
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 
 log = logging.getLogger(__name__)
 
-RATIO = 30  # 10 m pixels per 300 m pixel
 SPECTRA = "spectra"  # in place of a cube: train on the library of spectra
 WORLD = (-180, -90, 180, 90)
 

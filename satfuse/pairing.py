@@ -19,6 +19,7 @@ from satfuse.geometry.swath import rectify
 from satfuse.pair_table import Angles, CoarseFrame, Pair, read_pairs, table, write_pairs
 from satfuse.readers import sentinel2, sentinel3_syn
 from satfuse.readers.sentinel2_angles import mean_direction
+from satfuse.sensors.bands import RATIO
 from satfuse.sensors.quality import Quality
 
 __all__ = [
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 APPROXIMATE_S = 900.0  # by how much the gap rule is widened where only an item time is known
 FRAME_S = 180.0  # length of a SYN frame whose item states no end
 SCL_RATIO = 6  # SCL is looked at in pixels of 60 m
-COARSE_RATIO = 30
 LISTED = 5  # candidates named in the error
 _SAME_PASS = timedelta(minutes=10)  # consecutive tiles or frames of one overpass start within this
 _CLOCKS = {
@@ -243,7 +243,7 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
         items, coarse_geobox(field.geobox, SCL_RATIO), spec=spec, bands=()
     )
     quality = data["quality"].values
-    block = COARSE_RATIO // SCL_RATIO
+    block = RATIO // SCL_RATIO
     sun, view = (
         mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view")
     )
@@ -268,7 +268,7 @@ def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
 def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
     """Row time nearest to the field's centre, cloud and coverage from the flags on the coarse grid."""
     swath = sentinel3_syn.open_syn(items, spec=spec, bands=(), bbox=lonlat_bbox(field.geobox))
-    grid = rectify(swath, coarse_geobox(field.geobox, COARSE_RATIO))
+    grid = rectify(swath, coarse_geobox(field.geobox, RATIO))
     quality, time = grid["quality"].values, grid["time"].values
     missing = np.isnat(time) | ((quality & Quality.COARSE_MISSING) > 0)
     if np.isnat(time).all():

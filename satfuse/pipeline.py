@@ -16,7 +16,6 @@ from satfuse.catalog.specs import load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox
 from satfuse.job import (
-    RATIO,
     SPECTRA,
     Job,
     check,
@@ -27,7 +26,7 @@ from satfuse.job import (
     train_config,
 )
 from satfuse.pairing import find_pairs, read_pairs, write_pairs
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 
 __all__ = [
     "Job",
@@ -234,8 +233,13 @@ def _train_on_spectra(settings, out, progress):
 
     from satfuse import checkpoint
     from satfuse.models import create
-    from satfuse.simulate import worldstrat
-    from satfuse.simulate.library import draw_places, draw_spectra, load_library, sample_folder
+    from satfuse.simulate.scenes import worldstrat
+    from satfuse.simulate.scenes.library import (
+        draw_places,
+        draw_spectra,
+        load_library,
+        sample_folder,
+    )
     from satfuse.train.library import fit_library
     from satfuse.train.spectral_prior import fit_prior
     from satfuse.train.uncertainty import calibrate
@@ -267,7 +271,7 @@ def _train_on_spectra(settings, out, progress):
 
 def _calibration_scenes(library, settings, folder):
     """Scenes of all ratios: clean, noisy, clean, noisy, cloudy. Offsets are left out: nothing in a scene tells them."""
-    from satfuse.simulate.factory import FactoryConfig, make_training_scene
+    from satfuse.simulate.scenes.factory import FactoryConfig, make_training_scene
 
     for number in range(settings.scenes):
         ratio, kind = (10, 15, 30)[number % 3], number // 3 % 5

@@ -16,6 +16,7 @@ from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.swath import rectify
 from satfuse.pairing import Pair
 from satfuse.readers import sentinel2, sentinel3_syn
+from satfuse.sensors.bands import RATIO
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.sensors.quality import Quality
 
@@ -26,7 +27,7 @@ SWATH_PX = 0.03  # standard deviation that the sampling of the swath adds to the
 
 
 def make_scene(
-    pair: Pair, geobox: GeoBox, *, ratio: int = 30, shift="estimate", missing: str = "raise"
+    pair: Pair, geobox: GeoBox, *, ratio: int = RATIO, shift="estimate", missing: str = "raise"
 ) -> xr.Dataset:
     """Read a pair onto a GeoBox and put the coarse image where the guide is, in one resampling from the swath.
 

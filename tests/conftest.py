@@ -111,7 +111,7 @@ def small_archive(small_recipe, shared):
 def small_catalog(small_archive, tmp_path_factory):
     """Path of a catalogue file of the small archive, which a real STAC server serves while the session lasts."""
     from satfuse.demo import write_catalog
-    from satfuse.simulate.server import serve
+    from satfuse.simulate.archive.server import serve
 
     with serve(small_archive.root) as url:
         path = tmp_path_factory.mktemp("catalog") / "local.toml"

@@ -8,8 +8,8 @@ from satfuse.geometry.grids import coarse_geobox, snap_geobox
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 from satfuse.sensors.quality import Quality
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 RATIO = 30
 

@@ -353,8 +353,7 @@ def test_disk_full_while_writing_pairs(place, monkeypatch):
     )
 
 
-# --- public calls ---------------------------------------------------------------------------------
-# -------------------
+# --- public calls -------------------------------------------------------------------------------
 
 
 def satfuse_error(call, kind=SatfuseError):

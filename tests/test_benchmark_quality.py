@@ -17,7 +17,7 @@ from benchmarks.quality.scores import CLASSES, band_quality, class_map, coverage
 from satfuse import metrics, models
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
-from satfuse.simulate.factory import BIOME_NAMES
+from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 SMALL = Budget(seconds=0.5, scenes=1, side_px=60)
 

@@ -92,8 +92,7 @@ def product(small_recipe, small_catalog, scheduler, checkpoint, tmp_path_factory
     return folder, ended.json
 
 
-# --- help -----------------------------------------------------------------------------------------
-# -----------------
+# --- help ---------------------------------------------------------------------------------------
 
 
 def test_the_verbs():
@@ -150,8 +149,7 @@ def test_the_production_job_is_one_line(monkeypatch):
     assert Path(ended.json["work"]).name == "algeria-5_2024-06-01_2024-06-01"
 
 
-# --- verbs ----------------------------------------------------------------------------------------
-# -----------------
+# --- verbs --------------------------------------------------------------------------------------
 
 
 def test_demo_prints_json_alone_on_stdout(monkeypatch, tmp_path):

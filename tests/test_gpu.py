@@ -16,8 +16,8 @@ from satfuse.geometry.tiling import Window
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
 from satfuse.models.summary import summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
 RATIO, PX = 10, 120

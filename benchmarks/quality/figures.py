@@ -15,7 +15,7 @@ from benchmarks.quality.methods import METHODS, OURS, Budget, run, weights_of
 from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, Case, make_scene
 from benchmarks.quality.tables import SAM, mean_spread, shared, where
 from satfuse.errors import SatfuseError
-from satfuse.simulate.factory import BIOME_NAMES
+from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from benchmarks.quality.methods import OURS, Budget, prepare
 from benchmarks.quality.scenes import Case
 from benchmarks.quality.tables import RMSE, SAM, mean_spread, text, where
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.factory import BIOME_NAMES
+from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 NETWORKS, SECONDS, PROTOCOLS = (
     ("spectral", "fusformer"),

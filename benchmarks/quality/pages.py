@@ -4,7 +4,7 @@ from benchmarks.document import machine, put
 from benchmarks.quality import tables
 from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, RATIOS, REGISTERED
 from benchmarks.quality.tables import RMSE, SAM, pivot, where
-from satfuse.simulate.factory import BIOME_NAMES
+from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 DOCUMENT = "quality.md"
 ALL = (*PROTOCOLS, REGISTERED)

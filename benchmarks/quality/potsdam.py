@@ -26,7 +26,7 @@ from satfuse.batch import BatchConfig
 from satfuse.catalog.specs import local_catalog
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.sensors.degradation import degrade
-from satfuse.simulate.library import sample_folder
+from satfuse.simulate.scenes.library import sample_folder
 from satfuse.train import TrainConfig, fit
 from satfuse.validate.checks import scores
 

@@ -19,10 +19,10 @@ from odc.geo.xr import xr_coords
 from benchmarks.quality import potsdam
 from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
-from satfuse.simulate.factory import BIOME_NAMES, biome_scene
-from satfuse.simulate.library import load_library, sample_folder
-from satfuse.simulate.measured import WAVELENGTH_NM
-from satfuse.simulate.protocol import Protocol, cloud_band_values, observe
+from satfuse.simulate.scenes.factory import BIOME_NAMES, biome_scene
+from satfuse.simulate.scenes.library import load_library, sample_folder
+from satfuse.simulate.scenes.measured import WAVELENGTH_NM
+from satfuse.simulate.scenes.protocol import Protocol, cloud_band_values, observe
 
 FINE_PX = 240
 # more seeds of cloudy scenes: under some skies no pixel of the two images is shared

@@ -11,7 +11,7 @@ from benchmarks.quality.methods import LEARNED, METHODS, OURS
 from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, RATIOS, REGISTERED
 from benchmarks.quality.scores import CLASSES
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.factory import BIOME_NAMES
+from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 SAM, RMSE = ("land", "sam_deg"), ("all", "rmse")
 METRICS = {

@@ -20,10 +20,10 @@ from satfuse.cube.simulate import enmap_scene
 from satfuse.losses import fusion_loss
 from satfuse.models.blocks import fill_holes
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
-from satfuse.simulate.factory import FactoryConfig, make_training_scene
-from satfuse.simulate.library import draw_spectra, load_library, sample_folder
-from satfuse.simulate.measured import WAVELENGTH_NM
-from satfuse.simulate.protocol import SLSTR_WIDER, Protocol, observe
+from satfuse.simulate.scenes.factory import FactoryConfig, make_training_scene
+from satfuse.simulate.scenes.library import draw_spectra, load_library, sample_folder
+from satfuse.simulate.scenes.measured import WAVELENGTH_NM
+from satfuse.simulate.scenes.protocol import SLSTR_WIDER, Protocol, observe
 from satfuse.train.library import fit_library
 
 log = logging.getLogger(__name__)

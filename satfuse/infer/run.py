@@ -31,6 +31,7 @@ from satfuse.product.layout import create
 from satfuse.product.publish import group_path, item_path, publish
 from satfuse.product.store import Store
 from satfuse.product.write import missing_shards
+from satfuse.sensors.bands import RATIO
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def fuse_field(
     store=None,
     *,
     scheduler=None,
-    ratio=30,
+    ratio=RATIO,
     config=None,
     overwrite=False,
     progress=None,

@@ -17,6 +17,7 @@ class Band:
 
 
 COARSE_M = 300.0  # pixel of SYN: OLCI's own, SLSTR resampled to it
+RATIO = 30  # fine pixels of 10 m per coarse pixel, along each axis
 
 # Centre and FWHM of the S2A responses (ESA SRF v4.0).
 S2_BANDS = (

@@ -5,7 +5,7 @@ import torch
 
 from satfuse import checkpoint
 from satfuse.models.library_regression import LibraryRegression
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import covering_matrix
 
 GUIDE_NOISE = 0.002  # reflectance, standard deviation: least squares must not trade bands against each other below it
@@ -18,7 +18,7 @@ def fit_library(
     *,
     platforms=("S2A", "S3A"),
     coarse_bands=S3_NAMES,
-    ratio: int = 30,
+    ratio: int = RATIO,
     back_projections: int = 3,
     data=None,
 ) -> checkpoint.Card:

@@ -5,10 +5,10 @@ import torch
 
 from satfuse.models.bayesian.model import Bayesian
 from satfuse.models.bayesian.spectral_prior import DARK
-from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 
 
-def fit_prior(wavelength_nm, places, *, basis: int = 28, ratio: int = 30) -> Bayesian:
+def fit_prior(wavelength_nm, places, *, basis: int = 28, ratio: int = RATIO) -> Bayesian:
     """A model from spectra.
 
     Parameters

@@ -14,7 +14,7 @@ from satfuse.infer.plan import Plan, plan_path
 from satfuse.product.publish import group_path
 from satfuse.product.store import Store
 from satfuse.readers import sentinel2
-from satfuse.validate.land_cover import load_legend, read_land_cover
+from satfuse.validate.land_cover.classes import load_legend, read_land_cover
 from satfuse.validate.report import validate_product
 
 IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once

@@ -8,13 +8,13 @@ from pathlib import Path
 import xarray as xr
 
 from satfuse.validate import checks, figures, page
-from satfuse.validate.land_cover import (
+from satfuse.validate.land_cover.classes import (
     LandCover,
     class_agreement,
     class_spectra,
     vegetation_agreement,
 )
-from satfuse.validate.land_cover_figures import class_figure, vegetation_figure
+from satfuse.validate.land_cover.figures import class_figure, vegetation_figure
 from satfuse.validate.look import look_of, save
 from satfuse.validate.markup import html, markdown
 from satfuse.validate.spectra import mean_spectra, spectra_agreement

@@ -66,8 +66,7 @@ def item_with(feature, key, href, **fields):
     return pystac.Item.from_dict(feature)
 
 
-# --- S3 -------------------------------------------------------------------------------------------
-# -----------------
+# --- S3 -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +213,7 @@ def test_a_failing_object_store_is_tried_again(files, monkeypatch):
     assert path.read_bytes() == HDF5 and len(files.seen) == 3
 
 
-# --- https ----------------------------------------------------------------------------------------
-# -----------------
+# --- https --------------------------------------------------------------------------------------
 
 
 class _Files(BaseHTTPRequestHandler):
@@ -427,8 +425,7 @@ def test_one_download_for_many_threads_and_few_connections(files, monkeypatch):
     assert len(files.seen) == 6 and files.most <= 2
 
 
-# --- SAS ------------------------------------------------------------------------------------------
-# -----------------
+# --- SAS ----------------------------------------------------------------------------------------
 
 
 def planetary(files, minutes=60):
@@ -493,8 +490,7 @@ def test_blobs_are_fetched_with_the_token_and_a_refused_token_is_dropped(files):
     assert asked == ["token", "sentinel2-l2", "token", "sentinel2-l2"]
 
 
-# --- local ----------------------------------------------------------------------------------------
-# -----------------
+# --- local --------------------------------------------------------------------------------------
 
 
 def test_local_files_are_read_where_they_lie(tmp_path):

@@ -155,8 +155,7 @@ def test_enmap_is_read_with_the_password(small_archive, monkeypatch):
     assert "SENTINELPASSWORD" not in repr(caught.value)
 
 
-# --- redirects ------------------------------------------------------------------------------------
-# -----------------
+# --- redirects ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -230,8 +229,7 @@ def test_no_redirect_leads_gdal_to_a_file_of_this_machine(blobs, monkeypatch):
     assert rasterio.open(path).count == 1
 
 
-# --- threads --------------------------------------------------------------------------------------
-# -----------------
+# --- threads ------------------------------------------------------------------------------------
 
 
 def test_a_password_in_use_goes_to_no_other_catalogue(blobs, monkeypatch):

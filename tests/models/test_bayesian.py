@@ -17,8 +17,8 @@ from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
 from satfuse.models.summary import summarise
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm
 from satfuse.sensors.degradation import degrade
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 REALISTIC = Protocol(psf_sigma=0.5, shift=(0.25, 0.25), gain=0.02, noise=0.002)
 PX = 120

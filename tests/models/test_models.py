@@ -11,8 +11,8 @@ from satfuse.models.fusformer import attention
 from satfuse.models.observation import degrade, upsample
 from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 FINITE = ["bicubic", "regression", "spectral"]
 

@@ -15,8 +15,8 @@ from satfuse.models.bayesian.native_blur import (
     levels,
 )
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol, native_blur
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol, native_blur
 
 FINE = [b.gsd_m == 10 for b in S2_BANDS]
 

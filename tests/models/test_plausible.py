@@ -15,8 +15,8 @@ from satfuse.models.bayesian.scene_sums import Channel
 from satfuse.models.bayesian.spectral_prior import features
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
-from satfuse.simulate.factory import BIOME_NAMES, biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import BIOME_NAMES, biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 REALISTIC = Protocol(psf_sigma=0.5, gain=0.02, noise=0.002)
 
@@ -104,8 +104,8 @@ def test_without_data_there_is_no_misfit(prior):
 def test_nothing_but_cloud_is_refused(bands, sensor):
     """Opaque, or nearly so; a veil passes."""
     from satfuse.sensors.srf import srf_matrix
-    from satfuse.simulate.measured import WAVELENGTH_NM
-    from satfuse.simulate.protocol import cloud_band_values
+    from satfuse.simulate.scenes.measured import WAVELENGTH_NM
+    from satfuse.simulate.scenes.protocol import cloud_band_values
 
     cloud = cloud_band_values(srf_matrix(sensor, bands, WAVELENGTH_NM)[0])[:, None]
     scene = biome_scene("crop", ratio=10, protocol=Protocol(), seed=3, fine_px=120)

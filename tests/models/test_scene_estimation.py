@@ -33,8 +33,8 @@ from satfuse.models.bayesian.spectral_prior import MapPrior, features
 from satfuse.models.observation import degrade
 from satfuse.sensors import degradation
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.factory import biome_scene
-from satfuse.simulate.protocol import Protocol
+from satfuse.simulate.scenes.factory import biome_scene
+from satfuse.simulate.scenes.protocol import Protocol
 
 # --- the regression
 

@@ -10,7 +10,7 @@ from satfuse.errors import ReadError
 from satfuse.geometry.grids import snap_geobox
 from satfuse.readers.enmap import enmap_item, open_enmap
 from satfuse.sensors.quality import Quality
-from satfuse.simulate.enmap_files import EnmapScene, dead_bands, enmap_bands, write_enmap
+from satfuse.simulate.archive.enmap_files import EnmapScene, dead_bands, enmap_bands, write_enmap
 
 GRID = snap_geobox("EPSG:32632", 600000, 5400000, 603000, 5402400, resolution=30)
 WAVELENGTH_NM, FWHM_NM = enmap_bands()

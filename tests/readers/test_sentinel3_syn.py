@@ -11,7 +11,7 @@ from satfuse.errors import AccessError, BandError, GridError, ReadError
 from satfuse.readers.sentinel3_syn import open_syn, sen3_item
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.sensors.quality import Quality
-from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
 
 ROWS, COLUMNS = 60, 129
 FRAME = SynFrame(

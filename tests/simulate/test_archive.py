@@ -13,8 +13,8 @@ from scipy.optimize import least_squares
 
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate import archive as archives
-from satfuse.simulate.archive import ArchiveRecipe, make_archive, open_archive, tiles
+from satfuse.simulate.archive import make as archives
+from satfuse.simulate.archive.make import ArchiveRecipe, make_archive, open_archive, tiles
 
 NTC, STC = "sentinel-3-syn-2-syn-ntc", "sentinel-3-syn-2-syn-stc"
 

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
-from satfuse.simulate.enmap_files import (
+from satfuse.simulate.archive.enmap_files import (
     EnmapScene,
     dead_bands,
     enmap_bands,

@@ -11,9 +11,14 @@ from satfuse.errors import ConfigError
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
 from satfuse.sensors.srf import srf_matrix
-from satfuse.simulate.factory import BIOME_NAMES, FactoryConfig, biome_scene, make_training_scene
-from satfuse.simulate.library import load_library
-from satfuse.simulate.protocol import (
+from satfuse.simulate.scenes.factory import (
+    BIOME_NAMES,
+    FactoryConfig,
+    biome_scene,
+    make_training_scene,
+)
+from satfuse.simulate.scenes.library import load_library
+from satfuse.simulate.scenes.protocol import (
     SLSTR,
     SLSTR_WIDER,
     Protocol,
@@ -242,7 +247,7 @@ def test_impossible_requests_are_refused(library):
 
 
 def test_the_factory_needs_no_torch():
-    code = "import sys, satfuse.simulate.factory; assert 'torch' not in sys.modules"
+    code = "import sys, satfuse.simulate.scenes.factory; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

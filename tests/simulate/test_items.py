@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from satfuse.simulate.items import collection
+from satfuse.simulate.archive.items import collection
 
 RECORDED = {
     "sentinel-2-l2a": "cdse_s2_l2a_item_N0511_2024-11-07.json",

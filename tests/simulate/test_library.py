@@ -8,9 +8,16 @@ import pytest
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.sensors.srf import srf_matrix
-from satfuse.simulate import measured
-from satfuse.simulate.library import KINDS, draw_members, draw_spectra, load_library, moisten, shade
-from satfuse.simulate.measured import to_grid
+from satfuse.simulate.scenes import measured
+from satfuse.simulate.scenes.library import (
+    KINDS,
+    draw_members,
+    draw_spectra,
+    load_library,
+    moisten,
+    shade,
+)
+from satfuse.simulate.scenes.measured import to_grid
 
 
 @pytest.fixture

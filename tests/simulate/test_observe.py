@@ -10,9 +10,10 @@ from odc.geo.geobox import GeoBox
 from satfuse.errors import BandError, ConfigError, GridError
 from satfuse.sensors.bands import S2_BANDS, S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
-from satfuse.simulate import observe, spectra
+from satfuse.simulate import spectra
+from satfuse.simulate.archive import measurements
+from satfuse.simulate.archive.measurements import Sky
 from satfuse.simulate.biomes import NAMES
-from satfuse.simulate.observe import Sky
 from satfuse.simulate.surface import Surface
 
 LEFT, TOP = 501000.0, 5001000.0
@@ -50,17 +51,17 @@ COARSE = box(20, 22, 300)
 def see(surface=SURFACE, sky=CLEAR, where=None, **options):
     east, north = centres(COARSE) if where is None else where
     options = {"platform": "S3A", "seed": 5, "fine_geobox": FINE, "noise": 0.0} | options
-    return observe.synergy(surface, east, north, sky=sky, **options)
+    return measurements.synergy(surface, east, north, sky=sky, **options)
 
 
 @cache
 def plain():
     """The clear, noise-free swath on `COARSE`, and its surface at 10 m in all 21 bands."""
-    return see()[0], observe.truth(SURFACE, FINE, platform="S3A", names=S3_NAMES)
+    return see()[0], measurements.truth(SURFACE, FINE, platform="S3A", names=S3_NAMES)
 
 
 def test_band_values_are_within_the_spectrum_and_platforms_differ():
-    values = observe.band_values("S2A", S2_NAMES)
+    values = measurements.band_values("S2A", S2_NAMES)
     assert values.shape == (len(NAMES), 12) and np.isfinite(values).all()
     at_centre = np.stack(
         [
@@ -69,17 +70,17 @@ def test_band_values_are_within_the_spectrum_and_platforms_differ():
         ]
     )
     assert np.abs(values - at_centre).max() < 0.06
-    assert 1e-5 < np.abs(values - observe.band_values("S2B", S2_NAMES)).max() < 0.05
+    assert 1e-5 < np.abs(values - measurements.band_values("S2B", S2_NAMES)).max() < 0.05
     with pytest.raises(BandError, match="no band"):
-        observe.band_values("S3A", ["B02"])
+        measurements.band_values("S3A", ["B02"])
 
 
 def test_truth_is_linear_mixing():
     geobox = box(30, 40, 10)
-    image = observe.truth(SURFACE, geobox, platform="S3B", names=S3_NAMES)
+    image = measurements.truth(SURFACE, geobox, platform="S3B", names=S3_NAMES)
     assert image.shape == (21, 30, 40) and image.dtype == np.float32
     abundances = SURFACE.abundances(*centres(geobox), gsd_m=10)
-    expected = np.einsum("kyx,kb->byx", abundances, observe.band_values("S3B", S3_NAMES))
+    expected = np.einsum("kyx,kb->byx", abundances, measurements.band_values("S3B", S3_NAMES))
     np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
@@ -204,22 +205,22 @@ def test_sky_refuses_nonsense(options):
 
 def test_sentinel2_native_grids_are_means_of_the_10_m_field():
     geobox = box(120, 180, 10)
-    image = observe.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.0)
+    image = measurements.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.0)
     assert list(image) == [*S2_NAMES, "SCL"]
-    fine = observe.truth(SURFACE, geobox, platform="S2B", names=S2_NAMES)
+    fine = measurements.truth(SURFACE, geobox, platform="S2B", names=S2_NAMES)
     for band, plane in zip(S2_BANDS, fine, strict=True):
         n = band.gsd_m // 10
         mean = plane.reshape(120 // n, n, 180 // n, n).mean((1, 3))
         assert image[band.name].dtype == np.float32
         np.testing.assert_allclose(image[band.name], mean, atol=1e-5)
-    noisy = observe.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.004)
+    noisy = measurements.sentinel2(SURFACE, geobox, platform="S2B", sky=CLEAR, seed=1, noise=0.004)
     assert np.std(noisy["B03"] - image["B03"]) == pytest.approx(0.004, rel=0.05)
 
 
 @pytest.mark.parametrize("geobox", [box(120, 130, 10), box(120, 120, 20)])
 def test_sentinel2_needs_10_m_pixels_that_nest(geobox):
     with pytest.raises(GridError, match="10 m"):
-        observe.sentinel2(SURFACE, geobox, platform="S2A", sky=CLEAR, seed=1)
+        measurements.sentinel2(SURFACE, geobox, platform="S2A", sky=CLEAR, seed=1)
 
 
 def test_scene_classification_follows_surface_and_sky():
@@ -227,7 +228,9 @@ def test_scene_classification_follows_surface_and_sky():
     seen = {}
     for biome in ("coast", "snow", "mixed", "desert"):
         surface = Surface(3, biome)
-        image = observe.sentinel2(surface, geobox, platform="S2A", sky=CLEAR, seed=1, noise=0.0)
+        image = measurements.sentinel2(
+            surface, geobox, platform="S2A", sky=CLEAR, seed=1, noise=0.0
+        )
         assert image["SCL"].shape == (300, 300) and image["SCL"].dtype == np.uint8
         red, infrared, swir = (image[n] for n in ("B04", "B8A", "B11"))
         red = red.reshape(300, 2, 300, 2).mean((1, 3))
@@ -246,7 +249,7 @@ def test_scene_classification_of_cloud_and_shadow():
     geobox = box(600, 600, 10)
     sky = Sky(4, 0.35)
     cloudy, clear = (
-        observe.sentinel2(SURFACE, geobox, platform="S2A", sky=s, seed=1, noise=0.0)
+        measurements.sentinel2(SURFACE, geobox, platform="S2A", sky=s, seed=1, noise=0.0)
         for s in (sky, CLEAR)
     )
     scl = cloudy["SCL"]
@@ -262,7 +265,7 @@ def test_scene_classification_of_cloud_and_shadow():
 def test_enmap_is_the_mean_of_3_by_3_and_gaussian_in_wavelength():
     geobox = box(40, 50, 30)
     centre_nm, fwhm_nm = np.array([664.6, 560.0, 864.7, 2200.0]), np.array([6.5, 6.6, 8.0, 10.0])
-    image, quality = observe.enmap(
+    image, quality = measurements.enmap(
         SURFACE, geobox, centre_nm, fwhm_nm, sky=CLEAR, seed=1, noise=0.0
     )
     assert image.shape == (4, 40, 50) and image.dtype == np.float32
@@ -280,11 +283,11 @@ def test_enmap_is_the_mean_of_3_by_3_and_gaussian_in_wavelength():
 def test_enmap_quality_layers_follow_the_sky_and_water():
     geobox = box(200, 200, 30)
     sky = Sky(4, 0.35)
-    _, quality = observe.enmap(Surface(3, "coast"), geobox, [560.0], [6.0], sky=sky, seed=1)
+    _, quality = measurements.enmap(Surface(3, "coast"), geobox, [560.0], [6.0], sky=sky, seed=1)
     opacity = sky.cloud(*centres(geobox))
     assert quality["cloud"][opacity > 0.5].all() and not quality["cloud"][opacity < 0.1].any()
     assert quality["cloud_shadow"].any() and not (quality["cloud_shadow"] & quality["cloud"]).any()
-    water = observe.truth(Surface(3, "coast"), geobox, platform="S2A", names=["B8A"])[0] < 0.02
+    water = measurements.truth(Surface(3, "coast"), geobox, platform="S2A", names=["B8A"])[0] < 0.02
     seen = opacity < 0.9
     assert 0.1 < water[seen].mean() < 0.9
     assert np.mean(((quality["classes"] == 2) == water)[seen]) > 0.97
@@ -293,7 +296,7 @@ def test_enmap_quality_layers_follow_the_sky_and_water():
 def test_water_shares_are_those_of_the_ground_also_under_cloud():
     coast, small = Surface(3, "coast"), {"fine_geobox": box(60, 60, 10)}
     water = see(coast, **small)[2]
-    dark = observe.truth(coast, FINE, platform="S3A", names=["Oa21"])[0] < 0.02
+    dark = measurements.truth(coast, FINE, platform="S3A", names=["Oa21"])[0] < 0.02
     on_ground = dark.reshape(20, 30, 22, 30).mean((1, 3))
     assert 0.1 < water.mean() < 0.9
     assert (
@@ -306,18 +309,18 @@ def test_water_shares_are_those_of_the_ground_also_under_cloud():
 def test_oblique_view_is_brighter_and_longer_along_the_track():
     nadir = np.zeros((21, 9, 5), np.float32)
     nadir[S3_NAMES.index("S3N"), 4, 2] = 0.3
-    seen = observe.oblique(nadir, seed=1, noise=0.0)
+    seen = measurements.oblique(nadir, seed=1, noise=0.0)
     assert seen.shape == (5, 9, 5)
     assert seen.sum((1, 2)) == pytest.approx([0, 0, 0.3 * 1.06, 0, 0], abs=1e-6)
     assert np.argwhere(seen[2] > 0).tolist() == [[3, 2], [4, 2], [5, 2]]
-    noisy = observe.oblique(nadir, seed=1, noise=0.01)
+    noisy = measurements.oblique(nadir, seed=1, noise=0.01)
     assert (noisy - seen).std() == pytest.approx(0.01, rel=0.2)
 
 
 @pytest.mark.parametrize(("biome", "lowest"), [("mixed", 60.0), ("coast", 0.0)])
 def test_water_lies_flat_in_the_lows(biome, lowest):
     surface, where = Surface(3, biome), centres(box(100, 100, 300))
-    height = observe.altitude_m(surface, *where)
+    height = measurements.altitude_m(surface, *where)
     assert height.min() == lowest and 100 < height.max() < 400
     assert np.abs(np.diff(height, axis=0)).max() < 60  # a slope of 20 %
     abundances = surface.abundances(*where, gsd_m=300)

@@ -14,7 +14,12 @@ from xml_paths import assert_known
 
 from satfuse.errors import GridError
 from satfuse.sensors.bands import S2_BANDS
-from satfuse.simulate.safe import S2Acquisition, class_percentages, digital_numbers, write_safe
+from satfuse.simulate.archive.safe import (
+    S2Acquisition,
+    class_percentages,
+    digital_numbers,
+    write_safe,
+)
 
 GEOBOX = GeoBox((600, 480), Affine(10, 0, 466200, 0, -10, 6467400), "EPSG:32635")
 ACQUISITION = S2Acquisition(

@@ -11,9 +11,9 @@ from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
-from satfuse.simulate.sen3_tie_points import tie_columns
-from satfuse.simulate.sphere import sun_angles
+from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3_tie_points import tie_columns
+from satfuse.simulate.archive.sphere import sun_angles
 
 ROWS, COLUMNS = 80, 193
 FRAME = SynFrame(

@@ -10,7 +10,7 @@ from pyproj import Geod
 
 from satfuse.catalog.specs import local_catalog
 from satfuse.readers.sentinel3_syn import open_syn, sen3_item
-from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
 
 ROWS, COLUMNS = 60, 130
 FRAME = SynFrame(

@@ -8,8 +8,8 @@ import pystac_client
 import pytest
 
 from satfuse.errors import CatalogError, ConfigError, MissingExtraError
-from satfuse.simulate import server
-from satfuse.simulate.server import serve
+from satfuse.simulate.archive import server
+from satfuse.simulate.archive.server import serve
 
 FIELD = [26.42, 58.30, 26.50, 58.33]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from satfuse.errors import ConfigError
-from satfuse.simulate import worldstrat
-from satfuse.simulate.library import KINDS
-from satfuse.simulate.structure import STRUCTURES, fractal_field, make_structure
+from satfuse.simulate.scenes import worldstrat
+from satfuse.simulate.scenes.library import KINDS
+from satfuse.simulate.scenes.structure import STRUCTURES, fractal_field, make_structure
 
 
 @pytest.mark.parametrize("pixel_m", [10.0, 30.0])

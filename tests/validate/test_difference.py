@@ -5,7 +5,7 @@ import pytest
 from validate_field import HEIGHT, WIDTH
 
 from satfuse.errors import BandError, GridError
-from satfuse.validate.difference import NOISE, difference, difference_scores, residual
+from satfuse.validate.comparison.difference import NOISE, difference, difference_scores, residual
 from satfuse.validate.look import look_of
 from satfuse.validate.upsample import bicubic_matrix, upsample
 from satfuse.validate.views import make_views

@@ -11,7 +11,7 @@ from satfuse import metrics
 from satfuse.errors import ConfigError, GridError, ReadError
 from satfuse.sensors.bands import S3_NAMES, wavelengths_nm
 from satfuse.validate import checks
-from satfuse.validate.land_cover import (
+from satfuse.validate.land_cover.classes import (
     LEGENDS,
     LandCover,
     Legend,
@@ -55,8 +55,7 @@ def write_map(path, values, *, pixel_m=30, left=450000, top=6480000, nodata=None
     return path
 
 
-# --- reading --------------------------------------------------------------------------------------
-# -----------------
+# --- reading ------------------------------------------------------------------------------------
 
 
 def test_a_map_on_the_grid_is_read_as_it_is(codes, scene, tmp_path):
@@ -154,8 +153,7 @@ def test_legends(tmp_path):
         load_legend("corine")
 
 
-# --- vegetation -----------------------------------------------------------------------------------
-# -----------------
+# --- vegetation ---------------------------------------------------------------------------------
 
 
 def test_jaccard_of_a_known_map(views):
@@ -198,7 +196,7 @@ def test_only_classified_pixels_count_and_black_ones_are_not_green(views):
 
 def test_interval_covers_the_score_of_the_whole_as_often_as_it_says():
     """Blocks are drawn from a population of known Jaccard index; 95 % of the intervals should hold it."""
-    from satfuse.validate.land_cover import RESAMPLES, _interval, _jaccard
+    from satfuse.validate.land_cover.classes import RESAMPLES, _interval, _jaccard
 
     rng = np.random.default_rng(0)
     held = 0
@@ -212,8 +210,7 @@ def test_interval_covers_the_score_of_the_whole_as_often_as_it_says():
     assert 0.89 <= held / 200 <= 0.99
 
 
-# --- classes --------------------------------------------------------------------------------------
-# -----------------
+# --- classes ------------------------------------------------------------------------------------
 
 
 def test_class_spectra_are_those_of_the_materials(views, codes):

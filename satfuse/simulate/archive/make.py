@@ -29,14 +29,19 @@ from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox, utm_crs
 from satfuse.sensors.bands import S3_BANDS, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
-from satfuse.simulate import items as stac
-from satfuse.simulate import observe
+from satfuse.simulate.archive import items as stac
+from satfuse.simulate.archive import measurements
+from satfuse.simulate.archive.clouds import Sky
+from satfuse.simulate.archive.enmap_files import (
+    EnmapScene,
+    enmap_bands,
+    layer_percentages,
+    write_enmap,
+)
+from satfuse.simulate.archive.safe import S2Acquisition, class_percentages, write_safe
+from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sphere import sun_position
 from satfuse.simulate.biomes import BIOMES
-from satfuse.simulate.enmap_files import EnmapScene, enmap_bands, layer_percentages, write_enmap
-from satfuse.simulate.safe import S2Acquisition, class_percentages, write_safe
-from satfuse.simulate.sen3 import SynFrame, swath_grid, write_sen3
-from satfuse.simulate.sky import Sky
-from satfuse.simulate.sphere import sun_position
 from satfuse.simulate.surface import Surface
 
 log = logging.getLogger(__name__)
@@ -284,7 +289,7 @@ def _make_sentinel2(out, recipe, day, tile):
         view_azimuth_deg=104.0,
     )
     seed = [recipe.seed, day.toordinal(), *map(ord, tile)]
-    bands = observe.sentinel2(
+    bands = measurements.sentinel2(
         recipe.surface,
         geobox,
         platform=acquisition.platform,
@@ -316,7 +321,7 @@ def _make_synergy(out, recipe, day):
     lead = timedelta(seconds=recipe.gap_s - rows // 2 * first.row_step_s)
     east, north = to_map.transform(swath.longitude, swath.latitude)
     seed = [recipe.seed, day.toordinal()]
-    reflectance, cloud, water = observe.synergy(
+    reflectance, cloud, water = measurements.synergy(
         recipe.surface,
         east,
         north,
@@ -329,8 +334,8 @@ def _make_synergy(out, recipe, day):
         gain=recipe.gain,
         noise=recipe.noise,
     )
-    oblique = observe.oblique(reflectance, seed=[*seed, 1], noise=recipe.noise)
-    altitude_m = observe.altitude_m(recipe.surface, east, north)
+    oblique = measurements.oblique(reflectance, seed=[*seed, 1], noise=recipe.noise)
+    altitude_m = measurements.altitude_m(recipe.surface, east, north)
     sea = (water > 0.5) & BIOMES[recipe.biome].beach  # elsewhere water is inland
     made, start = [], recipe.sensing_time(day) + lead
     for number, top in enumerate(range(0, rows, recipe.frame_rows)):
@@ -380,7 +385,7 @@ def _make_enmap(out, recipe, number):
     )
     wavelength_nm, fwhm_nm = enmap_bands()
     sky = Sky(seed=recipe.seed + number, cloud_cover=recipe.cloud_cover)
-    cube, quality = observe.enmap(
+    cube, quality = measurements.enmap(
         Surface(seed=recipe.seed + 100 + number, biome=biome),
         geobox,
         wavelength_nm,
@@ -398,7 +403,7 @@ def _make_enmap(out, recipe, number):
 
 def _make_truth(out, recipe):
     """The 21 bands of the clear day at 10 m, without cloud, noise, shift, gain or PSF, as int16 * 1e-4."""
-    values = observe.truth(recipe.surface, recipe.geobox, platform="S3A", names=S3_NAMES)
+    values = measurements.truth(recipe.surface, recipe.geobox, platform="S3A", names=S3_NAMES)
     truth = xr.Dataset(
         {"reflectance": (("band", "y", "x"), values)},
         coords={

@@ -10,8 +10,8 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from satfuse.errors import BandError, GridError
-from satfuse.simulate.footprint import CORNERS, corners
-from satfuse.simulate.xml_tree import grow, write
+from satfuse.simulate.archive.footprint import CORNERS, corners
+from satfuse.simulate.archive.xml_tree import grow, write
 
 NODATA = -32768
 DEAD_NM = (1330.0, 1391.0)  # inside the water-vapour absorption: channels are there, without data

@@ -5,8 +5,8 @@ All are one-dimensional. OLCI's lie on every row and every 64th column, column a
 
 import numpy as np
 
-from satfuse.simulate.sen3_files import angle_attributes, micro, write_netcdf
-from satfuse.simulate.sphere import sun_angles
+from satfuse.simulate.archive.sen3_files import angle_attributes, micro, write_netcdf
+from satfuse.simulate.archive.sphere import sun_angles
 
 TIE_STEP = 64
 SLSTR_STEP = 3  # about 0.8 km, the density of real products

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from satfuse.errors import CatalogError, MissingExtraError
-from satfuse.simulate.archive import open_archive
+from satfuse.simulate.archive.make import open_archive
 
 log = logging.getLogger(__name__)
 

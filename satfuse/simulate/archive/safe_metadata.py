@@ -8,9 +8,9 @@ from odc.geo.geobox import GeoBox
 
 from satfuse.sensors.bands import S2_GSD_M
 from satfuse.sensors.srf import response
-from satfuse.simulate.footprint import corners, to_lonlat
-from satfuse.simulate.sphere import sun_angles
-from satfuse.simulate.xml_tree import grow, write
+from satfuse.simulate.archive.footprint import corners, to_lonlat
+from satfuse.simulate.archive.sphere import sun_angles
+from satfuse.simulate.archive.xml_tree import grow, write
 
 PSD = "https://psd-14.sentinel2.eo.esa.int/PSD/"
 # bandId of ESA's metadata counts all 13 bands of the instrument; B10 is measured but not in L2A

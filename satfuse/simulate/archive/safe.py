@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 
 from satfuse.errors import GridError
 from satfuse.sensors.bands import S2_GSD_M
-from satfuse.simulate import safe_metadata
+from satfuse.simulate.archive import safe_metadata
 
 NATIVE_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
 # what ESA ships at each pixel size, in the order of MTD_MSIL2A.xml

@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from satfuse.sensors.bands import S3_BANDS
-from satfuse.simulate.footprint import outline
-from satfuse.simulate.sen3_files import OBLIQUE_BANDS, band_source, stamp
-from satfuse.simulate.xml_tree import grow, write
+from satfuse.simulate.archive.footprint import outline
+from satfuse.simulate.archive.sen3_files import OBLIQUE_BANDS, band_source, stamp
+from satfuse.simulate.archive.xml_tree import grow, write
 
 PLATFORM_ID = {"S3A": "2016-011A", "S3B": "2018-039A"}  # COSPAR
 NAMESPACES = {

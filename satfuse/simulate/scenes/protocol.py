@@ -9,8 +9,8 @@ from scipy.ndimage import shift as move
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import COARSE_M, S2_BANDS, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
+from satfuse.simulate.scenes.structure import fractal_field
 from satfuse.simulate.spectra import cloud
-from satfuse.simulate.structure import fractal_field
 
 SLSTR = np.array([name.startswith("S") for name in S3_NAMES])
 SLSTR_WIDER = 500 / 300  # native pixel of SLSTR against that of OLCI

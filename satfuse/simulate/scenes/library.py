@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from satfuse.errors import ConfigError
-from satfuse.simulate import parametric, spectra
-from satfuse.simulate.measured import ATTRIBUTION, WAVELENGTH_NM, read_measured
+from satfuse.simulate import spectra
+from satfuse.simulate.scenes import parametric
+from satfuse.simulate.scenes.measured import ATTRIBUTION, WAVELENGTH_NM, read_measured
 
 log = logging.getLogger(__name__)
 

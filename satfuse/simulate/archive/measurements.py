@@ -15,10 +15,10 @@ from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES, bands
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, TRUNCATE, degrade
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
+from satfuse.simulate.archive.clouds import Sky
 from satfuse.simulate.biomes import BIOMES
 from satfuse.simulate.noise import fractal
-from satfuse.simulate.protocol import SHADE, block_mean
-from satfuse.simulate.sky import Sky
+from satfuse.simulate.scenes.protocol import SHADE, block_mean
 from satfuse.simulate.surface import Surface
 
 _OBLIQUE_PIXELS, _OBLIQUE_GAIN = (

@@ -9,11 +9,11 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 
 from satfuse.sensors.bands import S2_BANDS, S2_GSD_M, S3_BANDS
-from satfuse.simulate.enmap_files import LAYERS, EnmapScene
-from satfuse.simulate.footprint import corners, outline
-from satfuse.simulate.safe import IMAGES, S2Acquisition
-from satfuse.simulate.safe_metadata import stamp
-from satfuse.simulate.sen3 import SynFrame
+from satfuse.simulate.archive.enmap_files import LAYERS, EnmapScene
+from satfuse.simulate.archive.footprint import corners, outline
+from satfuse.simulate.archive.safe import IMAGES, S2Acquisition
+from satfuse.simulate.archive.safe_metadata import stamp
+from satfuse.simulate.archive.sen3 import SynFrame
 
 SENTINEL2 = "sentinel-2-l2a"
 SYN = {"NT": "sentinel-3-syn-2-syn-ntc", "ST": "sentinel-3-syn-2-syn-stc"}

@@ -5,7 +5,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from satfuse.validate.land_cover import LandCover
+from satfuse.validate.land_cover.classes import LandCover
 from satfuse.validate.look import COLOURS, TITLES, Look, show
 from satfuse.validate.spectra import Spectrum
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from satfuse.validate.difference import LIMIT, Difference
+from satfuse.validate.comparison.difference import LIMIT, Difference
 from satfuse.validate.figures import fourier, with_deviation
 from satfuse.validate.look import (
     COLOURS,

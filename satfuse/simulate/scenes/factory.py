@@ -14,10 +14,17 @@ import numpy as np
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
-from satfuse.simulate import spectra, worldstrat
-from satfuse.simulate.library import Library, draw_spectra, load_library, sky_light
-from satfuse.simulate.protocol import SLSTR_WIDER, Observed, Protocol, cloud_band_values, observe
-from satfuse.simulate.structure import fractal_field, make_structure
+from satfuse.simulate import spectra
+from satfuse.simulate.scenes import worldstrat
+from satfuse.simulate.scenes.library import Library, draw_spectra, load_library, sky_light
+from satfuse.simulate.scenes.protocol import (
+    SLSTR_WIDER,
+    Observed,
+    Protocol,
+    cloud_band_values,
+    observe,
+)
+from satfuse.simulate.scenes.structure import fractal_field, make_structure
 from satfuse.simulate.surface import Surface
 
 BIOME_NAMES = ("desert", "crop", "forest", "city", "coast", "snow")

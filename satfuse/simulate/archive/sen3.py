@@ -8,10 +8,10 @@ import numpy as np
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_BANDS, S3_NAMES
-from satfuse.simulate import sen3_files, sen3_tie_points
-from satfuse.simulate.sen3_files import OBLIQUE_BANDS
-from satfuse.simulate.sen3_manifest import write_manifest
-from satfuse.simulate.sphere import EARTH_RADIUS_M, bearing, destination
+from satfuse.simulate.archive import sen3_files, sen3_tie_points
+from satfuse.simulate.archive.sen3_files import OBLIQUE_BANDS
+from satfuse.simulate.archive.sen3_manifest import write_manifest
+from satfuse.simulate.archive.sphere import EARTH_RADIUS_M, bearing, destination
 
 ORBIT_HEIGHT_M = 814500
 SHORE = 0.05  # share of water, or of land, from which a pixel counts as coastline

@@ -1,0 +1,1 @@
+"""Simulated scenes as arrays, for training and for the benchmark."""
