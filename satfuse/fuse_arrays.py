@@ -16,8 +16,8 @@ from satfuse.errors import BandError, GridError, ProductError, RadiometryError
 from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
 from satfuse.geometry.tiling import Window
-from satfuse.models.bayesian.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
+from satfuse.models.interface import Observation
 from satfuse.models.summary import Summary, summarise
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
@@ -25,7 +25,6 @@ from satfuse.sensors.quality import Quality, flag_attrs
 
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
-MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
 # a shift below this many standard deviations is not applied: resampling would only blur
 SIGNIFICANT = 2.0
 
@@ -86,8 +85,9 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
         summary = replace(summary, frames=frame, frames_valid=known, registered=True)
     with torch.inference_mode():
         state = network.fit(summary)
-    if network.estimates_observation:
-        shift = _estimated(state, small_box, shift)
+    seen = network.observation(state)
+    if seen:
+        shift = _estimated(seen, small_box, shift)
     image, sigma = _run(network, state, masked, guide_valid, summary)
     image[absent] = np.nan
     out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
@@ -109,7 +109,7 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
         "shift_reason": shift.estimate.reason,
         "ratio": ratio,
         "model": name,
-        **(_observation_attrs(state) if network.estimates_observation else {}),
+        **({"psf_sigma": seen.psf_sigma.tolist(), "gain": seen.gain.tolist()} if seen else {}),
     }
     if guide.y[0] >= guide.y[-1]:
         return out
@@ -242,40 +242,21 @@ def _registration(network, coarse, summary, absent, box) -> _Shift:
     )
 
 
-def _estimated(state, box, given: _Shift) -> _Shift:
-    """What the model found; a given shift stays, and is not trusted where the two images look little alike."""
-    dx, dy = state["shift"][0].tolist()
-    sigma, alike = float(state["shift_sigma"][0].max()), float(state["likeness"])
-    trusted = sigma < MOST_SHIFT_SIGMA or given.applied
-    reason = (
-        "estimated with the PSF and gains"
-        if trusted
-        else f"known to {sigma:.2f} coarse pixels only"
-    )
-    if alike < LEAST_LIKENESS:
-        trusted, reason = False, f"{UNLIKE} (correlation {alike:.2f})"
+def _estimated(seen: Observation, box, given: _Shift) -> _Shift:
+    """What the model found; a given shift stays, and is trusted as far as the model trusts it."""
+    trusted = not seen.doubt
+    reason = seen.doubt or "estimated with the PSF and gains"
+    if given.applied and trusted:
+        return given
     if given.applied:
-        return (
-            given
-            if trusted
-            else replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
-        )
+        return replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
     if box.crs.geographic:
-        return _Shift(
-            ShiftEstimate(
-                0.0, 0.0, np.inf, trusted, f"{reason}; metres are not defined for degrees"
-            ),
-            True,
-        )
-    where = ShiftEstimate(
-        dx * box.affine.a, dy * box.affine.e, sigma * abs(box.affine.a), trusted, reason
-    )
+        reason = f"{reason}; metres are not defined for degrees"
+        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, reason), True)
+    dx, dy = map(float, seen.shift)
+    sigma_m = float(seen.shift_sigma.max()) * abs(box.affine.a)
+    where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma_m, trusted, reason)
     return _Shift(where, True)
-
-
-def _observation_attrs(state) -> dict:
-    """PSF width (coarse pixels) and gain of each band, where the model found them."""
-    return {"psf_sigma": state["psf_sigma"].tolist(), "gain": state["gain"][0].tolist()}
 
 
 def _shifted(image, valid, shift, box):

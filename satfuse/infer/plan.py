@@ -22,7 +22,6 @@ from satfuse.errors import CheckpointError, ProductError
 from satfuse.geometry.tiling import Tile, plan_tiles
 from satfuse.infer.config import FuseConfig
 from satfuse.infer.source import Source, provenance
-from satfuse.models.bayesian.plausible import LEAST_LIKENESS, UNLIKE
 from satfuse.models.blocks import Cut, fill_holes
 from satfuse.models.interface import FusionModel, State
 from satfuse.models.summary import summary_of_parts
@@ -146,15 +145,17 @@ def make_plan(
             )
         state = model.fit(summary)
     where_from = provenance(source, scene)
-    if model.estimates_observation:
-        found = {
-            name: state[name].tolist() for name in ("shift", "shift_sigma", "psf_sigma", "gain")
+    if seen := model.observation(state):
+        where_from["observation"] = {
+            "shift": seen.shift.tolist(),
+            "shift_sigma": seen.shift_sigma.tolist(),
+            "psf_sigma": seen.psf_sigma.tolist(),
+            "gain": seen.gain.tolist(),
+            "doubt": seen.doubt,
+            "units": "coarse pixels, x to the right and y down; gain 1 is exact",
         }
-        where_from["observation"] = found | {
-            "units": "coarse pixels, x to the right and y down; gain 1 is exact"
-        }
-        if state["likeness"] < LEAST_LIKENESS:
-            log.warning("%s: %s", source.product_id, UNLIKE)
+        if seen.doubt:
+            log.warning("%s: %s", source.product_id, seen.doubt)
             quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
     plan = Plan(
         product_id=source.product_id,

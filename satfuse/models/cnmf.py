@@ -84,14 +84,14 @@ class CNMF(FusionModel):
 
     def _couple(self, scene: Summary, spectra):
         """Better endmembers (c_coarse + c_guide, p): in turns abundances and F from cells, E from coarse pixels."""
-        shares = upsample(self._coarse_shares(scene, spectra), scene.cells)
+        shares = upsample(self._coarse_shares(scene, spectra), scene.cells_per_pixel)
         coarse, guide = spectra[: len(scene.coarse)], spectra[len(scene.coarse) :]
         cells, seen = scene.guide_cells.clamp(min=0), scene.cells_valid
-        sigma = cell_psf_sigma(scene.psf_sigma, scene.ratio, scene.cells)
+        sigma = cell_psf_sigma(scene.psf_sigma, scene.ratio, scene.cells_per_pixel)
         for _ in range(self.rounds):
             shares = unmix(cells, guide, shares, ROUND_STEPS)
             guide = _endmembers(cells[:, seen], shares[:, seen], guide, ROUND_STEPS)
-            low = degrade(shares[None], scene.cells, sigma, valid=seen[None, None])[0]
+            low = degrade(shares[None], scene.cells_per_pixel, sigma, valid=seen[None, None])[0]
             coarse = _endmembers(
                 scene.coarse[:, scene.valid], low[:, scene.valid], coarse, self.steps
             )
@@ -174,11 +174,13 @@ def _joint(scene):
 
 def _square(scene: Summary) -> Summary:
     """The part of a large field with the most valid pixels, `CELLS` cells or fewer; all of a small one."""
-    side = [min(math.isqrt(CELLS) // scene.cells, n) for n in scene.valid.shape]
+    side = [min(math.isqrt(CELLS) // scene.cells_per_pixel, n) for n in scene.valid.shape]
     share = F.avg_pool2d(scene.valid[None].float(), side, 1)[0]
     corner = divmod(int(share.argmax()), share.shape[1])
     part = tuple(slice(a, a + n) for a, n in zip(corner, side, strict=True))
-    fine = tuple(slice(s.start * scene.cells, s.stop * scene.cells) for s in part)
+    fine = tuple(
+        slice(s.start * scene.cells_per_pixel, s.stop * scene.cells_per_pixel) for s in part
+    )
     # degrading needs a margin, but for the field's own edges
     radius = psf_radius(scene.psf_sigma)
     whole = [

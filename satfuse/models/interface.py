@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from satfuse.arrays import FloatArray
 from satfuse.errors import BandError, GridError
 from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, bands
@@ -17,6 +18,26 @@ class Fused:
 
     image: torch.Tensor
     sigma: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """How a model found a coarse image to have been observed: `FusionModel.observation` gives it.
+
+    Parameters
+    ----------
+    shift : (2,) x to the right and y down, in coarse pixels: how far the content lies from the guide's.
+    shift_sigma : (2,) its standard deviation along x and y, in coarse pixels.
+    psf_sigma : (c_coarse,) width of each band's PSF, in coarse pixels.
+    gain : (c_coarse,) coarse reflectance over that of an exact sensor; 1 where unknown.
+    doubt : why the shift is not to be trusted, in words for the user; empty = trusted.
+    """
+
+    shift: FloatArray
+    shift_sigma: FloatArray
+    psf_sigma: FloatArray
+    gain: FloatArray
+    doubt: str
 
 
 class FusionModel(torch.nn.Module):
@@ -37,8 +58,8 @@ class FusionModel(torch.nn.Module):
     uses_coarse_frames : True = coarse may be (b, t, c, h, w); others take frame 0.
     needs_weights : True = useless before training; False = can be used by its name alone.
     any_bands : True = weights serve any bands whose response is known.
-    estimates_observation : True = `fit` finds shift, PSF width and gains itself and puts them into the state as
-        `shift`, `shift_sigma`, `psf_sigma` and `gain`; the coarse image is not to be resampled before.
+    estimates_observation : True = `fit` finds shift, PSF width and gains itself, and `observation` tells them from
+        the state; the coarse image is not to be resampled before.
     gives_uncertainty : True = `forward` gives `sigma`, finite in the bands whose `band_source` is the model's `name`.
     options : what `satfuse.models.create` was given beside bands and ratio.
     band_source : for each coarse band, the name of the model that makes it.
@@ -78,6 +99,10 @@ class FusionModel(torch.nn.Module):
         around it: `forward` gets them cut to its tile, margin included.
         """
         return {}
+
+    def observation(self, state: State) -> Observation | None:
+        """How `fit` found the nearest coarse frame to have been observed; None = the model does not estimate it."""
+        return None
 
     def forward(
         self,

@@ -46,11 +46,13 @@ class LibraryRegression(FusionModel):
             - self.bias[:, None, None]
         )
         first = torch.where(scene.valid, first, 0.0)
-        sigma = cell_psf_sigma(scene.psf_sigma, scene.ratio, scene.cells)
+        sigma = cell_psf_sigma(scene.psf_sigma, scene.ratio, scene.cells_per_pixel)
         correction = torch.zeros_like(first)
         for _ in range(self.back_projections):
             seen = [
-                degrade(upsample(band[None, None], scene.cells), scene.cells, sigma)[0, 0]
+                degrade(
+                    upsample(band[None, None], scene.cells_per_pixel), scene.cells_per_pixel, sigma
+                )[0, 0]
                 for band in correction
             ]
             correction += torch.where(scene.valid, first - torch.stack(seen), 0.0)

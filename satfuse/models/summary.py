@@ -39,7 +39,7 @@ class Summary:
     registered: bool = True
 
     @property
-    def cells(self) -> int:
+    def cells_per_pixel(self) -> int:
         """k: cells along each side of a coarse pixel."""
         return self.guide_cells.shape[-1] // self.frames.shape[-1]
 
@@ -70,7 +70,7 @@ class Summary:
     def _degraded(self):
         sigma = cell_psf_sigma(self.psf_sigma, self.ratio, self.cells)
         return degrade(
-            self.guide_cells[None], self.cells, sigma, valid=self.cells_valid[None, None]
+            self.guide_cells[None], self.cells_per_pixel, sigma, valid=self.cells_valid[None, None]
         )[0]
 
 

@@ -383,7 +383,7 @@ def test_extremes_stay_finite_and_sane(model, case):
     assert all(
         v.isfinite().all()
         for k, v in state.items()
-        if k not in ("noise", "misfit", "likeness", "shift_sigma")
+        if k not in ("noise", "misfit", "correlation", "shift_sigma")
     )
     if case == "far":
         np.testing.assert_allclose(state["shift"][0], [2.3, -2.2], atol=0.1)

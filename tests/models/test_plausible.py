@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 
 from satfuse import checkpoint
 from satfuse.errors import RadiometryError
-from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit
+from satfuse.models.bayesian.plausible import check_clouds, correlation, misfit
 from satfuse.models.bayesian.scene_sums import Channel
 from satfuse.models.bayesian.spectral_prior import features
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
@@ -89,11 +89,11 @@ def test_errors_of_calibration_are_no_swap(prior, biome):
         assert misfit(moved, prior, S2_NAMES, S3_NAMES).max() < 0.2
 
 
-def test_likeness_tells_one_place_from_another(prior):
-    assert likeness(channels_of(), prior) > 0.99
-    assert likeness(channels_of(other=9), prior) < 0.5
+def test_correlation_tells_one_place_from_another(prior):
+    assert correlation(channels_of(), prior) > 0.99
+    assert correlation(channels_of(other=9), prior) < 0.5
     few = [replace(c, z=c.z[:9], y=c.y[:9]) for c in channels_of(other=9)]
-    assert np.isnan(likeness(few, prior)) and np.isnan(likeness([], prior))
+    assert np.isnan(correlation(few, prior)) and np.isnan(correlation([], prior))
 
 
 def test_without_data_there_is_no_misfit(prior):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from satfuse.errors import ConfigError
 from satfuse.models.bayesian.native_blur import detail_error
-from satfuse.models.bayesian.plausible import check_clouds, likeness, misfit
+from satfuse.models.bayesian.plausible import check_clouds, correlation, doubt, misfit
 from satfuse.models.bayesian.scene_frames import adapt_frames, lead, view_frames
 from satfuse.models.bayesian.scene_guide import restore, study
 from satfuse.models.bayesian.shared_error import add_field, margin, move
@@ -26,7 +26,7 @@ from satfuse.models.bayesian.uncertainty import (
     standard_deviation,
     whitener,
 )
-from satfuse.models.interface import Fused, FusionModel, first_frame, input_ratio
+from satfuse.models.interface import Fused, FusionModel, Observation, first_frame, input_ratio
 from satfuse.sensors.bands import COARSE_M
 
 
@@ -93,7 +93,7 @@ class Bayesian(FusionModel):
         `psf_sigma (c,)` : coarse pixels. `gain (t, c)` : coarse over what an exact sensor shows, 1 where unknown.
         `noise (t, c)` : standard deviation at the coarse scale.
         `terms (10, c)`, `beside (k, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
-        `misfit (c,)`, `likeness ()` : of the first frame with data, see `plausible`; else NaN.
+        `misfit (c,)`, `correlation ()` : of the first frame with data, see `plausible`; else NaN.
         `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
         their grid lies, see `shared_error`.
         """
@@ -121,13 +121,23 @@ class Bayesian(FusionModel):
             "shift_sigma": np.stack([f.seen.shift_sigma for f in frames]),
             "psf_sigma": first.seen.psf_sigma, "gain": found.gain, "noise": np.sqrt(found.noise),
             "shared": np.array(found.map.shared), "misfit": off,
-            "likeness": np.array(likeness(first.channels, prior)),
+            "correlation": np.array(correlation(first.channels, prior)),
             "grid.field": field, "field_shift": first.seen.shift - whole_pixels,
         } | {name: linear.numpy() for name, linear in guide.maps.items()}  # fmt: skip
         return {
             name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames)
             for name, v in state.items()
         }
+
+    def observation(self, state):
+        shift_sigma = state["shift_sigma"][0].cpu().numpy()
+        return Observation(
+            shift=state["shift"][0].cpu().numpy(),
+            shift_sigma=shift_sigma,
+            psf_sigma=state["psf_sigma"].cpu().numpy(),
+            gain=state["gain"][0].cpu().numpy(),
+            doubt=doubt(float(state["correlation"]), float(shift_sigma.max())),
+        )
 
     def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
         if not state:

@@ -24,7 +24,7 @@ COARSE_GAIN, COARSE_LEFT = 2.0, 0.35
 GUIDE_GAIN, GUIDE_LEFT = 0.2, 0.6
 USUAL = 1.5  # at most the mean over all bands, when the two are in their places
 CALIBRATION, OFFSET = 0.04, 0.003  # expected besides: relative, reflectance
-CHECKED, FEWEST_PIXELS = 500, 10  # pixels that are looked at, and that tell likeness
+CHECKED, FEWEST_PIXELS = 500, 10  # pixels that are looked at, and that tell the correlation
 FEWEST_BANDS = 8  # coarse bands that tell the order of the guide's
 BLUE, RED, INFRARED = (
     ("B02", "Oa04"),
@@ -37,8 +37,8 @@ DARKER = (
     0.95,
 )  # infrared of cloud over red; snow is darker there, salt is not darker than in red
 ALL_CLOUD = 0.9  # of the pixels
-LEAST_LIKENESS = 0.5  # correlation; images below it are flagged, scenes without contrast among them
-UNLIKE = "the two images look little alike: another place or time, or a scene without contrast"
+LEAST_CORRELATION = 0.5  # images below it are flagged, scenes without contrast among them
+MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
 
 
 def check_clouds(spectra, bands, role: str) -> None:
@@ -103,7 +103,7 @@ def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.n
     return out
 
 
-def likeness(channels: list[Channel], prior: MapPrior) -> float:
+def correlation(channels: list[Channel], prior: MapPrior) -> float:
     """Correlation of a frame's brightness with what the prior makes of the guide; NaN where few pixels tell.
 
     Bands weigh the more, the better the guide tells them.
@@ -118,6 +118,24 @@ def likeness(channels: list[Channel], prior: MapPrior) -> float:
         if min(np.ptp(seen), np.ptp(predicted)) > 0
         else np.nan
     )
+
+
+def doubt(correlation: float, shift_sigma: float) -> str:
+    """Why a shift is not to be trusted; empty = trusted.
+
+    Parameters
+    ----------
+    correlation : see `correlation`; NaN where too few pixels tell, which the shift's own error then decides.
+    shift_sigma : standard deviation of the shift, in coarse pixels.
+    """
+    if correlation < LEAST_CORRELATION:
+        return (
+            f"the two images are poorly correlated ({correlation:.2f}): another place or time, or a "
+            "scene without contrast"
+        )
+    if shift_sigma >= MOST_SHIFT_SIGMA:
+        return f"the shift is known to {shift_sigma:.2f} coarse pixels only"
+    return ""
 
 
 def _some(channels, prior):

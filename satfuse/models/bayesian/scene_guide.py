@@ -44,7 +44,11 @@ class SceneGuide:
 def study(scene: Summary, guide_bands) -> SceneGuide:
     """All that the fit needs of the guide."""
     parts = scene.patches.double(), scene.patches_valid, COARSE_M / scene.ratio
-    cells = scene.guide_cells.double()[None], scene.cells_valid[None, None], COARSE_M / scene.cells
+    cells = (
+        scene.guide_cells.double()[None],
+        scene.cells_valid[None, None],
+        COARSE_M / scene.cells_per_pixel,
+    )
     seen, valid, pixel_m = parts if parts[1].sum() > LEAST_SPECTRA else cells
     maps, errors = fit_detail(*parts[:2], guide_bands, parts[2])
     sharp = add_detail(seen, valid, guide_bands, pixel_m, maps)
@@ -62,7 +66,7 @@ def study(scene: Summary, guide_bands) -> SceneGuide:
     fine = Fine(
         image=(image * scene.cells_valid).numpy(),
         valid=scene.cells_valid.double().numpy(),
-        cells=scene.cells,
+        cells=scene.cells_per_pixel,
         ratio=scene.ratio,
     )
     clear = valid & (classes == 0)[:, None]

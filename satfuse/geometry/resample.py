@@ -1,0 +1,53 @@
+"""Resampling of arrays in memory: nearest fill, block means, and the kernel of cubic convolution."""
+
+import numpy as np
+from scipy import ndimage
+
+from satfuse.arrays import BoolArray, FloatArray
+
+# Sharpness of cubic convolution (Keys 1981, parameter a); torch and OpenCV use the same value.
+CUBIC = -0.75
+
+
+def fill_nearest(image: FloatArray, holes: BoolArray) -> FloatArray:
+    """Give every hole the value of the nearest pixel that is none.
+
+    Parameters
+    ----------
+    image : (..., y, x).
+    holes : (y, x) bool, True = to be replaced in every band.
+
+    Returns
+    -------
+    A new array of the same shape and type; `image` itself where there is no hole, or nothing else.
+    """
+    if not holes.any() or holes.all():
+        return image
+    rows, columns = ndimage.distance_transform_edt(
+        holes, return_distances=False, return_indices=True
+    )
+    return image[..., rows, columns]
+
+
+def block_mean(image: FloatArray, block: int) -> FloatArray:
+    """Means of blocks of `block` x `block` pixels; NaN where one of the pixels is.
+
+    Parameters
+    ----------
+    image : (..., y, x) numpy or dask array; `block` divides y and x.
+
+    Returns
+    -------
+    (..., y / block, x / block) of the type of `image`.
+    """
+    # one strided view per place in the block: each addition is a pass over contiguous output
+    parts = (image[..., i::block, j::block] for i in range(block) for j in range(block))
+    return sum(parts) / image.dtype.type(block**2)
+
+
+def cubic_kernel(distance: FloatArray) -> FloatArray:
+    """Weights of cubic convolution (Keys 1981, eq. 4) at distances in pixels of the coarser grid."""
+    d = np.abs(distance)
+    inner = (CUBIC + 2) * d**3 - (CUBIC + 3) * d**2 + 1
+    outer = CUBIC * (d**3 - 5 * d**2 + 8 * d - 4)
+    return np.where(d <= 1, inner, np.where(d < 2, outer, 0.0))

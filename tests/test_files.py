@@ -1,0 +1,24 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from satfuse.files import replacing
+
+
+def test_a_file_is_put_in_place_at_the_end(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as draft:
+        draft.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_fails_leaves_the_older_file_and_no_draft(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
