@@ -68,7 +68,7 @@ class Summary:
 
     @cached_property
     def _degraded(self):
-        sigma = cell_psf_sigma(self.psf_sigma, self.ratio, self.cells)
+        sigma = cell_psf_sigma(self.psf_sigma, self.ratio, self.cells_per_pixel)
         return degrade(
             self.guide_cells[None], self.cells_per_pixel, sigma, valid=self.cells_valid[None, None]
         )[0]
