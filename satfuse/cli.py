@@ -407,9 +407,9 @@ def report(
 ) -> None:
     """Compare products of one place, such as of two checkpoints or of two pixel sizes, with the first one."""
     set_up_log(verbose)
+    from satfuse.infer.larger_pixels import fuse_larger
     from satfuse.info import describe
     from satfuse.validate.comparison import compare_items
-    from satfuse.validate.other_size import fuse_larger
 
     names = [describe(item).get("id", item) for item in items]
     if dry_run:

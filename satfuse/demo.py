@@ -100,8 +100,8 @@ def compare(result: JobResult, truth: Path) -> dict:
     from satfuse import models
     from satfuse.checkpoint import read_card
     from satfuse.fuse_arrays import fuse
+    from satfuse.infer.reopen import open_run
     from satfuse.validate.checks import scores
-    from satfuse.validate.product import open_run
     from satfuse.validate.uncertainty import coverage
 
     fused, scene = open_run(result.products[0])

@@ -1,6 +1,6 @@
 """`satfuse.fuse`: fuse two arrays that a user already has."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,41 +12,52 @@ from odc.geo.xr import xr_coords
 from scipy import ndimage
 
 from satfuse import checkpoint, models
-from satfuse.errors import BandError, GridError, ProductError, RadiometryError
+from satfuse.arrays import FloatArray
+from satfuse.errors import BandError, GridError, RadiometryError
 from satfuse.geometry.grids import nesting_ratio
 from satfuse.geometry.shift import ShiftEstimate, estimate_shift
-from satfuse.geometry.tiling import Window
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.interface import Observation
-from satfuse.models.summary import Summary, summarise
+from satfuse.models import FusionModel
+from satfuse.models.blocks import Cut, Inputs, fuse_whole
+from satfuse.models.prepare import PreparedScene, prepare_scene, require_overlap, shift_verdict
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.bands import bands as band_table
-from satfuse.sensors.quality import Quality, flag_attrs
+from satfuse.sensors.quality import Quality, flag_attrs, out_of_range
 
 BLOCK_PX = 900
 HIGHEST_MEDIAN = 2.0  # no surface has a median reflectance above this
-# a shift below this many standard deviations is not applied: resampling would only blur
-SIGNIFICANT = 2.0
+SIGNIFICANT = 2.0  # standard deviations: resampling by a smaller shift would only blur
+PLANE = {"grid_mapping": "spatial_ref"}
+REFLECTANCE_ATTRS = {
+    "standard_name": "surface_bidirectional_reflectance",
+    "units": "1",
+    **PLANE,
+}
+UNCERTAINTY_ATTRS = {"long_name": "standard deviation of the error", "units": "1", **PLANE}
 
 
-def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset:
+def fuse(
+    guide: xr.DataArray, coarse: xr.DataArray, *, model: str | FusionModel | None = None
+) -> xr.Dataset:
     """Fuse a fine and a coarse image of one moment.
 
     Parameters
     ----------
     guide : (band, y, x) reflectance with Sentinel-2 band names (any of them); NaN where missing.
-    coarse : (band, y, x) reflectance with Sentinel-3 SYN band names (any of them) on a grid that nests in the
-        guide's: its pixels are a whole number of guide pixels, its corners coincide. It is registered to the guide
-        first, or by the model, unless its `attrs` hold `shift_m`, which says that this was done.
-    model : name of a model whose weights are in the package or that needs none, folder of a checkpoint, or a
-        `FusionModel`; "bayesian" by default.
+    coarse : (band, y, x) reflectance with Sentinel-3 SYN band names (any of them) on a grid that nests
+        in the guide's: its pixels are a whole number of guide pixels, its corners coincide. It is
+        registered to the guide first, or by the model, unless its `attrs` hold `shift_m`: the shift
+        (east, north) that has been taken out. `attrs["shift_trusted"] = 0` says that this registration
+        failed: then the model searches for the shift itself where it can, and it is flagged where not.
+    model : name of a model whose weights are in the package or that needs none, folder of a checkpoint,
+        or a `FusionModel`; "bayesian" by default.
 
     Returns
     -------
-    Dataset on the guide's grid: `reflectance (band, y, x)` float32 with the coarse bands in their order, NaN where
-    the guide is missing; `quality (y, x)` uint16, see `satfuse.sensors.quality`; from models that give it, `uncertainty
-    (band, y, x)`, the standard deviation of the error. `attrs`: `shift_m`, `shift_sigma_m`, `shift_trusted`,
-    `shift_reason`, `ratio`, `model`; from models that estimate them `psf_sigma` (coarse pixels) and `gain` per band.
+    Dataset on the guide's grid: `reflectance (band, y, x)` float32 with the coarse bands in their order,
+    NaN where the guide is missing; `quality (y, x)` uint16, see `satfuse.sensors.quality`; from models
+    that give it, `uncertainty (band, y, x)`, the standard deviation of the error. `attrs`: `shift_m`,
+    `shift_sigma_m`, `shift_trusted`, `shift_reason`, `ratio`, `model`; from models that estimate them
+    `psf_sigma` (coarse pixels) and `gain` per band.
 
     Raises
     ------
@@ -55,8 +66,8 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     BandError
         Unknown band names.
     RadiometryError
-        Values that are digital numbers, not reflectance; bands that show something else than the guide or stand in each
-        other's place; nothing but cloud.
+        Values that are digital numbers, not reflectance; bands that do not match the guide, or are
+        swapped; fully cloudy images.
     CheckpointError
         A model that does not fit the bands or the ratio.
     ProductError
@@ -64,53 +75,49 @@ def fuse(guide: xr.DataArray, coarse: xr.DataArray, *, model=None) -> xr.Dataset
     """
     fine = _image(guide, "guide", S2_NAMES)
     small = _image(coarse, "coarse", S3_NAMES)
-    fine_box, small_box = _geobox(fine, guide, "guide"), _geobox(small, coarse, "coarse")
+    fine_box = _geobox(fine, guide, "guide")
+    small_box = _geobox(small, coarse, "coarse")
     ratio = nesting_ratio(fine_box, small_box)
     network, name = _model(model, fine, small, ratio)
-    guide_valid = np.isfinite(fine.values).all(0)
-    absent = ~np.isfinite(small.values).any((1, 2))
-    coarse_valid = np.isfinite(small.values[~absent]).all(0) & (not absent.all())
-    registered = "shift_m" in coarse.attrs
-    masked = np.where(guide_valid, fine.values, np.float32(np.nan))
-    filled = fill_holes(small.values, coarse_valid)
-    summary = summarise(masked, filled, coarse_valid, ratio=ratio, registered=registered)
-    if not summary.valid.any():
-        raise ProductError(
-            f"guide and coarse image share no usable pixel: {_why_none(small, coarse_valid)}"
-        )
-    shift = _registration(network, coarse, summary, absent, small_box)
-    if shift.applied and not registered:
-        filled, coarse_valid = _shifted(filled, coarse_valid, shift.estimate, small_box)
-        frame, known = torch.from_numpy(filled)[None], torch.from_numpy(coarse_valid)[None]
-        summary = replace(summary, frames=frame, frames_valid=known, registered=True)
+    given = _given_shift(coarse)
+    registered = given is not None and given.trusted
+    scene = prepare_scene(fine.values, small.values, ratio=ratio, registered=registered)
+    require_overlap(scene.summary, scene.absent, hint=_fullest_bands(small))
+    registration = given or _registration(network, scene, small_box)
+    if given is None and _is_significant(registration):
+        scene = _moved(scene, registration, small_box)
+        registered = True
     with torch.inference_mode():
-        state = network.fit(summary)
-    seen = network.observation(state)
-    if seen:
-        shift = _estimated(seen, small_box, shift)
-    image, sigma = _run(network, state, masked, guide_valid, summary)
-    image[absent] = np.nan
-    out = _dataset(image, guide_valid, coarse_valid, fine, small, fine_box, ratio)
+        state = network.fit(scene.summary)
+    observation = network.observation(state)
+    shift = shift_verdict(
+        observation,
+        registration,
+        registered=registered,
+        transform=small_box.affine,
+        in_metres=not small_box.crs.geographic,
+    )
+    cut = Cut.of(network, scene.inputs.guide_valid.shape, ratio, block_px=BLOCK_PX)
+    image, sigma = fuse_whole(network, state, scene.inputs, cut)
+    image[scene.absent] = np.nan
+    out = _dataset(image, scene.inputs, small, fine_box, ratio)
+    out = out.assign_coords(y=fine.y, x=fine.x)
     if sigma is not None:
-        sigma[~np.isfinite(image)] = np.nan
-        attrs = {
-            "long_name": "standard deviation of the error",
-            "units": "1",
-            "grid_mapping": "spatial_ref",
-        }
-        out["uncertainty"] = (("band", "y", "x"), sigma, attrs)
-    if not shift.estimate.trusted:
-        out["quality"] = out.quality | np.uint16(Quality.SHIFT_UNTRUSTED)
-    out["quality"].attrs = flag_attrs() | {"grid_mapping": "spatial_ref"}
+        sigma[~np.isfinite(out.reflectance.values)] = np.nan
+        out["uncertainty"] = (("band", "y", "x"), sigma, UNCERTAINTY_ATTRS)
+    if not shift.trusted:
+        out["quality"] |= np.uint16(Quality.SHIFT_UNTRUSTED)
     out.attrs = {
-        "shift_m": (shift.estimate.dx_m, shift.estimate.dy_m) if shift.applied else (0.0, 0.0),
-        "shift_sigma_m": shift.estimate.sigma_m,
-        "shift_trusted": int(shift.estimate.trusted),  # netCDF knows no bool
-        "shift_reason": shift.estimate.reason,
+        "shift_m": (shift.dx_m, shift.dy_m),
+        "shift_sigma_m": shift.sigma_m,
+        "shift_trusted": int(shift.trusted),  # netCDF knows no bool
+        "shift_reason": shift.reason,
         "ratio": ratio,
         "model": name,
-        **({"psf_sigma": seen.psf_sigma.tolist(), "gain": seen.gain.tolist()} if seen else {}),
     }
+    if observation:
+        out.attrs["psf_sigma"] = observation.psf_sigma.tolist()
+        out.attrs["gain"] = observation.gain.tolist()
     if guide.y[0] >= guide.y[-1]:
         return out
     out = out.isel(y=slice(None, None, -1))
@@ -194,124 +201,91 @@ def _model(model, fine, small, ratio):
     return checkpoint.resolve(name, **bands, ratio=ratio)[0], name
 
 
-def _why_none(small, coarse_valid) -> str:
-    """What keeps every coarse pixel from use, and the way out."""
-    if coarse_valid.any():
-        return "the guide is missing wherever the coarse image is known"
+def _fullest_bands(small) -> str:
+    """The way out where every coarse pixel lacks some band: the bands that lack most pixels."""
     missing = 1 - np.isfinite(small.values).mean((1, 2))
-    if missing.min() == 1:
-        return "the coarse image holds nothing but NaN or infinities"
     most = [b for b in np.argsort(-missing) if 0 < missing[b] < 1][:3]
     names = ", ".join(f"{small.band.item(b)} ({missing[b]:.0%})" for b in most)
-    return f"every coarse pixel lacks some band; leave out the bands that miss most, or fill their holes: {names}"
+    return f"leave out the bands that miss most, or fill their holes: {names}"
 
 
-@dataclass(frozen=True)
-class _Shift:
-    """Where the coarse image lies, and whether that was or is to be taken out."""
+def _given_shift(coarse: xr.DataArray) -> ShiftEstimate | None:
+    """The registration that the coarse image states in its attributes, or None."""
+    if "shift_m" not in coarse.attrs:
+        return None
+    try:
+        dx_m, dy_m = map(float, coarse.attrs["shift_m"])
+    except (TypeError, ValueError) as error:
+        raise GridError(
+            f"coarse.attrs['shift_m'] is {coarse.attrs['shift_m']!r}; give (east, north) in m, or "
+            "drop it"
+        ) from error
+    if not np.isfinite([dx_m, dy_m]).all():
+        raise GridError(
+            f"coarse.attrs['shift_m'] is ({dx_m}, {dy_m}); give finite metres, or drop it"
+        )
+    if coarse.attrs.get("shift_trusted", 1):
+        return ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered")
+    reason = "coarse.attrs['shift_trusted'] is 0: its registration failed"
+    return ShiftEstimate(dx_m, dy_m, np.inf, False, reason)
 
-    estimate: ShiftEstimate
-    applied: bool
 
-
-def _registration(network, coarse, summary, absent, box) -> _Shift:
-    """What is known or estimated before the model sees the scene."""
-    if "shift_m" in coarse.attrs:
-        try:
-            dx_m, dy_m = map(float, coarse.attrs["shift_m"])
-        except (TypeError, ValueError) as error:
-            found = coarse.attrs["shift_m"]
-            raise GridError(
-                f"coarse.attrs['shift_m'] is {found!r}; give (east, north) in m, or drop it"
-            ) from error
-        if not np.isfinite([dx_m, dy_m]).all():
-            raise GridError(
-                f"coarse.attrs['shift_m'] is ({dx_m}, {dy_m}); give finite metres, or drop it"
-            )
-        return _Shift(ShiftEstimate(dx_m, dy_m, 0.0, True, "given: the image is registered"), True)
+def _registration(network: FusionModel, scene: PreparedScene, box: GeoBox) -> ShiftEstimate:
+    """The shift as estimated before the model sees the scene; not trusted where that is left to the model."""
     if network.estimates_observation:
-        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, "left to the model"), False)
+        return ShiftEstimate(0.0, 0.0, np.inf, False, "left to the model")
     if box.crs.geographic:
         reason = "pixels in degrees: a shift in metres is not defined"
-        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, False, reason), False)
+        return ShiftEstimate(0.0, 0.0, np.inf, False, reason)
+    summary = scene.summary
     degraded = np.where(summary.guide_known.numpy(), summary.guide_coarse.numpy(), np.nan)
-    values, valid = summary.coarse.numpy()[~absent], summary.frames_valid[0].numpy()
+    values = summary.coarse.numpy()[~scene.absent]
+    valid = summary.frames_valid[0].numpy()
     shift = estimate_shift(degraded, values, pixel_m=abs(box.affine.a), valid=valid)
-    return _Shift(
-        shift, shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m
+    return shift if _is_significant(shift) else replace(shift, dx_m=0.0, dy_m=0.0)
+
+
+def _is_significant(shift: ShiftEstimate) -> bool:
+    return shift.trusted and np.hypot(shift.dx_m, shift.dy_m) > SIGNIFICANT * shift.sigma_m
+
+
+def _moved(scene: PreparedScene, shift: ShiftEstimate, box: GeoBox) -> PreparedScene:
+    """The scene with its coarse image sampled where its content lies: each pixel's place plus the shift."""
+    rows = shift.dy_m / box.affine.e
+    columns = shift.dx_m / box.affine.a
+    options = {"shift": (-rows, -columns), "mode": "nearest"}
+    image = np.stack([ndimage.shift(band, order=3, **options) for band in scene.inputs.coarse])
+    share = ndimage.shift(scene.inputs.coarse_valid.astype("float32"), order=1, **options)
+    valid = share > 0.99  # no more than a hundredth of the sample is a hole
+    summary = replace(
+        scene.summary,
+        frames=torch.from_numpy(image)[None],
+        frames_valid=torch.from_numpy(valid)[None],
+        registered=True,
     )
+    inputs = replace(scene.inputs, coarse=image, coarse_valid=valid)
+    return replace(scene, summary=summary, inputs=inputs)
 
 
-def _estimated(seen: Observation, box, given: _Shift) -> _Shift:
-    """What the model found; a given shift stays, and is trusted as far as the model trusts it."""
-    trusted = not seen.doubt
-    reason = seen.doubt or "estimated with the PSF and gains"
-    if given.applied and trusted:
-        return given
-    if given.applied:
-        return replace(given, estimate=replace(given.estimate, trusted=False, reason=reason))
-    if box.crs.geographic:
-        reason = f"{reason}; metres are not defined for degrees"
-        return _Shift(ShiftEstimate(0.0, 0.0, np.inf, trusted, reason), True)
-    dx, dy = map(float, seen.shift)
-    sigma_m = float(seen.shift_sigma.max()) * abs(box.affine.a)
-    where = ShiftEstimate(dx * box.affine.a, dy * box.affine.e, sigma_m, trusted, reason)
-    return _Shift(where, True)
-
-
-def _shifted(image, valid, shift, box):
-    """The coarse image sampled where its content lies: at each pixel's place plus the shift (cubic spline)."""
-    offset = shift.dy_m / box.affine.e, shift.dx_m / box.affine.a  # rows, columns
-    move = {"shift": [-o for o in offset], "mode": "nearest"}
-    out = np.stack([ndimage.shift(band, order=3, **move) for band in image])
-    return out, ndimage.shift(valid.astype("float32"), order=1, **move) > 0.99
-
-
-def _run(
-    network, state, guide, guide_valid, summary: Summary
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image and, where the model gives it, uncertainty; holes of `guide` get the band's median, in place."""
-    medians = [np.nanmedian(b) if np.isfinite(b).any() else 0.0 for b in guide]
-    for band, value in zip(guide, medians, strict=True):
-        band[~guide_valid] = value
-    whole = Window(0, guide.shape[1], 0, guide.shape[2])
-    cut = Cut.of(network, guide.shape[1:], summary.ratio, block_px=BLOCK_PX)
-    coarse, coarse_valid = summary.coarse.numpy(), summary.frames_valid[0].numpy()
-    inputs = Inputs(
-        window=whole, guide=guide, guide_valid=guide_valid, coarse=coarse, coarse_valid=coarse_valid
-    )
-    size = (len(coarse), *guide.shape[1:])
-    out, sigma = np.empty(size, "float32"), None
-    for window, image, spread in fuse_blocks(network, state, inputs, whole, cut):
-        out[:, *window.slices()] = image
-        if spread is not None:
-            sigma = np.empty(size, "float32") if sigma is None else sigma
-            sigma[:, *window.slices()] = spread
-    out[:, ~guide_valid] = np.nan
-    return out, sigma
-
-
-def _dataset(image, guide_valid, coarse_valid, fine, small, box, ratio) -> xr.Dataset:
-    missing = ~coarse_valid.repeat(ratio, 0).repeat(ratio, 1)
-    quality = np.where(guide_valid, 0, int(Quality.GUIDE_MISSING)) | np.where(
-        missing, int(Quality.COARSE_MISSING), 0
-    )
-    quality |= np.where(((image < 0) | (image > 1.6)).any(0), int(Quality.OUT_OF_RANGE), 0)
+def _dataset(
+    image: FloatArray, inputs: Inputs, small: xr.DataArray, box: GeoBox, ratio: int
+) -> xr.Dataset:
+    image[:, ~inputs.guide_valid] = np.nan  # before the range is checked: fills are no result
+    missing = ~inputs.coarse_valid.repeat(ratio, 0).repeat(ratio, 1)
+    quality = np.where(inputs.guide_valid, 0, np.uint16(Quality.GUIDE_MISSING))
+    quality |= np.where(missing, np.uint16(Quality.COARSE_MISSING), 0)
+    quality |= np.where(out_of_range(image), np.uint16(Quality.OUT_OF_RANGE), 0)
     table = band_table(small.band.values)
     coords = {
         **xr_coords(box, dims=("y", "x")),
-        "y": fine.y,
-        "x": fine.x,
         "band": small.band.values,
         "wavelength_nm": ("band", [b.wavelength_nm for b in table]),
         "fwhm_nm": ("band", [b.fwhm_nm for b in table]),
     }
-    plane = {"grid_mapping": "spatial_ref"}
-    reflectance = {"standard_name": "surface_bidirectional_reflectance", "units": "1", **plane}
     return xr.Dataset(
         {
-            "reflectance": (("band", "y", "x"), image, reflectance),
-            "quality": (("y", "x"), quality.astype("uint16"), plane),
+            "reflectance": (("band", "y", "x"), image, REFLECTANCE_ATTRS),
+            "quality": (("y", "x"), quality.astype("uint16"), flag_attrs() | PLANE),
         },
         coords=coords,
     )

@@ -66,8 +66,7 @@ def check(job: Job) -> None:
         Nothing answers at the scheduler's address.
     """
     from satfuse import checkpoint
-    from satfuse.infer import FuseConfig
-    from satfuse.infer.run import connect
+    from satfuse.cluster import connect
     from satfuse.product.store import Store
 
     check_discovery(job.field, job.start, job.end, job.catalog, job.rules)
@@ -78,7 +77,7 @@ def check(job: Job) -> None:
         checkpoint.resolve(job.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO)
     Store(job.store)
     if job.scheduler:
-        with connect(job.scheduler, FuseConfig()):
+        with connect(job.scheduler):
             log.info("scheduler %s answers", job.scheduler)
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import pystac
@@ -17,6 +18,7 @@ from satfuse.geometry.grids import lonlat_bbox
 
 _JSON = ("guide", "coarse", "guide_catalog", "coarse_catalog", "extra_coarse")
 _ANGLES = ("guide_angles", "coarse_angles")
+_TIMES = ("guide_time", "coarse_time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,51 @@ class Pair:
         """Catalogue of the coarse items."""
         return CatalogSpec.from_dict(self.coarse_catalog)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The pair in values that JSON can hold; `from_dict` reads them back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["geobox"] = {
+            "crs": str(self.geobox.crs),
+            "transform": list(self.geobox.affine)[:6],
+            "shape": list(self.geobox.shape),
+        }
+        for name in _TIMES:
+            values[name] = values[name].isoformat()
+        for name in _ANGLES:
+            values[name] = asdict(values[name])
+        values["extra_coarse"] = [
+            asdict(frame) | {"time": frame.time.isoformat()} for frame in self.extra_coarse
+        ]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Pair":
+        """A pair from what `to_dict` gave, also after a round trip through JSON."""
+        grid = values["geobox"]
+        shape = tuple(int(size) for size in grid["shape"])
+        times = {name: datetime.fromisoformat(values[name]) for name in _TIMES}
+        angles = {name: Angles(**values[name]) for name in _ANGLES}
+        frames = tuple(
+            CoarseFrame(
+                items=tuple(frame["items"]),
+                platform=frame["platform"],
+                time=datetime.fromisoformat(frame["time"]),
+                gap_s=frame["gap_s"],
+            )
+            for frame in values["extra_coarse"]
+        )
+        return cls(
+            **values
+            | times
+            | angles
+            | {
+                "geobox": GeoBox(shape, Affine(*grid["transform"]), grid["crs"]),
+                "guide": tuple(values["guide"]),
+                "coarse": tuple(values["coarse"]),
+                "extra_coarse": frames,
+            }
+        )
+
 
 def table(pairs: list[Pair]) -> list[dict]:
     """One row of plain values per pair, for people and for JSON."""
@@ -184,29 +231,18 @@ def _columns():
 
 
 def _row(pair):
-    row = {"id": pair.id, **{f.name: getattr(pair, f.name) for f in fields(Pair)}}
-    geobox = row.pop("geobox")
-    row |= {
-        "crs": str(geobox.crs),
-        "transform": list(geobox.affine)[:6],
-        "shape": list(geobox.shape),
-    }
+    row = {"id": pair.id, **pair.to_dict()}
+    row |= row.pop("geobox")
     for name in _ANGLES:
-        row |= {f"{name}.{key}": value for key, value in asdict(row.pop(name)).items()}
-    row["extra_coarse"] = [{**asdict(f), "time": f.time.isoformat()} for f in pair.extra_coarse]
-    return row | {name: json.dumps(row[name]) for name in _JSON}
+        row |= {f"{name}.{key}": value for key, value in row.pop(name).items()}
+    times = {name: getattr(pair, name) for name in _TIMES}
+    return row | times | {name: json.dumps(row[name]) for name in _JSON}
 
 
 def _pair(row):
     del row["id"]
-    shape = tuple(int(v) for v in row.pop("shape"))
-    row["geobox"] = GeoBox(shape, Affine(*row.pop("transform")), row.pop("crs"))
+    row["geobox"] = {name: row.pop(name) for name in ("crs", "transform", "shape")}
     for name in _ANGLES:
-        row[name] = Angles(**{f.name: row.pop(f"{name}.{f.name}") for f in fields(Angles)})
-    row |= {name: json.loads(row[name]) for name in _JSON}
-    row["extra_coarse"] = tuple(
-        CoarseFrame(**f | {"items": tuple(f["items"]), "time": datetime.fromisoformat(f["time"])})
-        for f in row["extra_coarse"]
-    )
-    times = {name: row[name].to_pydatetime() for name in ("guide_time", "coarse_time")}
-    return Pair(**row | times | {"guide": tuple(row["guide"]), "coarse": tuple(row["coarse"])})
+        row[name] = {f.name: row.pop(f"{name}.{f.name}") for f in fields(Angles)}
+    row |= {name: row[name].isoformat() for name in _TIMES}
+    return Pair.from_dict(row | {name: json.loads(row[name]) for name in _JSON})

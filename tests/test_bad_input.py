@@ -19,10 +19,9 @@ import torch
 from odc.geo.xr import xr_coords
 
 import satfuse
-from satfuse import checkpoint, models, pipeline
+from satfuse import checkpoint, cluster, models, pipeline
 from satfuse.errors import BandError, GridError, SatfuseError
 from satfuse.geometry.grids import coarse_geobox, lonlat_bbox, snap_geobox
-from satfuse.infer import run as infer_run
 from satfuse.product.store import Store
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.quality import Quality
@@ -199,7 +198,7 @@ def test_refused_before_anything_is_asked_or_written(row, place, monkeypatch):
         pytest.fail("a service was asked")
 
     monkeypatch.setattr(pipeline, "search", search)
-    monkeypatch.setattr(infer_run, "CONNECT_TIMEOUT", "500ms")
+    monkeypatch.setattr(cluster, "TIMEOUT_S", 0.5)
     for name in ("ENMAP_USERNAME", "ENMAP_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     arguments, match = EARLY[row]

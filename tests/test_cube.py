@@ -219,7 +219,7 @@ def test_errors_name_the_culprit(tmp_path):
         cube.build(scenes(1, 40), tmp_path / "file")
     with pytest.raises(CubeError, match="s0 lies on no map grid"):
         cube.build({"s0": scenes(1, 40)["s0"].drop_vars("spatial_ref")}, tmp_path / "c.zarr")
-    with pytest.raises(SchedulerError, match="no Dask scheduler at 127"):
+    with pytest.raises(SchedulerError, match="not the address of a Dask scheduler"):
         cube.build(scenes(1, 40), tmp_path / "c.zarr", scheduler="127.0.0.1")
 
 

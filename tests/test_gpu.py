@@ -119,7 +119,7 @@ def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
     from product_scene import make_crops
 
     from satfuse.infer import FuseConfig, fuse_field, write_scene
-    from satfuse.validate.product import open_run
+    from satfuse.infer.reopen import open_run
 
     path = write_scene(
         make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00"

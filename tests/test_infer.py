@@ -20,6 +20,7 @@ import torch
 from distributed import Client, LocalCluster
 
 import satfuse
+from satfuse import cluster as cluster_module
 from satfuse import models
 from satfuse.errors import ConfigError, ProductError, SchedulerError, StoreError
 from satfuse.geometry.grids import lonlat_bbox
@@ -28,15 +29,16 @@ from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
 from satfuse.infer.source import as_source
 from satfuse.infer.tiles import tile_bytes
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.summary import summarise
+from satfuse.models.blocks import Cut, Inputs, fuse_blocks
+from satfuse.models.prepare import prepare_scene
 from satfuse.product.publish import rebuild_index
 from satfuse.product.store import Store
-from satfuse.scene import average_guide
+from satfuse.scene import average_guide, sample_guide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.quality import GUIDE_INVALID, Quality
 from satfuse.validate.checks import seam_statistic
 
+TIME = "2024-06-01T10:00:00+00:00"
 CONFIG = FuseConfig(shard_px=150, chunk_px=150, block_px=90)
 BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
 
@@ -45,7 +47,7 @@ BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
 def scene_path(tmp_path_factory):
     scene, _ = make_scene()
     path = tmp_path_factory.mktemp("scene") / "scene.zarr"
-    return write_scene(scene, path, field="demo", time="2024-06-01T10:00:00+00:00")
+    return write_scene(scene, path, field="demo", time=TIME)
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +84,14 @@ def network(name, ratio=RATIO, **options):
     return model.eval()
 
 
-def inputs_of(scene):
-    guide, valid = scene.guide.values.copy(), scene.guide_valid.values
-    guide[:, ~valid] = np.nanmedian(guide, (1, 2))[:, None]
-    coarse_valid = scene.coarse_valid.values
-    whole = Window(0, guide.shape[1], 0, guide.shape[2])
-    coarse = fill_holes(scene.coarse.values, coarse_valid)
-    return Inputs(
-        window=whole, guide=guide, guide_valid=valid, coarse=coarse, coarse_valid=coarse_valid
-    )
-
-
-def fitted(model, scene, inputs):
-    guide = scene.guide.where(scene.guide_valid).values
-    sigma = scene.attrs["psf_sigma"]
-    return model.fit(
-        summarise(guide, inputs.coarse, inputs.coarse_valid, ratio=RATIO, psf_sigma=sigma)
+def prepared(scene):
+    return prepare_scene(
+        scene.guide.values,
+        scene.coarse.values,
+        ratio=RATIO,
+        registered=True,
+        guide_valid=scene.guide_valid.values,
+        coarse_valid=scene.coarse_valid.values,
     )
 
 
@@ -121,8 +115,10 @@ def untiled(model, state, inputs):
 @pytest.mark.parametrize("block_px", [120, 210])
 def test_tiled_equals_untiled_at_edges_and_around_holes(name, block_px):
     scene, _ = make_scene(3600, 3000)
-    model, inputs = network(name), inputs_of(scene)
-    state = fitted(model, scene, inputs)
+    model = network(name)
+    ready = prepared(scene)
+    inputs = ready.inputs
+    state = model.fit(ready.summary)
     out = np.full((21, *scene.guide.shape[1:]), np.nan, "float32")
     cut = Cut.of(model, out.shape[1:], RATIO, block_px=block_px)
     for window, image, _ in fuse_blocks(model, state, inputs, inputs.window, cut):
@@ -133,8 +129,9 @@ def test_tiled_equals_untiled_at_edges_and_around_holes(name, block_px):
 @pytest.mark.torch
 def test_the_product_is_the_untiled_image(scene_path, undisturbed):
     scene, target = make_scene()
-    model, inputs = network("regression"), inputs_of(scene)
-    expected = untiled(model, fitted(model, scene, inputs), inputs)
+    model = network("regression")
+    ready = prepared(scene)
+    expected = untiled(model, model.fit(ready.summary), ready.inputs)
     data = satfuse.open_fused(
         lonlat_bbox(scene.guide.odc.geobox), "2024-06-01", store=undisturbed[0]
     )
@@ -379,9 +376,11 @@ def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path, monkeyp
         ("guide_band", "y_cell", "x_cell"),
         average_guide(scene.guide, scene.guide_valid, RATIO),
     )
-    path = write_scene(
-        scene, tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00", chunk_px=150
+    scene["guide_patches"] = (
+        ("patch", "guide_band", "y_patch", "x_patch"),
+        sample_guide(scene.guide, scene.guide_valid, RATIO),
     )
+    path = write_scene(scene, tmp_path / "scene.zarr", field="demo", time=TIME, chunk_px=150)
     chunk = Path(path) / "guide/c/0/1/1"
     good = chunk.read_bytes()
     chunk.write_bytes(b"damaged")
@@ -395,8 +394,39 @@ def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path, monkeyp
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize(
+    ("layer", "value"), [("guide", 0.3), ("guide_valid", False), ("coarse_quality", Quality.SNOW)]
+)
+def test_another_scene_at_the_same_path_is_another_run(layer, value, cluster, tmp_path):
+    """Same coarse image, attributes and size: only the guide, a mask or the flags differ."""
+
+    def fuse(scene):
+        path = write_scene(scene, tmp_path / "scene.zarr", field="demo", time=TIME)
+        item = fuse_field(path, "regression", tmp_path / "store", scheduler=cluster, config=CONFIG)
+        return json.loads(Path(item).read_text())["properties"]["satfuse:run"]
+
+    scene, _ = make_scene(3000, 3000)
+    first = fuse(scene)
+    assert fuse(scene) == first
+    changed = scene.copy(deep=True)
+    changed[layer][..., -1, -1] = value
+    assert fuse(changed) != first
+
+
+@pytest.mark.torch
+def test_a_scene_that_was_not_written_to_its_end_is_refused(tmp_path):
+    scene, _ = make_scene(3000, 3000)
+    path = Path(write_scene(scene, tmp_path / "scene.zarr", field="demo", time=TIME))
+    root = json.loads((path / "zarr.json").read_text())
+    del root["attributes"]["sha256"]  # it is written last
+    (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(ProductError, match="lacks the attributes sha256"):
+        as_source(path, missing="raise")
+
+
+@pytest.mark.torch
 def test_an_unreachable_scheduler_is_named(scene_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer_run, "CONNECT_TIMEOUT", "1s")
+    monkeypatch.setattr(cluster_module, "TIMEOUT_S", 1)
     with pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1 "):
         fuse_field(scene_path, "bicubic", tmp_path, scheduler="tcp://127.0.0.1:1", config=CONFIG)
 

@@ -21,11 +21,11 @@ from satfuse import pipeline
 from satfuse.cube import open_cube
 from satfuse.errors import ConfigError, NoPairError
 from satfuse.infer.plan import open_context, plan_path
+from satfuse.infer.reopen import open_run, run_plan
 from satfuse.infer.source import as_source
 from satfuse.job import Job, resolve_catalogs, resolve_field
 from satfuse.pairing import read_pairs
 from satfuse.product.store import Store
-from satfuse.validate.product import open_run, run_plan
 
 pytestmark = pytest.mark.torch
 

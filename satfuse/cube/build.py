@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -12,11 +12,12 @@ import dask
 import xarray as xr
 import zarr
 
+from satfuse.cluster import connect
 from satfuse.cube.simulate import enmap_scene, pair_kind, pair_scene
 from satfuse.cube.split import check_split, places, split_by_place
 from satfuse.cube.statistics import merge_statistics
 from satfuse.cube.store import FORMAT, Cube, CubeScene, finished, open_cube, write_scene
-from satfuse.errors import CubeError, SchedulerError
+from satfuse.errors import CubeError
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, bands
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def _build(tasks, path, root, split, scheduler) -> Cube:
     )
     if todo:
         _mark(path, {"format": "unfinished cube"})
-        with _client(scheduler):
+        with _dask_on(scheduler):
             # partial: dask would compute a lazy scene that it finds among the arguments
             jobs = [partial(write_scene, path, n, prints[n], *tasks[n]) for n in todo]
             written = dask.compute(*[dask.delayed(job)() for job in jobs])
@@ -168,19 +169,10 @@ def _fingerprint(source, root) -> str:
 
 
 @contextmanager
-def _client(scheduler):
+def _dask_on(scheduler: str | None) -> Iterator[None]:
+    """Dask computes on the scheduler's cluster inside the block, or as it is set where there is none."""
     if scheduler is None:
         yield
         return
-    from distributed import Client
-
-    try:
-        # a default client outlives a failed connection, and every later computation would wait for
-        # it
-        client = Client(scheduler, timeout=30, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise SchedulerError(
-            f"no Dask scheduler at {scheduler}: {error}; start one or leave it out"
-        ) from error
-    with client, dask.config.set(scheduler=client):
+    with connect(scheduler) as client, dask.config.set(scheduler=client):
         yield

@@ -11,23 +11,37 @@ import logging
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from typing import Any
 
 import dask
 import numpy as np
 import safetensors.torch
 import torch
+import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from satfuse import __version__, checkpoint
+from satfuse.arrays import BoolArray, FloatArray, IntArray
 from satfuse.errors import CheckpointError, ProductError
+from satfuse.geometry.grids import coarse_geobox
+from satfuse.geometry.shift import ShiftEstimate
 from satfuse.geometry.tiling import Tile, plan_tiles
 from satfuse.infer.config import FuseConfig
-from satfuse.infer.source import Source, provenance
-from satfuse.models.blocks import Cut, fill_holes
-from satfuse.models.interface import FusionModel, State
+from satfuse.infer.source import Source, from_record
+from satfuse.models.blocks import Cut
+from satfuse.models.interface import FusionModel, Observation, State
+from satfuse.models.prepare import (
+    Coarse,
+    guide_fill,
+    prepare_coarse,
+    require_overlap,
+    shift_verdict,
+)
 from satfuse.models.summary import summary_of_parts
 from satfuse.product.layout import FORMAT, Layout
 from satfuse.product.store import Store
 from satfuse.scene import average_guide, sample_guide
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
@@ -40,18 +54,18 @@ class Plan:
     Parameters
     ----------
     product_id, run : where the data goes.
-    source : record of the scene, see `satfuse.infer.source`.
+    source : record of the scene, see `satfuse.infer.source.from_record`.
     layout, cut : of the product and of the blocks inside a tile.
     model, sha256 : name or folder of the checkpoint, and the hash of its weights.
     guide_bands, coarse_bands : of the scene.
-    guide_fill : per guide band what stands in for missing pixels: the band's median over the scene at 300 m.
+    guide_fill : per guide band what stands in for unusable pixels, see `models.prepare.guide_fill`.
     threads, device : of torch.
     provenance : for the product's attributes and item.
     """
 
     product_id: str
     run: str
-    source: dict
+    source: dict[str, Any]
     layout: Layout
     cut: Cut
     model: str
@@ -61,7 +75,7 @@ class Plan:
     guide_fill: tuple[float, ...]
     threads: int
     device: str
-    provenance: dict
+    provenance: dict[str, Any]
 
     def tiles(self) -> list[Tile]:
         """One tile per shard."""
@@ -84,15 +98,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Context:
-    """A plan with its model and arrays, opened once per worker process."""
+    """A plan with its source, model and arrays, opened once per worker process."""
 
     plan: Plan
+    source: Source
     model: FusionModel
     state: State
-    coarse: np.ndarray
-    coarse_valid: np.ndarray
-    coarse_quality: np.ndarray
-    absent: np.ndarray
+    coarse: Coarse
+    coarse_quality: IntArray
 
 
 def plan_path(product_id: str, run: str) -> str:
@@ -102,12 +115,19 @@ def plan_path(product_id: str, run: str) -> str:
 
 def run_key(source: Source, sha256: str, model: str, ratio: int, config: FuseConfig) -> str:
     """Name of a run: the same for the same scene, model and settings, whoever starts it."""
-    told = [source.fingerprint(), sha256 or model, ratio, config.shaping(), __version__, FORMAT]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    content = [source.fingerprint(), sha256 or model, ratio, config.shaping(), __version__, FORMAT]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def make_plan(
-    store: Store, run: str, source: Source, model: FusionModel, card, reference: str, ratio, config
+    store: Store,
+    run: str,
+    source: Source,
+    model: FusionModel,
+    card: checkpoint.Card,
+    reference: str,
+    ratio: int,
+    config: FuseConfig,
 ) -> Plan:
     """Open the scene, fit the model on it at 300 m, and keep both as the run's plan.
 
@@ -120,48 +140,49 @@ def make_plan(
     ProductError
         The scene has no pixel where both images are usable.
     """
-    with dask.config.set(scheduler="threads", num_workers=config.workers):
-        scene = source.open(ratio)
-        cells = scene.guide_cells.values if "guide_cells" in scene else None
-        if cells is None:
-            cells = average_guide(scene.guide, scene.guide_valid, ratio)
-        patches = sample_guide(scene.guide, scene.guide_valid, ratio)
-    coarse, valid = scene.coarse.values.astype("float32"), scene.coarse_valid.values.astype(bool)
-    absent = ~(np.isfinite(coarse) & valid).any((1, 2))
+    scene, cells, patches = _read(source, ratio, config)
+    coarse = prepare_coarse(scene.coarse.values, scene.coarse_valid.values.astype(bool))
     quality = scene.coarse_quality.values.astype("uint16")
-    partly = valid & ~np.isfinite(coarse[~absent]).all(0)
-    valid, quality[partly] = valid & ~partly, quality[partly] | np.uint16(Quality.COARSE_MISSING)
-    filled = fill_holes(coarse, valid)
+    partly = scene.coarse_valid.values & ~coarse.valid
+    quality[partly] |= np.uint16(Quality.COARSE_MISSING)
+    summary = summary_of_parts(
+        cells,
+        patches,
+        coarse.image,
+        coarse.valid,
+        ratio=ratio,
+        psf_sigma=float(scene.attrs.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        registered=bool(scene.attrs["shift_trusted"]),
+    )
+    try:
+        require_overlap(summary, coarse.absent, hint="try another pair")
+    except ProductError as error:
+        raise ProductError(f"{source.product_id}: {error}") from error
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
-        known = {
-            "psf_sigma": float(scene.attrs["psf_sigma"]),
-            "registered": bool(scene.attrs["shift_trusted"]),
-        }
-        summary = summary_of_parts(cells, patches, filled, valid, ratio=ratio, **known)
-        if not summary.valid.any():
-            raise ProductError(
-                f"{source.product_id}: guide and coarse image share no usable pixel; try another pair"
-            )
         state = model.fit(summary)
-    where_from = provenance(source, scene)
-    if seen := model.observation(state):
-        where_from["observation"] = {
-            "shift": seen.shift.tolist(),
-            "shift_sigma": seen.shift_sigma.tolist(),
-            "psf_sigma": seen.psf_sigma.tolist(),
-            "gain": seen.gain.tolist(),
-            "doubt": seen.doubt,
-            "units": "coarse pixels, x to the right and y down; gain 1 is exact",
-        }
-        if seen.doubt:
-            log.warning("%s: %s", source.product_id, seen.doubt)
-            quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
+    observation = model.observation(state)
+    shift = _shift_verdict(scene, observation, source.geobox, ratio)
+    quality &= ~np.uint16(Quality.SHIFT_UNTRUSTED)
+    if not shift.trusted:
+        log.warning("%s: %s", source.product_id, shift.reason)
+        quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
+    provenance = source.provenance(scene) | {
+        "shift_m": [shift.dx_m, shift.dy_m],
+        "shift_sigma_m": shift.sigma_m,
+        "shift_trusted": shift.trusted,
+        "shift_reason": shift.reason,
+        "model": model.name,
+        "model_sha256": card.sha256,
+        "versions": _versions(),
+    }
+    if observation:
+        provenance["observation"] = _observation_record(observation)
     plan = Plan(
         product_id=source.product_id,
         run=run,
-        source=source.record,
-        layout=_layout(source, model, absent, config),
+        source=source.to_record(),
+        layout=_layout(source, model, coarse.absent, config),
         cut=Cut.of(
             model, source.geobox.shape, ratio, block_px=config.block_px, mosaic=config.mosaic
         ),
@@ -169,14 +190,55 @@ def make_plan(
         sha256=card.sha256,
         guide_bands=source.guide_bands,
         coarse_bands=source.coarse_bands,
-        guide_fill=tuple(float(v) for v in np.nanmedian(cells, (1, 2))),
+        guide_fill=tuple(guide_fill(summary).tolist()),
         threads=config.threads,
         device=config.device,
-        provenance=where_from
-        | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()},
+        provenance=provenance,
     )
-    _write(store, plan, filled, valid, quality, absent, state)
+    _write(store, plan, coarse, quality, state)
     return plan
+
+
+def _read(
+    source: Source, ratio: int, config: FuseConfig
+) -> tuple[xr.Dataset, FloatArray, FloatArray]:
+    """The scene, and its guide as cell means and patches."""
+    with dask.config.set(scheduler="threads", num_workers=config.workers):
+        scene = source.open(ratio)
+        if "guide_patches" in scene:
+            return scene, scene.guide_cells.values, scene.guide_patches.values
+        cells = average_guide(scene.guide, scene.guide_valid, ratio)
+        return scene, cells, sample_guide(scene.guide, scene.guide_valid, ratio)
+
+
+def _shift_verdict(
+    scene: xr.Dataset, observation: Observation | None, geobox: GeoBox, ratio: int
+) -> ShiftEstimate:
+    attrs = scene.attrs
+    registration = ShiftEstimate(
+        *map(float, attrs["shift_m"]),
+        float(attrs.get("shift_sigma_m", 0.0)),
+        bool(attrs["shift_trusted"]),
+        str(attrs.get("shift_reason", "given")),
+    )
+    return shift_verdict(
+        observation,
+        registration,
+        registered=registration.trusted,
+        transform=coarse_geobox(geobox, ratio).affine,
+    )
+
+
+def _observation_record(observation: Observation) -> dict[str, Any]:
+    """An observation in JSON values."""
+    return {
+        "shift": observation.shift.tolist(),
+        "shift_sigma": observation.shift_sigma.tolist(),
+        "psf_sigma": observation.psf_sigma.tolist(),
+        "gain": observation.gain.tolist(),
+        "doubt": observation.doubt,
+        "units": "coarse pixels, x to the right and y down; gain 1 is exact",
+    }
 
 
 def open_context(store: Store, path: str) -> Context:
@@ -191,7 +253,7 @@ def open_context(store: Store, path: str) -> Context:
 
 
 @lru_cache(maxsize=2)
-def _context(store, path, content) -> Context:
+def _context(store: Store, path: str, content: bytes) -> Context:
     plan = Plan.from_json(content)
     torch.set_num_threads(plan.threads)
     torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU would keep three digits
@@ -206,48 +268,66 @@ def _context(store, path, content) -> Context:
             f"{plan.model} has changed since the run was planned; start a new run"
         )
     state = safetensors.torch.load(store.read(f"{path}/state.safetensors"))
+    coarse, quality = read_coarse(store, path)
+    return Context(
+        plan,
+        from_record(plan.source),
+        model.to(plan.device),
+        {name: value.to(plan.device) for name, value in state.items()},
+        coarse,
+        quality,
+    )
+
+
+def read_coarse(store: Store, path: str) -> tuple[Coarse, IntArray]:
+    """The coarse image of a run as it was prepared, and its quality (h, w).
+
+    Parameters
+    ----------
+    path : folder of the plan in the store.
+    """
     with np.load(io.BytesIO(store.read(f"{path}/scene.npz")), allow_pickle=False) as scene:
-        arrays = [scene[name] for name in ("coarse", "coarse_valid", "coarse_quality", "absent")]
-    state = {name: value.to(plan.device) for name, value in state.items()}
-    return Context(plan, model.to(plan.device), state, *arrays)
+        coarse = Coarse(image=scene["coarse"], valid=scene["coarse_valid"], absent=scene["absent"])
+        return coarse, scene["coarse_quality"]
 
 
-def _layout(source, model, absent, config) -> Layout:
-    sources = [
-        "none" if gone else name for name, gone in zip(model.band_source, absent, strict=True)
+def _layout(source: Source, model: FusionModel, absent: BoolArray, config: FuseConfig) -> Layout:
+    makers = [
+        "none" if missing else name for name, missing in zip(model.band_source, absent, strict=True)
     ]
-    own = [
-        band for band, name in zip(source.coarse_bands, sources, strict=True) if name == model.name
+    of_model = [
+        band for band, name in zip(source.coarse_bands, makers, strict=True) if name == model.name
     ]
     return Layout.of(
         source.geobox,
         bands=source.coarse_bands,
-        band_source=sources,
-        uncertain_bands=own if model.gives_uncertainty else (),
+        band_source=makers,
+        uncertain_bands=of_model if model.gives_uncertainty else (),
         time=source.time,
         shard_px=config.shard_px,
         chunk_px=config.chunk_px,
     )
 
 
-def _versions() -> dict:
+def _versions() -> dict[str, str]:
     names = ("numpy", "torch", "xarray", "zarr", "odc-geo", "odc-stac")
     return {"satfuse": __version__, **{name: version(name) for name in names}}
 
 
-def _write(store, plan, coarse, coarse_valid, coarse_quality, absent, state) -> None:
+def _write(store: Store, plan: Plan, coarse: Coarse, quality: IntArray, state: State) -> None:
     path = plan_path(plan.product_id, plan.run)
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        coarse=coarse,
-        coarse_valid=coarse_valid,
-        coarse_quality=coarse_quality,
-        absent=absent,
+        coarse=coarse.image,
+        coarse_valid=coarse.valid,
+        coarse_quality=quality,
+        absent=coarse.absent,
     )
     store.write(f"{path}/scene.npz", buffer.getvalue())
-    state = {name: value.clone().contiguous() for name, value in state.items()}
-    store.write(f"{path}/state.safetensors", safetensors.torch.save(state))
+    tensors = {name: value.clone().contiguous() for name, value in state.items()}
+    store.write(f"{path}/state.safetensors", safetensors.torch.save(tensors))
+    # last: a plan that is there is whole
     store.write_json(f"{path}/plan.json", asdict(plan))
     log.info(
         "%s run %s: %d tiles, halo %d px",

@@ -1,16 +1,24 @@
-"""Where a scene comes from: a pair in its catalogues, or a scene that was written to disk."""
+"""Where a scene to fuse comes from: a pair in its catalogues, or a scene that was written to disk.
+
+Both kinds answer the same questions. A run keeps `to_record()` in its plan, and its workers get the
+source back with `from_record`.
+"""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
 import xarray as xr
+import zarr
 from odc.geo.geobox import GeoBox
 
+from satfuse.arrays import BoolArray, FloatArray, IntArray
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import ProductError, ReadError
 from satfuse.geometry.tiling import Window
@@ -20,13 +28,30 @@ from satfuse.readers import sentinel2
 from satfuse.scene import make_scene
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 
+# attributes of a scene that its product repeats
+_SCENE_FACTS = (
+    "gap_s",
+    "gap_clock",
+    "shift_m",
+    "shift_sigma_m",
+    "shift_trusted",
+    "shift_reason",
+    "psf_sigma",
+    "baselines",
+    "item_ids",
+)
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A scene to fuse. Frozen and plain: `record` goes into the plan, and from it a worker reads its guide.
 
-    `identity` is what a pair is made of, whoever serves it (of a written scene, its path and hash); the run key rests
-    on it.
+class Source(ABC):
+    """A scene to fuse; its guide can be read in parts.
+
+    Attributes
+    ----------
+    product_id : of the product that is made of it.
+    field : name of the place.
+    time : ISO time of the guide, UTC.
+    geobox : grid of the guide.
+    guide_bands, coarse_bands : names.
     """
 
     product_id: str
@@ -35,22 +60,181 @@ class Source:
     geobox: GeoBox
     guide_bands: tuple[str, ...]
     coarse_bands: tuple[str, ...]
-    record: dict
-    identity: dict
-    pair: Pair | None = None
 
+    @abstractmethod
     def open(self, ratio: int) -> xr.Dataset:
         """The scene: guide lazy, coarse in memory; see `satfuse.scene.make_scene`."""
-        if self.pair is None:
-            return _open_zarr(self.record["scene"])
-        return make_scene(self.pair, self.geobox, ratio=ratio, missing=self.record["missing"])
+
+    @abstractmethod
+    def open_guide(self, window: Window | None = None) -> xr.Dataset:
+        """The guide alone, lazy: `guide (guide_band, y, x)`, `guide_valid`, `guide_quality (y, x)`.
+
+        Parameters
+        ----------
+        window : part of the grid; None = all of it.
+        """
+
+    @abstractmethod
+    def to_record(self) -> dict[str, Any]:
+        """The source in values that JSON can hold; see `from_record`."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What makes this scene another one than the next, wherever it is served from, in JSON values."""
+
+    def provenance(self, scene: xr.Dataset) -> dict[str, Any]:
+        """Where the inputs come from, without credentials, in JSON values.
+
+        Parameters
+        ----------
+        scene : as `open` gives it.
+        """
+        facts = {key: scene.attrs[key] for key in _SCENE_FACTS if key in scene.attrs}
+        return _plain({"field": self.field, **facts})
+
+    def read_guide(self, window: Window) -> tuple[FloatArray, BoolArray, IntArray]:
+        """The guide inside a window.
+
+        Returns
+        -------
+        reflectance : (band, y, x) float32, NaN where missing.
+        valid : (y, x) bool, True = usable.
+        quality : (y, x) uint16.
+        """
+        part = self.open_guide(window).load(scheduler="synchronous")
+        return part.guide.values, part.guide_valid.values, part.guide_quality.values
 
     def fingerprint(self) -> str:
-        """SHA-256 over the scene's identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the scene's identity."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
+@dataclass(frozen=True)
+class PairSource(Source):
+    """A pair, read from its catalogues; `missing` is "raise" or "flag", see the readers."""
+
+    pair: Pair
+    missing: str
+
+    guide_bands = S2_NAMES
+    coarse_bands = S3_NAMES
+
+    @property
+    def product_id(self) -> str:
+        return self.pair.id
+
+    @property
+    def field(self) -> str:
+        return self.pair.field
+
+    @property
+    def time(self) -> str:
+        return self.pair.guide_time.isoformat()
+
+    @property
+    def geobox(self) -> GeoBox:
+        return self.pair.geobox
+
+    def open(self, ratio: int) -> xr.Dataset:
+        return make_scene(self.pair, self.geobox, ratio=ratio, missing=self.missing)
+
+    def open_guide(self, window: Window | None = None) -> xr.Dataset:
+        guide = sentinel2.open_sentinel2(
+            self.pair.guide_items,
+            self.geobox[window.slices()] if window else self.geobox,
+            spec=self.pair.guide_spec,
+            missing=self.missing,
+        )
+        return guide[["reflectance", "valid", "quality"]].rename(
+            reflectance="guide", valid="guide_valid", quality="guide_quality", band="guide_band"
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        return {"pair": self.pair.to_dict(), "missing": self.missing}
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "guide": _identity(self.pair.guide, self.pair.guide_spec, "sentinel2"),
+            "coarse": _identity(self.pair.coarse, self.pair.coarse_spec, "sentinel3_syn"),
+            "grid": [str(self.geobox.crs), *self.geobox.affine[:6], *self.geobox.shape],
+            "missing": self.missing,
+        }
+
+    def provenance(self, scene: xr.Dataset) -> dict[str, Any]:
+        pair = self.pair
+        guide_items = [
+            _reference(item) | {"baseline": baseline}
+            for item, baseline in zip(pair.guide, scene.attrs["baselines"], strict=True)
+        ]
+        return super().provenance(scene) | {
+            "gap_s": pair.gap_s,
+            "gap_clock": pair.gap_clock,
+            "item_gap_s": pair.item_gap_s,
+            "item_gap_clock": pair.item_gap_clock,
+            "time_approximate": pair.approximate,
+            "guide_time": pair.guide_time.isoformat(),
+            "coarse_time": pair.coarse_time.isoformat(),
+            "guide_platform": pair.guide_platform,
+            "coarse_platform": pair.coarse_platform,
+            "guide_angles": asdict(pair.guide_angles),
+            "coarse_angles": asdict(pair.coarse_angles),
+            "guide_items": guide_items,
+            "coarse_items": [_reference(item) for item in pair.coarse],
+        }
+
+
+@dataclass(frozen=True)
+class ZarrSource(Source):
+    """A scene that `write_scene` wrote to `path`."""
+
+    path: str
+
+    @cached_property
+    def _scene(self) -> xr.Dataset:
+        return _open_zarr(self.path)
+
+    @property
+    def product_id(self) -> str:
+        return self._scene.attrs["id"]
+
+    @property
+    def field(self) -> str:
+        return self._scene.attrs["field"]
+
+    @property
+    def time(self) -> str:
+        return self._scene.attrs["time"]
+
+    @property
+    def geobox(self) -> GeoBox:
+        return self._scene.guide.odc.geobox
+
+    @property
+    def guide_bands(self) -> tuple[str, ...]:
+        return tuple(map(str, self._scene.guide_band.values))
+
+    @property
+    def coarse_bands(self) -> tuple[str, ...]:
+        return tuple(map(str, self._scene.coarse_band.values))
+
+    def open(self, ratio: int) -> xr.Dataset:
+        return self._scene
+
+    def open_guide(self, window: Window | None = None) -> xr.Dataset:
+        guide = self._scene[["guide", "guide_valid", "guide_quality"]]
+        if window is None:
+            return guide
+        rows, columns = window.slices()
+        return guide.isel(y=rows, x=columns)
+
+    def to_record(self) -> dict[str, Any]:
+        return {"scene": self.path, "sha256": self._scene.attrs["sha256"]}
+
+    def identity(self) -> dict[str, Any]:
+        return self.to_record()
+
+
+def as_source(source: Pair | str | Path, *, missing: str) -> Source:
     """A source from a pair, or from the path of a scene that `write_scene` wrote.
 
     Raises
@@ -59,62 +243,31 @@ def as_source(source: "Pair | str | Path", *, missing: str) -> Source:
         No scene at the path.
     """
     if isinstance(source, Pair):
-        geobox = source.geobox
-        return Source(
-            product_id=source.id,
-            field=source.field,
-            time=source.guide_time.isoformat(),
-            geobox=geobox,
-            guide_bands=S2_NAMES,
-            coarse_bands=S3_NAMES,
-            record={
-                "guide": list(source.guide),
-                "guide_catalog": source.guide_catalog,
-                "missing": missing,
-            },
-            identity={
-                "guide": _identity(source.guide, source.guide_spec, "sentinel2"),
-                "coarse": _identity(source.coarse, source.coarse_spec, "sentinel3_syn"),
-                "grid": [str(geobox.crs), *geobox.affine[:6], *geobox.shape],
-                "missing": missing,
-            },
-            pair=source,
-        )
+        return PairSource(source, missing)
     path = str(Path(source).absolute())
-    scene = _open_zarr(path)
-    record = {"scene": path, "sha256": scene.attrs["sha256"]}
-    return Source(
-        product_id=scene.attrs["id"],
-        field=scene.attrs["field"],
-        time=scene.attrs["time"],
-        geobox=scene.guide.odc.geobox,
-        guide_bands=tuple(map(str, scene.guide_band.values)),
-        coarse_bands=tuple(map(str, scene.coarse_band.values)),
-        record=record,
-        identity=record,
-    )
+    _open_zarr(path)
+    return ZarrSource(path)
 
 
-def _identity(items, spec: CatalogSpec, sensor: str) -> list:
-    """What items are and how they are read, without where they lie: the same scene from another server is the same."""
-    rules = {"assets": spec.assets[sensor], "radiometry": spec.radiometry.get(sensor)}
-    return [
-        {
-            "id": item["id"],
-            "collection": item.get("collection"),
-            "baseline": sentinel2.item_baseline(pystac.Item.from_dict(item)),
-            "files": {
-                key: {name: asset[name] for name in ("file:checksum", "file:size") if name in asset}
-                for key, asset in item["assets"].items()
-                if key in rules["assets"].values()
-            },
-            **rules,
-        }
-        for item in items
-    ]
+def from_record(record: dict[str, Any]) -> Source:
+    """The source that gave a record.
+
+    Raises
+    ------
+    ReadError
+        A written scene is gone, or another one has been written to its path.
+    """
+    if "pair" in record:
+        return PairSource(Pair.from_dict(record["pair"]), record["missing"])
+    source = ZarrSource(record["scene"])
+    if source.to_record() != record:
+        raise ReadError(f"{source.path} has changed since the run was planned; start a new run")
+    return source
 
 
-def write_scene(scene: xr.Dataset, path, *, field: str, time: str, chunk_px: int = 600) -> str:
+def write_scene(
+    scene: xr.Dataset, path: str | Path, *, field: str, time: str, chunk_px: int = 600
+) -> str:
     """Write a scene to disk, so that `fuse_field` can take its path in place of a pair.
 
     Parameters
@@ -127,96 +280,74 @@ def write_scene(scene: xr.Dataset, path, *, field: str, time: str, chunk_px: int
     -------
     The path.
     """
-    digest = hashlib.sha256(np.ascontiguousarray(scene.coarse.values).tobytes())
-    digest.update(repr((sorted(scene.attrs.items(), key=str), time, scene.guide.shape)).encode())
-    stamp = (
-        np.datetime_as_string(np.datetime64(time[:19]), unit="s").replace("-", "").replace(":", "")
-    )
-    attrs = json.loads(json.dumps(scene.attrs, default=_plain))
-    attrs |= {"id": f"{field}_{stamp}", "field": field, "time": time, "sha256": digest.hexdigest()}
+    stamp = np.datetime_as_string(np.datetime64(time[:19]), unit="s")
+    attrs = _plain(scene.attrs) | {
+        "id": f"{field}_{stamp.replace('-', '').replace(':', '')}",
+        "field": field,
+        "time": time,
+    }
+    # the hash comes last: without it a scene that was not written to its end is refused
+    attrs.pop("sha256", None)
     scene = scene.assign_attrs(attrs).chunk(y=chunk_px, x=chunk_px).drop_encoding()
     for name in ("guide_band", "coarse_band"):
         scene[name] = scene[name].astype(object)
     scene.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+    zarr.open_group(path, mode="a").attrs["sha256"] = _digest(Path(path))
     return str(path)
 
 
-def read_guide(
-    record: dict, geobox: GeoBox, window: Window
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The guide inside a window of a scene.
-
-    Parameters
-    ----------
-    record : of the `Source`.
-    geobox : of the whole scene.
-
-    Returns
-    -------
-    reflectance : (band, y, x) float32, NaN where missing.
-    valid : (y, x) bool, True = usable.
-    quality : (y, x) uint16.
-    """
-    rows, columns = window.slices()
-    if "scene" in record:
-        scene = _open_zarr(record["scene"]).isel(y=rows, x=columns)
-        part = scene[["guide", "guide_valid", "guide_quality"]].load(scheduler="synchronous")
-        return part.guide.values, part.guide_valid.values, part.guide_quality.values
-    guide = sentinel2.open_sentinel2(
-        [pystac.Item.from_dict(item) for item in record["guide"]],
-        geobox[rows, columns],
-        spec=CatalogSpec.from_dict(record["guide_catalog"]),
-        missing=record["missing"],
-    )
-    part = guide[["reflectance", "valid", "quality"]].load(scheduler="synchronous")
-    return part.reflectance.values, part.valid.values, part.quality.values
+def _digest(folder: Path) -> str:
+    """SHA-256 of the files of a folder: of the whole scene, without computing a lazy guide again."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(file.relative_to(folder)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def provenance(source: Source, scene: xr.Dataset) -> dict:
-    """Where the inputs come from, without credentials: JSON values for the product's attributes and item."""
-    keys = (
-        "gap_s", "gap_clock", "shift_m", "shift_sigma_m", "shift_trusted", "shift_reason", "psf_sigma", "baselines",
-        "item_ids",
-    )  # fmt: skip
-    out = {"field": source.field, **{k: scene.attrs[k] for k in keys if k in scene.attrs}}
-    if source.pair is not None:
-        pair = source.pair
-        out |= {
-            "gap_s": pair.gap_s,
-            "gap_clock": pair.gap_clock,
-            "item_gap_s": pair.item_gap_s,
-            "item_gap_clock": pair.item_gap_clock,
-            "time_approximate": pair.approximate,
-            "guide_time": pair.guide_time.isoformat(),
-            "coarse_time": pair.coarse_time.isoformat(),
-            "guide_platform": pair.guide_platform,
-            "coarse_platform": pair.coarse_platform,
-            "guide_angles": asdict(pair.guide_angles),
-            "coarse_angles": asdict(pair.coarse_angles),
-            "guide_items": [
-                _reference(i) | {"baseline": b}
-                for i, b in zip(pair.guide, scene.attrs["baselines"], strict=True)
-            ],
-            "coarse_items": [_reference(i) for i in pair.coarse],
+def _identity(
+    items: tuple[dict[str, Any], ...], spec: CatalogSpec, sensor: str
+) -> list[dict[str, Any]]:
+    """What items are and how they are read; the same for the same scene on another server."""
+    assets = spec.assets[sensor]
+    rules = {"assets": assets, "radiometry": spec.radiometry.get(sensor)}
+    return [
+        {
+            "id": item["id"],
+            "collection": item.get("collection"),
+            "baseline": sentinel2.item_baseline(pystac.Item.from_dict(item)),
+            "files": {
+                key: {name: asset[name] for name in ("file:checksum", "file:size") if name in asset}
+                for key, asset in item["assets"].items()
+                if key in assets.values()
+            },
+            **rules,
         }
-    return json.loads(json.dumps(out, default=_plain))
+        for item in items
+    ]
 
 
-def _reference(item: dict) -> dict:
+def _reference(item: dict[str, Any]) -> dict[str, str]:
+    """Identity and address of an item, without the query of a signed address."""
     links = [link["href"] for link in item.get("links", []) if link.get("rel") == "self"]
     collection = item.get("collection") or "unknown"
     href = without_query(links[0]) if links else f"urn:stac:{collection}:{item['id']}"
     return {"id": item["id"], "collection": collection, "href": href}
 
 
-@lru_cache(maxsize=4)
 def _open_zarr(path: str) -> xr.Dataset:
+    root = Path(path) / "zarr.json"
     try:
-        scene = xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
+        return _opened(path, root.read_bytes())
     except (OSError, ValueError) as error:
         raise ReadError(
             f"no scene at {path}: {error}; give a pair, or a path that write_scene made"
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, metadata: bytes) -> xr.Dataset:
+    scene = xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
     if absent := [k for k in ("id", "field", "time", "sha256") if k not in scene.attrs]:
         raise ProductError(
             f"{path} is not a scene of write_scene: it lacks the attributes {', '.join(absent)}"
@@ -224,9 +355,14 @@ def _open_zarr(path: str) -> xr.Dataset:
     return scene
 
 
-def _plain(value):
-    if isinstance(value, np.ndarray):
+def _plain(value: Any) -> Any:
+    """The same as JSON would give it back; arrays and dataclasses become lists and dictionaries."""
+    return json.loads(json.dumps(value, default=_to_json))
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)

@@ -2,18 +2,18 @@
 
 import numpy as np
 
+from satfuse.arrays import BoolArray, IntArray
 from satfuse.geometry.tiling import Tile
 from satfuse.infer.plan import Context, Plan, open_context, plan_path
-from satfuse.infer.source import read_guide
 from satfuse.models.blocks import Inputs, fuse_blocks
+from satfuse.models.prepare import fill_guide
 from satfuse.product.layout import FILL, Layout
 from satfuse.product.publish import group_path
 from satfuse.product.store import Store
 from satfuse.product.write import encode, encode_uncertainty, write_tile
-from satfuse.sensors.quality import GUIDE_INVALID, Quality
+from satfuse.sensors.quality import GUIDE_INVALID, Quality, out_of_range
 
 PROCESS_BYTES = 600 * 2**20  # interpreter, torch and raster libraries
-HIGHEST = 1.6  # reflectance above which a value is flagged
 
 
 def done_path(plan: Plan, index: int) -> str:
@@ -69,43 +69,47 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
     numbers of the uncertainty (band, y, x) int16.
     """
     plan = context.plan
-    guide, valid, guide_quality = read_guide(plan.source, plan.layout.geobox, tile.halo)
+    guide, valid, guide_quality = context.source.read_guide(tile.halo)
     valid &= np.isfinite(guide).all(0)
-    fill = np.array(plan.guide_fill, "float32")
-    for band, value in zip(guide, fill, strict=True):
-        band[~np.isfinite(band)] = value
     inputs = Inputs(
         window=tile.halo,
-        guide=guide.astype("float32", copy=False),
+        guide=fill_guide(guide, valid, np.array(plan.guide_fill)),
         guide_valid=valid,
-        coarse=context.coarse,
-        coarse_valid=context.coarse_valid,
+        coarse=context.coarse.image,
+        coarse_valid=context.coarse.valid,
     )
     rows, columns = tile.core.slices(origin=tile.halo)
-    valid, quality = valid[rows, columns], guide_quality[rows, columns].copy()
-    quality[~valid & ((quality & np.uint16(GUIDE_INVALID)) == 0)] |= np.uint16(
-        Quality.GUIDE_MISSING
-    )
-    coarse_quality = context.coarse_quality[tile.core.slices(step=plan.cut.ratio)]
-    quality |= coarse_quality.repeat(plan.cut.ratio, 0).repeat(plan.cut.ratio, 1)
+    valid = valid[rows, columns]
+    quality = _input_quality(context, tile, valid, guide_quality[rows, columns])
     number = np.empty((len(plan.coarse_bands), *tile.core.shape), "int16")
     uncertainty = np.empty_like(number) if plan.layout.uncertain_bands else None
-    for window, image, sigma in fuse_blocks(
-        context.model, context.state, inputs, tile.core, plan.cut, plan.device
-    ):
+    blocks = fuse_blocks(context.model, context.state, inputs, tile.core, plan.cut, plan.device)
+    for window, image, sigma in blocks:
         rows, columns = window.slices(origin=tile.core)
-        image[context.absent] = np.nan
-        outside = ((image < 0) | (image > HIGHEST)).any(0)
-        quality[rows, columns] |= np.where(outside, np.uint16(Quality.OUT_OF_RANGE), np.uint16(0))
+        image[context.coarse.absent] = np.nan
         image[:, ~valid[rows, columns]] = np.nan
+        quality[rows, columns] |= np.where(
+            out_of_range(image), np.uint16(Quality.OUT_OF_RANGE), np.uint16(0)
+        )
         number[:, rows, columns] = encode(image)
         if uncertainty is not None:
-            places = zip(
-                uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True
-            )
-            for out, values, band in places:  # one band at a time stays in the cache
+            # one band at a time stays in the cache of the processor
+            parts = zip(uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True)
+            for out, values, band in parts:
                 out[...] = np.where(values != FILL, encode_uncertainty(band), FILL)
     return number, quality, uncertainty
+
+
+def _input_quality(
+    context: Context, tile: Tile, valid: BoolArray, guide_quality: IntArray
+) -> IntArray:
+    """Flags of a tile's core (y, x) from guide and coarse image, before anything is fused."""
+    ratio = context.plan.cut.ratio
+    quality = guide_quality.copy()
+    unexplained = ~valid & ((quality & np.uint16(GUIDE_INVALID)) == 0)
+    quality[unexplained] |= np.uint16(Quality.GUIDE_MISSING)
+    coarse_quality = context.coarse_quality[tile.core.slices(step=ratio)]
+    return quality | coarse_quality.repeat(ratio, 0).repeat(ratio, 1)
 
 
 def tile_bytes(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import islice, product
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from satfuse.errors import GridError
 from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles
@@ -98,24 +98,6 @@ class Inputs:
     coarse_valid: np.ndarray
 
 
-def fill_holes(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """A (band, y, x) image with the nearest valid value of its band where it is invalid or not finite.
-
-    A band without any valid value becomes 0.
-    """
-    out = np.empty(image.shape, "float32")
-    for target, band in zip(out, image, strict=True):
-        known = valid & np.isfinite(band)
-        if not known.any():
-            target[...] = 0
-            continue
-        rows, columns = ndimage.distance_transform_edt(
-            ~known, return_distances=False, return_indices=True
-        )
-        target[...] = band[rows, columns]
-    return out
-
-
 def fuse_blocks(
     model: FusionModel, state: State, inputs: Inputs, core: Window, cut: Cut, device: str = "cpu"
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray | None]]:
@@ -137,6 +119,30 @@ def fuse_blocks(
         with torch.inference_mode():
             image, sigma = run(model, state, inputs, block, cut, device)
         yield block.core, image, sigma
+
+
+def fuse_whole(
+    model: FusionModel, state: State, inputs: Inputs, cut: Cut, device: str = "cpu"
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Fuse a raster that is in memory as a whole.
+
+    Parameters
+    ----------
+    state, inputs, cut, device : see `fuse_blocks`; the inputs' window is the whole raster.
+
+    Returns
+    -------
+    image : (c_coarse, y, x) float32.
+    sigma : its standard deviation, or None where the model gives none.
+    """
+    size = (len(inputs.coarse), *inputs.guide_valid.shape)
+    image = np.empty(size, np.float32)
+    sigma = np.empty(size, np.float32) if model.gives_uncertainty else None
+    for window, values, spread in fuse_blocks(model, state, inputs, inputs.window, cut, device):
+        image[:, *window.slices()] = values
+        if sigma is not None:
+            sigma[:, *window.slices()] = spread
+    return image, sigma
 
 
 def _block(model, state, inputs, block, cut, device):

@@ -10,8 +10,8 @@ pytest.importorskip("torch")
 
 from satfuse.errors import ConfigError, GridError
 from satfuse.infer import FuseConfig, fuse_field, write_scene
+from satfuse.infer.larger_pixels import fuse_larger
 from satfuse.validate.comparison import compare_items
-from satfuse.validate.other_size import fuse_larger
 
 pytestmark = pytest.mark.torch
 TIME = "2024-06-01T10:00:00+00:00"

@@ -8,8 +8,8 @@ from validate_field import HEIGHT, RATIO, WIDTH
 pytest.importorskip("torch")
 
 from satfuse.errors import BandError, GridError
+from satfuse.infer.larger_pixels import average_scene
 from satfuse.validate.comparison.sizes import read_sizes, size_bands, size_scores, size_spectra
-from satfuse.validate.other_size import average_scene
 
 FACTOR = 2
 

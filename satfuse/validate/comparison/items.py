@@ -13,13 +13,13 @@ import numpy as np
 import xarray as xr
 
 from satfuse.errors import ConfigError, GridError
+from satfuse.infer.reopen import load_run
 from satfuse.validate.checks import SHARPNESS_PAIR
 from satfuse.validate.comparison import figures, page
 from satfuse.validate.comparison.difference import difference, difference_scores
 from satfuse.validate.comparison.sizes import read_sizes, size_bands, size_scores, size_spectra
 from satfuse.validate.land_cover.classes import load_legend, read_land_cover
 from satfuse.validate.look import Look, look_of, save
-from satfuse.validate.product import load_run
 from satfuse.validate.report import finite, measure, title_of, write
 from satfuse.validate.spectra import mean_spectra
 from satfuse.validate.views import Views, make_views

@@ -11,11 +11,15 @@ from odc.geo.geobox import zoom_out
 from odc.geo.xr import xr_coords
 
 from satfuse.errors import GridError
-from satfuse.infer import fuse_field, write_scene
-from satfuse.validate.product import load_run, run_plan
+from satfuse.geometry.resample import block_mean
+from satfuse.infer.reopen import load_run, run_plan
+from satfuse.infer.run import fuse_field
+from satfuse.infer.source import write_scene
 
 
-def fuse_larger(item: str, pixel_m: float, folder: Path, *, scheduler: str | None = None) -> str:
+def fuse_larger(
+    item: str, pixel_m: float, folder: str | Path, *, scheduler: str | None = None
+) -> str:
     """Fuse the scene of a product with its own model at a larger pixel size.
 
     Parameters
@@ -56,24 +60,26 @@ def fuse_larger(item: str, pixel_m: float, folder: Path, *, scheduler: str | Non
 
 
 def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
-    """A scene with its guide averaged over blocks of `factor` x `factor` pixels; one that is not whole is not valid."""
-    guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x").data
+    """Average the guide of a scene over blocks of `factor` x `factor` pixels.
+
+    A block with an unusable pixel is not valid, and has the flags of all its pixels.
+    """
+    guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x")
+    mean = block_mean(guide.data, factor)
     quality = scene["guide_quality"].data
-    corners = [
-        (slice(i, None, factor), slice(j, None, factor))
-        for i, j in product(range(factor), repeat=2)
-    ]
-    mean = sum(guide[:, rows, columns] for rows, columns in corners) / factor**2
-    flags = reduce(or_, (quality[rows, columns] for rows, columns in corners))
+    corners = product(range(factor), repeat=2)
+    flags = reduce(or_, (quality[i::factor, j::factor] for i, j in corners))
     attrs = {"grid_mapping": "spatial_ref"}
     layers = {
-        "guide": (("guide_band", "y", "x"), mean.astype("float32"), attrs),
+        "guide": (("guide_band", "y", "x"), mean, attrs),
         "guide_valid": (("y", "x"), np.isfinite(mean).all(0), attrs),
         "guide_quality": (("y", "x"), flags, attrs),
     }
-    kept = scene[["coarse", "coarse_valid", "coarse_quality"]].drop_vars(
-        ["y", "x", "spatial_ref"], errors="ignore"
+    coarse = scene[["coarse", "coarse_valid", "coarse_quality"]]
+    larger = coarse.drop_vars(["y", "x", "spatial_ref"], errors="ignore").assign(layers)
+    run_attrs = {key: value for key, value in scene.attrs.items() if key != "tile_edges"}
+    return (
+        larger.assign_coords(guide_band=scene["guide_band"].values)
+        .assign_coords(xr_coords(zoom_out(scene.odc.geobox, factor)))
+        .assign_attrs(run_attrs)
     )
-    larger = kept.assign(layers).assign_coords(guide_band=scene["guide_band"].values)
-    attrs = {key: value for key, value in scene.attrs.items() if key != "tile_edges"}
-    return larger.assign_coords(xr_coords(zoom_out(scene.odc.geobox, factor))).assign_attrs(attrs)
