@@ -68,7 +68,7 @@ class Library:
 def sample_folder() -> Path:
     """$SATFUSE_SAMPLE_DATA, by default `../shared/data` beside the repository."""
     return (
-        Path(__file__).parents[2] / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")
+        Path(__file__).parents[3] / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")
     ).resolve()
 
 
