@@ -1,4 +1,4 @@
-"""Endmember spectra: what anyone who has seen such surfaces' spectra expects of them."""
+"""Endmember spectra have the well-known features of such surfaces."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,12 @@ def ndvi(name):
 
 def test_shape_and_range():
     assert REFLECTANCE.shape == (len(NAMES), 2121) == (len(set(NAMES)), len(spectra.WAVELENGTH_NM))
-    assert spectra.WAVELENGTH_NM[0] == 380 and spectra.WAVELENGTH_NM[-1] == 2500
-    assert np.isfinite(REFLECTANCE).all() and REFLECTANCE.min() >= 0 and REFLECTANCE.max() < 1
-    assert np.abs(np.diff(REFLECTANCE)).max() < 0.02, (
-        "a jump of 2 % in one nanometre is no solid's spectrum"
-    )
+    assert spectra.WAVELENGTH_NM[0] == 380
+    assert spectra.WAVELENGTH_NM[-1] == 2500
+    assert np.isfinite(REFLECTANCE).all()
+    assert REFLECTANCE.min() >= 0
+    assert REFLECTANCE.max() < 1
+    assert np.abs(np.diff(REFLECTANCE)).max() < 0.02, "spectra of solids are smooth at 1 nm"
     with pytest.raises(ValueError, match="read-only"):
         REFLECTANCE[0, 0] = 0
 
@@ -39,9 +40,11 @@ def test_green_vegetation(name):
         name, 480, 555, 675, 715, 865, 975, 1080, 1650, 1450, 1940
     )
     assert ndvi(name) > 0.7
-    assert green > 1.5 * blue and green > 1.5 * red
+    assert green > 1.5 * blue
+    assert green > 1.5 * red
     assert red < edge < infrared
-    assert dip970 < infrared and dip970 < top1080
+    assert dip970 < infrared
+    assert dip970 < top1080
     assert dip1940 < dip1450 < swir < infrared
 
 
@@ -64,7 +67,8 @@ def test_soils_rise_and_absorb_clay_and_water(name):
 def test_soil_and_sand_brightness_order():
     moist, dark, bright = (at(f"soil_{n}", 1650)[0] for n in ("moist", "dark", "bright"))
     assert moist < dark < bright
-    assert at("sand_bright", 865) > 0.45 and at("sand_bright", 865) > at("sand_dark", 865)
+    assert at("sand_bright", 865) > 0.45
+    assert at("sand_bright", 865) > at("sand_dark", 865)
     # iron: red soil and sand rise steeply between 500 and 650 nm
     for name in ("soil_red", "sand_bright", "sand_dark"):
         assert at(name, 650) > 1.8 * at(name, 500)
@@ -74,14 +78,16 @@ def test_soil_and_sand_brightness_order():
 def test_water_is_dark_and_decreases(name):
     green, red, infrared, swir = at(name, 560, 665, 865, 1610)
     assert 0.01 < green < 0.12
-    assert green > red > infrared > swir and swir < 0.005
+    assert green > red > infrared > swir
+    assert swir < 0.005
     assert ndvi(name) < 0
     assert at("water_turbid", 665) > 3 * at("water_clear", 665)
 
 
 def test_snow_bright_in_visible_dark_in_swir():
     green, swir = at("snow", 560, 1610)
-    assert green > 0.85 and swir < 0.15
+    assert green > 0.85
+    assert swir < 0.15
     assert (green - swir) / (green + swir) > 0.7  # NDSI; snow is above 0.4
     for dip, shoulder in ((1030, 1090), (1250, 1100), (1500, 1850), (2010, 2250)):
         assert at("snow", dip) < at("snow", shoulder)
@@ -95,7 +101,6 @@ def test_cloud_is_bright_also_in_swir():
 
 def test_water_absorption_against_published_values():
     # Pope & Fry (1997) at 550 and 650 nm; Kou et al. (1993) at 975 and 1195 nm: 1/m
-    found = np.interp(
-        [550, 650, 975, 1195, 1600], spectra.WAVELENGTH_NM, spectra.water_absorption_per_m()
-    )
-    np.testing.assert_allclose(found, [0.0565, 0.340, 45, 125, 670], rtol=0.25)
+    nm = [550, 650, 975, 1195, 1600]
+    absorption = np.interp(nm, spectra.WAVELENGTH_NM, spectra.water_absorption_per_m())
+    np.testing.assert_allclose(absorption, [0.0565, 0.340, 45, 125, 670], rtol=0.25)
