@@ -1,56 +1,73 @@
-"""What training minimises and what it reports, on torch tensors and valid pixels only."""
+"""Training losses and the scores of a validation split, on torch tensors and valid pixels only."""
 
 import torch
 from torch.nn import functional as F
 
 
 def spectral_angle(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Angle between spectra in radians, (b, 1, H, W), of two (b, c, H, W) images; NaN where a spectrum is zero.
+    """Angle between the spectra of two images, by `2 atan2(|u - v|, |u + v|)` of unit vectors.
 
-    `2 atan2(|u - v|, |u + v|)` of unit vectors in float64: exact for small angles (Kahan 2006).
+    In float64; unlike the arc cosine, the formula is exact for small angles (Kahan 2006).
+
+    Parameters
+    ----------
+    image, target : (b, c, H, W) reflectance.
+
+    Returns
+    -------
+    (b, 1, H, W) float64 radians, NaN where one of the spectra is zero.
     """
     u, v = (x.double() / x.double().norm(dim=1, keepdim=True) for x in (image, target))
     return 2 * torch.atan2((u - v).norm(dim=1, keepdim=True), (u + v).norm(dim=1, keepdim=True))
 
 
-def fusion_loss(image, target, valid, *, kind: str = "l1", sam_weight: float = 0.0) -> torch.Tensor:
+def fusion_loss(
+    image: torch.Tensor,
+    target: torch.Tensor,
+    valid: torch.Tensor,
+    *,
+    kind: str = "l1",
+    sam_weight: float = 0.0,
+) -> torch.Tensor:
     """Mean error over valid pixels, plus `sam_weight` times the mean of 1 - cos(spectral angle).
 
     Parameters
     ----------
-    image, target : (b, c, H, W).
-    valid : (b, 1, H, W) bool, True = counts.
-    kind : "l1" (mean absolute) or "mse" (mean square), in reflectance.
+    image, target : (b, c, H, W) reflectance.
+    valid : (b, 1, H, W) bool, True = the pixel counts.
+    kind : "l1" (mean absolute error) or "mse" (mean squared error), of reflectance.
     """
     error = (image - target).abs() if kind == "l1" else (image - target).square()
     count = valid.sum().clamp(min=1)
     loss = (error.mean(1, keepdim=True) * valid).sum() / count
     if sam_weight:
-        turn = 1 - F.cosine_similarity(image, target, dim=1, eps=1e-4)[:, None]
-        loss = loss + sam_weight * (turn * valid).sum() / count
+        # eps bounds the division where a spectrum is close to zero
+        difference = 1 - F.cosine_similarity(image, target, dim=1, eps=1e-4)[:, None]
+        loss = loss + sam_weight * (difference * valid).sum() / count
     return loss
 
 
 class Score:
-    """RMSE (reflectance, all bands) and mean spectral angle (degrees) over many batches."""
+    """RMSE (reflectance, all bands) and mean spectral angle (degrees), accumulated over batches."""
 
-    def __init__(self):
-        self.square = self.values = self.angle = self.angles = 0.0
+    def __init__(self) -> None:
+        self._squared_error = 0.0
+        self._values = 0
+        self._angle_sum = 0.0
+        self._angles = 0
 
-    def add(self, image, target, valid) -> None:
-        """Count the valid pixels of (b, c, H, W) images."""
+    def add(self, image: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> None:
+        """Add the pixels of (b, c, H, W) images where `valid` (b, 1, H, W) is True."""
         error = (image.double() - target.double()).square().sum(1, keepdim=True)[valid]
-        self.square += float(error.sum())
-        self.values += len(error) * image.shape[1]
+        self._squared_error += float(error.sum())
+        self._values += len(error) * image.shape[1]
         angle = spectral_angle(image, target)[valid]
         angle = angle[angle.isfinite()]
-        self.angle += float(angle.sum())
-        self.angles += len(angle)
+        self._angle_sum += float(angle.sum())
+        self._angles += len(angle)
 
     def result(self) -> dict[str, float]:
-        """`sam_deg` and `rmse`."""
-        angle = torch.tensor(self.angle / max(self.angles, 1))
-        return {
-            "sam_deg": float(angle.rad2deg()),
-            "rmse": (self.square / max(self.values, 1)) ** 0.5,
-        }
+        """Scores of all pixels added so far: `sam_deg` and `rmse`."""
+        angle = torch.tensor(self._angle_sum / max(self._angles, 1))
+        rmse = (self._squared_error / max(self._values, 1)) ** 0.5
+        return {"sam_deg": float(angle.rad2deg()), "rmse": rmse}
