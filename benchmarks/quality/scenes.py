@@ -22,7 +22,7 @@ from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.scenes.factory import BIOME_NAMES, biome_scene
 from satfuse.simulate.scenes.library import load_library, sample_folder
 from satfuse.simulate.scenes.measured import WAVELENGTH_NM
-from satfuse.simulate.scenes.protocol import Protocol, cloud_band_values, observe
+from satfuse.simulate.scenes.protocol import Protocol, cloud_band_values, simulate_observation
 
 FINE_PX = 240
 # more seeds of cloudy scenes: under some skies no pixel of the two images is shared
@@ -169,7 +169,7 @@ def _potsdam(protocol, seed):
         )
     ]
     sharp = Protocol(**vars(protocol) | {"equal_blur": True})
-    return observe(
+    return simulate_observation(
         guide, frames, sharp, clouds, ratio=10, rng=np.random.default_rng([seed, 1])
     ), target
 

@@ -23,7 +23,7 @@ from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.simulate.scenes.factory import FactoryConfig, make_training_scene
 from satfuse.simulate.scenes.library import draw_spectra, load_library, sample_folder
 from satfuse.simulate.scenes.measured import WAVELENGTH_NM
-from satfuse.simulate.scenes.protocol import SLSTR_WIDER, Protocol, observe
+from satfuse.simulate.scenes.protocol import SLSTR_WIDER, Protocol, simulate_observation
 from satfuse.train.library import fit_library
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,9 @@ def other_scenes(ratios, bands, budget: Budget) -> Scenes:
                 gain=config.gain, offset=config.offset, noise=rng.uniform(*config.noise),
                 equal_blur=rng.random() < config.equal_blur_share,
             )  # fmt: skip
-            observed = observe(guide, target[None], protocol, (None, None), ratio=ratio, rng=rng)
+            observed = simulate_observation(
+                guide, target[None], protocol, (None, None), ratio=ratio, rng=rng
+            )
             scenes[ratio].append(_tensors(observed, target, bands))
     return scenes
 

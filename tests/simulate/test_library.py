@@ -36,16 +36,16 @@ def at(library, spectra, nm):
 
 
 def test_without_samples_the_library_is_parametric_and_covers_every_material(parametric):
-    assert not parametric.measured and len(parametric) >= 100
+    assert not parametric.measured
+    assert len(parametric) >= 100
     assert set(parametric.material) == {"vegetation", "soil", "artificial", "water", "snow"}
     assert set(parametric.source) == {"parametric"}
     test = load_library(split="test")
-    assert set(test.material) == set(parametric.material) and not set(test.name) & set(
-        parametric.name
-    )
+    assert set(test.material) == set(parametric.material)
+    assert not set(test.name) & set(parametric.name)
 
 
-def test_a_folder_that_is_named_and_absent_is_refused():
+def test_a_missing_folder_and_an_unknown_split_are_rejected():
     with pytest.raises(ConfigError, match="no folder"):
         load_library(Path("/nowhere"))
     with pytest.raises(ConfigError, match="split"):
@@ -55,24 +55,24 @@ def test_a_folder_that_is_named_and_absent_is_refused():
 @pytest.mark.samples
 def test_measured_spectra_are_clean_and_cover_all_21_bands(sides):
     for library in sides:
-        assert library.measured and library.reflectance.dtype == np.float32
+        assert library.measured
+        assert library.reflectance.dtype == np.float32
         assert library.reflectance.shape == (len(library), 425)
-        assert library.reflectance.min() >= 0 and library.reflectance.max() <= 1
+        assert library.reflectance.min() >= 0
+        assert library.reflectance.max() <= 1
         _, coverage = srf_matrix("S3A", S3_NAMES, library.wavelength_nm)
-        assert (coverage > 0.99).all() and S3_NAMES[:2] == ("Oa01", "Oa02")
+        assert (coverage > 0.99).all()
+        assert S3_NAMES[:2] == ("Oa01", "Oa02")
         assert len(np.unique(library.name)) == len(library)
         assert "emit_artificial_materials_0117" not in library.name
         assert "ecostress_with_mixtures_0919" not in library.name
-        assert not [
-            n
-            for n in library.name
-            if n.startswith("ecostress_with_mixtures_") and int(n[-4:]) >= 1041
-        ]
+        ecostress = [n for n in library.name if n.startswith("ecostress_with_mixtures_")]
+        assert all(int(n[-4:]) < 1041 for n in ecostress)
 
 
 @pytest.mark.samples
 def test_the_later_rows_of_ecostress_are_mixtures_of_the_earlier_ones(samples):
-    """Why they are left out: each is a combination of entries that may lie on the other side."""
+    """Why they are left out: each combines entries that may belong to the other side."""
     import xarray as xr
     from scipy.optimize import nnls
 
@@ -83,45 +83,41 @@ def test_the_later_rows_of_ecostress_are_mixtures_of_the_earlier_ones(samples):
 
 
 @pytest.mark.samples
-def test_no_near_copy_lies_on_both_sides(sides):
+def test_no_near_copy_is_on_both_sides(sides):
     train, test = sides
     assert not set(train.name) & set(test.name)
-    assert set(test.source) & {"jasper", "sjer"} == set() and "harv" not in train.source
+    assert not set(test.source) & {"jasper", "sjer"}
+    assert "harv" not in train.source
     for material in np.unique(test.material):
         a, b = (x.reflectance[x.material == material].astype(float) for x in sides)
         cosine = (a @ b.T) / np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
         assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).min() > 0.29, material
     for material in ("vegetation", "soil", "artificial", "water", "snow"):
-        share = (test.material == material).sum() / sum(
-            (x.material == material).sum() for x in sides
-        )
-        assert 0.05 < share < 0.4, material
+        counts = [(library.material == material).sum() for library in sides]
+        assert 0.05 < counts[1] / sum(counts) < 0.4, material
     whole = load_library(split="all")
     assert len(whole) == len(train) + len(test)
     assert np.array_equal(load_library().name, train.name)
 
 
 @pytest.mark.samples
-def test_materials_look_like_themselves(sides):
+def test_materials_have_the_expected_spectra(sides):
     library = sides[0]
-    of = {
-        m: library.reflectance[library.material == m]
-        for m in ("vegetation", "water", "snow", "soil")
-    }
-    ndvi = {
-        m: (at(library, r, 865) - at(library, r, 665))
-        / (at(library, r, 865) + at(library, r, 665) + 1e-6)
-        for m, r in of.items()
-    }
-    assert np.median(ndvi["vegetation"]) > 0.6 and abs(np.median(ndvi["soil"])) < 0.3
-    assert np.median(at(library, of["water"], 1610)) < 0.03
-    assert (
-        np.median(at(library, of["snow"], 555))
-        > 0.5
-        > 0.2
-        > np.median(at(library, of["snow"], 1610))
-    )
-    assert np.median(at(library, of["soil"], 2250) / at(library, of["soil"], 490)) > 2
+
+    def of(material, nm):
+        return at(library, library.reflectance[library.material == material], nm)
+
+    def ndvi(material):
+        red = of(material, 665)
+        near_infrared = of(material, 865)
+        return (near_infrared - red) / (near_infrared + red + 1e-6)
+
+    assert np.median(ndvi("vegetation")) > 0.6
+    assert abs(np.median(ndvi("soil"))) < 0.3
+    assert np.median(of("water", 1610)) < 0.03
+    assert np.median(of("snow", 555)) > 0.5
+    assert np.median(of("snow", 1610)) < 0.2
+    assert np.median(of("soil", 2250) / of("soil", 490)) > 2
 
 
 @pytest.mark.samples
@@ -129,10 +125,13 @@ def test_potsdam_is_never_opened(samples, monkeypatch):
     opened = []
 
     def spy(module, name):
-        real = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1]
-        )
+        original = getattr(module, name)
+
+        def record(path, *args, **kwargs):
+            opened.append(str(path))
+            return original(path, *args, **kwargs)
+
+        monkeypatch.setattr(module, name, record)
 
     spy(measured.xr, "open_dataset")
     spy(measured.rasterio, "open")
@@ -142,7 +141,7 @@ def test_potsdam_is_never_opened(samples, monkeypatch):
     assert {Path(p).parent.name for p in opened} == {"spectra", "airborne"}
 
 
-def test_airborne_gaps_are_bridged_and_the_blue_end_goes_on():
+def test_airborne_gaps_are_bridged_and_the_blue_end_is_extrapolated():
     nm = np.arange(390.0, 2500, 10)
     ground = 0.1 + 1e-4 * (nm - 390)
     broken = ground.copy()
@@ -155,8 +154,12 @@ def test_airborne_gaps_are_bridged_and_the_blue_end_goes_on():
 
 def test_draws_are_deterministic_physical_and_span_dark_to_bright(parametric):
     a, b = (draw_spectra(parametric, np.random.default_rng(7), 3000) for _ in range(2))
-    assert np.array_equal(a, b) and a.shape == (3000, 425) and a.dtype == np.float32
-    assert np.isfinite(a).all() and a.min() >= 0 and a.max() <= 1.6
+    assert np.array_equal(a, b)
+    assert a.shape == (3000, 425)
+    assert a.dtype == np.float32
+    assert np.isfinite(a).all()
+    assert a.min() >= 0
+    assert a.max() <= 1.6
     red, near, swir = (at(parametric, a, nm) for nm in (665, 865, 1610))
     assert np.mean(near < 0.03) > 0.05, "dark water"
     assert np.mean((red > 0.6) & (swir < 0.3)) > 0.02, "snow"
@@ -167,7 +170,8 @@ def test_draws_are_deterministic_physical_and_span_dark_to_bright(parametric):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_drawn_alone(parametric, kind):
     drawn = draw_spectra(parametric, np.random.default_rng(1), 50, kind=kind)
-    assert drawn.shape == (50, 425) and drawn.std(0).max() > 0
+    assert drawn.shape == (50, 425)
+    assert drawn.std(0).max() > 0
 
 
 @pytest.mark.samples
@@ -179,7 +183,7 @@ def test_four_thousand_soils_do_not_crowd_out_the_others(sides):
     assert 0.5 < isric < 0.75 < np.mean(library.source[library.material == "soil"] == "isric")
 
 
-def test_wet_soil_is_darker_most_of_all_in_water_bands():
+def test_wet_soil_is_darker_especially_in_water_bands():
     dry = np.full((2, 425), 0.4, np.float32)
     wet = moisten(dry, np.array([0.0, 1.0]))
     np.testing.assert_allclose(wet[0], dry[0])
@@ -190,4 +194,5 @@ def test_wet_soil_is_darker_most_of_all_in_water_bands():
 def test_shade_is_dark_and_blue():
     out = shade(np.full((2, 425), 0.4, np.float32), np.array([1.0, 0.0]))
     np.testing.assert_allclose(out[0], 0.4, rtol=1e-6)
-    assert (np.diff(out[1]) < 0).all() and out[1, 14] == pytest.approx(0.1, rel=0.01)
+    assert (np.diff(out[1]) < 0).all()
+    assert out[1, 14] == pytest.approx(0.1, rel=0.01)

@@ -1,40 +1,67 @@
-"""Scenes with known truth for training and for the benchmark: real spectra times spatial structure, then observed.
+"""Scenes with known truth for training and benchmark: spectra times structure, then observed.
 
-Bands are linear in spectra, so spectra enter as band values and no hyperspectral cube is ever made. Training scenes
-lie on random structures or on unmixed Sentinel-2 imagery; the benchmark's biomes on the procedural land surface of
-`simulate.surface`, with spectra of the test side only.
+Bands are linear in spectra, so spectra enter as band values and no hyperspectral cube is made.
+Training scenes have random structures or that of unmixed Sentinel-2 images; the biomes of the
+benchmark have the procedural land of `simulate.surface`, with spectra of the test side only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from satfuse.arrays import FloatArray
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
 from satfuse.simulate.scenes import worldstrat
-from satfuse.simulate.scenes.library import Library, draw_spectra, load_library, sky_light
+from satfuse.simulate.scenes.library import (
+    HIGHEST,
+    Library,
+    draw_spectra,
+    load_library,
+    sky_light,
+)
 from satfuse.simulate.scenes.protocol import (
     SLSTR_WIDER,
-    Observed,
     Protocol,
+    SimulatedObservation,
     cloud_band_values,
-    observe,
+    simulate_observation,
 )
-from satfuse.simulate.scenes.structure import fractal_field, make_structure
+from satfuse.simulate.scenes.structure import Shape, fractal_field, make_structure
 from satfuse.simulate.surface import Surface
 
 BIOME_NAMES = ("desert", "crop", "forest", "city", "coast", "snow")
-_STRUCTURE_SHARES = {
-    "dead leaves": 0.2, "fractal": 0.15, "fields": 0.2, "city": 0.15, "water edge": 0.2, "snow": 0.1,
-}  # fmt: skip
-_WORLDSTRAT_SHARE = 0.2  # of the scenes, where the folder is there
-_DICTIONARY = {"canopy": 6, "ground": 5, "mixed": 4, "built": 3, "water": 2}
+_STRUCTURE_SHARES = {  # of the scenes
+    "dead leaves": 0.2,
+    "fractal": 0.15,
+    "fields": 0.2,
+    "city": 0.15,
+    "water edge": 0.2,
+    "snow": 0.1,
+}
+_WORLDSTRAT_SHARE = 0.2  # of the scenes, if the folder has images
+_DICTIONARY = {
+    "canopy": 6,
+    "ground": 5,
+    "mixed": 4,
+    "built": 3,
+    "water": 2,
+}  # spectra to unmix into
 _VARIANTS = 3  # spectra per cover, mixed differently at every pixel
-_CHANGE_DAYS = 30  # a cover may be wholly another one after so many
+_CHANGE_DAYS = 30  # a cover may be fully changed after this date difference
+_MATERIALS = {  # of the endmembers by the first word of their name; the others are artificial
+    "vegetation": "vegetation",
+    "conifer": "vegetation",
+    "soil": "soil",
+    "sand": "soil",
+    "water": "water",
+    "snow": "snow",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +72,24 @@ class FactoryConfig:
     ----------
     ratios : fine pixels per coarse pixel, one is drawn per scene.
     coarse_px : side of a scene in coarse pixels; even.
-    frames : coarse images per scene; the first is of the guide's date, the others up to `days` away.
+    frames : coarse images per scene; the first has the guide's date, the others differ by up to
+        `days`.
     days : largest date difference.
-    psf_sigma : range of the PSF width, coarse pixels.
+    psf_sigma : range of the PSF width (standard deviation), coarse pixels.
     slstr_wide_share : share of scenes whose SLSTR bands have the PSF of a 500 m pixel.
     shift : largest misregistration per axis, coarse pixels.
-    gain, offset : standard deviation of the coarse calibration error per frame and band: relative, reflectance.
-    noise : range of the noise at a reflectance of 0.2.
+    gain, offset : standard deviation of the coarse calibration error per frame and band: relative,
+        and in reflectance.
+    noise : range of the standard deviation of the noise at a reflectance of 0.2.
     equal_blur_share : share of scenes whose guide bands are all as sharp as the pixels.
-    cloud_share : share of scenes with clouds and their shadows; cloud_cover : range of what they cover of an image.
-    guide_platforms, coarse_platforms : drawn per scene.
+    cloud_share : share of scenes with clouds and their shadows.
+    cloud_cover : range of the share of an image that clouds cover.
+    guide_platforms, coarse_platforms : platforms, one of each is drawn per scene.
+
+    Raises
+    ------
+    ConfigError
+        A scene of an odd size or without frames, or a PSF range that is not (low, high).
     """
 
     ratios: tuple[int, ...] = (10, 15, 30)
@@ -73,8 +108,8 @@ class FactoryConfig:
     guide_platforms: tuple[str, ...] = ("S2A", "S2B", "S2C")
     coarse_platforms: tuple[str, ...] = ("S3A", "S3B")
 
-    def __post_init__(self):
-        for field in fields(self):  # lists, as a configuration file gives them
+    def __post_init__(self) -> None:
+        for field in fields(self):  # configuration files give lists
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
         if self.coarse_px < 2 or self.coarse_px % 2 or self.frames < 1:
@@ -86,69 +121,96 @@ class FactoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingScene(Observed):
-    """An observed scene with its truth. Images are float32 reflectance; see `protocol.Observed` for the other fields.
+class TrainingScene(SimulatedObservation):
+    """An observed scene with its truth; see `protocol.SimulatedObservation` for the other fields.
 
     Parameters
     ----------
-    target : (21, H, W) true SYN bands at the fine pixels on the guide's date: no cloud, noise, blur or gain.
+    target : (21, H, W) float32 true SYN bands at the fine pixels on the guide's date, without
+        clouds, noise, blur or gain.
     ratio : fine pixels per coarse pixel.
     days : (t,) date of each coarse frame minus the guide's.
     biome : name of the biome or structure.
-    guide_platform, coarse_platform : whose spectral responses were used.
+    guide_platform, coarse_platform : platforms whose spectral responses were used.
     """
 
-    target: np.ndarray
+    target: FloatArray
     ratio: int
-    days: np.ndarray
+    days: FloatArray
     biome: str
     guide_platform: str
     coarse_platform: str
 
 
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """The surface of a scene as mixtures of spectra.
+
+    Parameters
+    ----------
+    members : (k, 425) spectra on the guide's date.
+    weights : (k, y, x) share of each member times brightness.
+    shaded : (y, x) share of each pixel without direct sun.
+    """
+
+    members: FloatArray
+    weights: FloatArray
+    shaded: FloatArray
+
+    def band_values(self, srf: FloatArray, members: FloatArray | None = None) -> FloatArray:
+        """(b, y, x) float32 reflectance under an SRF matrix (b, 425), also of changed members."""
+        members = self.members if members is None else members
+        values = (members @ srf.T).T.astype(np.float32)
+        sky = (srf @ sky_light())[:, None, None].astype(np.float32)
+        count, height, width = self.weights.shape
+        sunlit = (values @ self.weights.reshape(count, -1)).reshape(-1, height, width)
+        return np.clip(sunlit * (1 - self.shaded * (1 - sky)), 0, HIGHEST)
+
+
 def make_training_scene(
     library: Library, config: FactoryConfig, seed: int, *, folder: Path | None = None
 ) -> TrainingScene:
-    """One random scene; the same for the same arguments.
+    """Make a random scene; the same for the same arguments.
 
     Parameters
     ----------
     library : spectra, see `load_library`.
-    folder : of the samples, for WorldStrat's Sentinel-2 images; None = procedural structures only.
+    folder : sample folder with WorldStrat's Sentinel-2 images; None = random structures only.
     """
     rng = np.random.default_rng([seed, 0])
     ratio = int(rng.choice(config.ratios))
-    shape = (config.coarse_px * ratio,) * 2
+    shape = (config.coarse_px * ratio, config.coarse_px * ratio)
     images = worldstrat.revisits(folder) if folder is not None else ()
     if images and rng.random() < _WORLDSTRAT_SHARE:
-        name, shaded = "worldstrat", np.zeros(shape, np.float32)  # the image has its own shade
-        members, weights = _unmixed(library, images, shape, rng)
+        name = "worldstrat"
+        ground = _unmixed_ground(library, images, shape, rng)
     else:
         name = str(rng.choice(list(_STRUCTURE_SHARES), p=list(_STRUCTURE_SHARES.values())))
-        structure = make_structure(name, rng, shape, COARSE_M / ratio)
-        drawn = np.stack(
-            [draw_spectra(library, rng, _VARIANTS, kind=kind) for kind in structure.kinds]
-        )
-        members, weights = _varied(drawn, structure.share * _light(rng, shape), rng)
-        shaded = _shaded(rng, 1 - _of_water(structure.kinds, structure.share))
+        ground = _structured_ground(library, name, shape, COARSE_M / ratio, rng)
     protocol = _draw_protocol(config, rng)
     days = np.concatenate([[0.0], rng.uniform(-config.days, config.days, config.frames - 1)])
-    dated = [_changed(library, members, d, rng) for d in days]
-    return _observed(
-        dated, weights, shaded, protocol, ratio=ratio, days=days, biome=name, seed=seed
-    )
+    dated = [_change(library, ground.members, day, rng) for day in days]
+    return _observe(ground, dated, protocol, ratio=ratio, days=days, biome=name, seed=seed)
 
 
 def biome_scene(
-    name, *, ratio, protocol: Protocol, seed, fine_px=300, library: Library | None = None
+    name: str,
+    *,
+    ratio: int,
+    protocol: Protocol,
+    seed: int,
+    fine_px: int = 300,
+    library: Library | None = None,
 ) -> TrainingScene:
-    """A scene of the benchmark. The truth depends on name, ratio, size and seed only, whatever the protocol.
+    """Make a scene of the benchmark.
+
+    The truth depends on name, ratio, size, library and seed; of the protocol on the platforms only.
 
     Parameters
     ----------
     name : one of `BIOME_NAMES`.
     ratio : fine pixels per coarse pixel; it divides `fine_px`.
-    protocol : how it is observed.
+    protocol : how the scene is observed.
     fine_px : side of the scene in fine pixels.
     library : spectra; those of the test side by default.
 
@@ -163,101 +225,135 @@ def biome_scene(
         raise ConfigError(f"{ratio=} does not divide {fine_px=}")
     library = _test_library() if library is None else library
     rng = np.random.default_rng([seed, ratio, BIOME_NAMES.index(name)])
-    kinds, curves = zip(*_endmembers(), strict=True)
-    abundances = _landscape(Surface(seed, name), fine_px, COARSE_M / ratio, kinds, rng)
-    drawn = np.stack(
-        [_alike(library, c[::5], kind, rng) for kind, c in zip(kinds, curves, strict=True)]
-    )
-    members, weights = _varied(drawn, abundances, rng)
-    shaded = _shaded(rng, 1 - _of_water(kinds, abundances))
-    days = np.zeros(len(np.atleast_2d(protocol.shift)))
-    return _observed(
-        [members] * len(days),
-        weights,
-        shaded,
-        protocol,
+    materials, curves = _endmembers()
+    abundances = _landscape(Surface(seed, name), fine_px, COARSE_M / ratio, materials, rng)
+    pairs = zip(materials, curves, strict=True)
+    variants = np.stack([_similar_spectra(library, c[::5], material, rng) for material, c in pairs])
+    members, weights = _mix_variants(variants, abundances, rng)
+    land = 1 - _water_share(materials, abundances)
+    ground = _Ground(members, weights, _draw_shade(rng, land))
+    days = np.zeros(len(np.atleast_2d(protocol.shift)))  # frames differ in shift, not in date
+    dated = [members] * len(days)
+    return _observe(ground, dated, protocol, ratio=ratio, days=days, biome=name, seed=seed)
+
+
+def _observe(
+    ground: _Ground,
+    dated: Sequence[FloatArray],
+    protocol: Protocol,
+    *,
+    ratio: int,
+    days: FloatArray,
+    biome: str,
+    seed: int,
+) -> TrainingScene:
+    """Simulate the sensors over a ground whose members are `dated[t]` on the date of frame t."""
+    guide_srf, coarse_srf = (_srf(p) for p in (protocol.guide_platform, protocol.coarse_platform))
+    guide = ground.band_values(guide_srf)
+    frames = [ground.band_values(coarse_srf, members) for members in dated]
+    clouds = (cloud_band_values(guide_srf), cloud_band_values(coarse_srf))
+    rng = np.random.default_rng([seed, 1])
+    observation = simulate_observation(guide, frames, protocol, clouds, ratio=ratio, rng=rng)
+    return TrainingScene(
+        **vars(observation),
+        target=frames[0],
         ratio=ratio,
         days=days,
-        biome=name,
-        seed=seed,
+        biome=biome,
+        guide_platform=protocol.guide_platform,
+        coarse_platform=protocol.coarse_platform,
     )
 
 
-def _observed(dated, weights, shaded, protocol, *, ratio, days, biome, seed):
-    """Band values of the members at each date times their weights, shade, and the sensors."""
-    guide_srf, coarse_srf = (_srf(p) for p in (protocol.guide_platform, protocol.coarse_platform))
-    guide = _mix(dated[0] @ guide_srf.T, weights, shaded, guide_srf @ sky_light())
-    frames = [
-        _mix(members @ coarse_srf.T, weights, shaded, coarse_srf @ sky_light()) for members in dated
-    ]
-    clouds = cloud_band_values(guide_srf), cloud_band_values(coarse_srf)
-    observed = observe(
-        guide, frames, protocol, clouds, ratio=ratio, rng=np.random.default_rng([seed, 1])
-    )
-    return TrainingScene(
-        **{f.name: getattr(observed, f.name) for f in fields(Observed)}, target=frames[0], ratio=ratio, days=days,
-        biome=biome, guide_platform=protocol.guide_platform, coarse_platform=protocol.coarse_platform,
-    )  # fmt: skip
+def _structured_ground(
+    library: Library, name: str, shape: Shape, pixel_m: float, rng: np.random.Generator
+) -> _Ground:
+    """A random structure of random spectra, with slopes, texture and shade."""
+    structure = make_structure(name, rng, shape, pixel_m)
+    kinds = structure.kinds
+    variants = np.stack([draw_spectra(library, rng, _VARIANTS, kind=kind) for kind in kinds])
+    lit = structure.share * _draw_brightness(rng, shape)
+    members, weights = _mix_variants(variants, lit, rng)
+    return _Ground(members, weights, _draw_shade(rng, 1 - _water_share(kinds, structure.share)))
 
 
-def _mix(values, weights, shaded, sky):
-    """(k, b) band values, (k, y, x) weights, share without sun (y, x), sky light (b,) -> (b, y, x) float32."""
-    sunny = (values.T.astype(np.float32) @ weights.reshape(len(weights), -1)).reshape(
-        -1, *weights.shape[1:]
-    )
-    return np.clip(sunny * (1 - shaded * (1 - sky[:, None, None].astype(np.float32))), 0, 1.6)
-
-
-def _varied(drawn, share, rng):
-    """Each cover (k, v, n) is a mixture of its variants that changes from pixel to pixel: (k v, n), (k v, y, x)."""
-    count, variants, _ = drawn.shape
-    slope, contrast = rng.uniform(0.4, 1.4), rng.uniform(0.5, 3)
-    mood = np.exp(
-        contrast * np.stack([fractal_field(rng, share.shape[1:], slope) for _ in range(variants)])
-    )
-    mood /= mood.sum(0)
-    weights = share[:, None] * mood[None]
-    return drawn.reshape(count * variants, -1), weights.reshape(count * variants, *share.shape[1:])
-
-
-def _unmixed(library, images, shape, rng):
-    drawn = np.concatenate(
-        [draw_spectra(library, rng, n, kind=kind) for kind, n in _DICTIONARY.items()]
+def _unmixed_ground(
+    library: Library, images: tuple[FloatArray, ...], shape: Shape, rng: np.random.Generator
+) -> _Ground:
+    """Random spectra in the abundances of a real image, which has its own shade."""
+    members = np.concatenate(
+        [draw_spectra(library, rng, count, kind=kind) for kind, count in _DICTIONARY.items()]
     )
     image = images[rng.integers(len(images))]
-    inner = tuple(min(want, have) for want, have in zip(shape, image.shape[1:], strict=True))
-    abundances = worldstrat.unmix(worldstrat.cut(image, rng, inner), drawn @ _srf("S2A").T)
-    return drawn, worldstrat.cut(abundances, rng, shape)
+    height, width = (min(n, size) for n, size in zip(shape, image.shape[1:], strict=True))
+    window = worldstrat.cut(image, rng, (height, width))
+    abundances = worldstrat.fit_abundances(window, members @ _srf("S2A").T)
+    weights = worldstrat.cut(abundances, rng, shape)
+    return _Ground(members, weights, np.zeros(shape, np.float32))
 
 
-def _light(rng, shape):
+def _mix_variants(
+    variants: FloatArray, share: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Make each cover a mixture of its variants that changes from pixel to pixel.
+
+    Parameters
+    ----------
+    variants : (k, v, 425) spectra of each cover.
+    share : (k, y, x) of the covers.
+
+    Returns
+    -------
+    members (k v, 425), weights (k v, y, x)
+    """
+    covers, count, _ = variants.shape
+    slope = rng.uniform(0.4, 1.4)
+    contrast = rng.uniform(0.5, 3)
+    # softmax of fractal fields; the contrast decides between patches and smooth transitions
+    mixing_weights = np.exp(
+        contrast * np.stack([fractal_field(rng, share.shape[1:], slope) for _ in range(count)])
+    )
+    mixing_weights /= mixing_weights.sum(0)
+    weights = share[:, None] * mixing_weights[None]
+    members = variants.reshape(covers * count, -1)
+    return members, weights.reshape(covers * count, *share.shape[1:])
+
+
+def _draw_brightness(rng: np.random.Generator, shape: Shape) -> FloatArray:
     """Brightness (y, x) of slopes and texture, 0.5 to 1.5."""
     relief = fractal_field(rng, shape, rng.uniform(1.2, 2.2))
     texture = rng.standard_normal(shape, dtype=np.float32)
     return np.clip(1 + rng.uniform(0, 0.12) * relief + rng.uniform(0, 0.05) * texture, 0.5, 1.5)
 
 
-def _shaded(rng, land):
-    """Share of each pixel that trees, houses and slopes keep from the sun, mostly 0; `land` (y, x) is 0 to 1."""
+def _draw_shade(rng: np.random.Generator, land: FloatArray) -> FloatArray:
+    """Share of each pixel that trees, houses and slopes shade, mostly 0.
+
+    `land` (y, x) is the share of land, 0 to 1; water is not shaded.
+    """
     field = fractal_field(rng, land.shape, rng.uniform(0.3, 1.2))
     shaded = np.clip(rng.uniform(0, 0.4) * (field - rng.uniform(0.5, 2.5)), 0, 0.9)
     return (shaded * np.clip(land, 0, 1)).astype(np.float32)
 
 
-def _of_water(kinds, share):
+def _water_share(kinds: Sequence[str], share: FloatArray) -> FloatArray:
+    """(y, x) sum of the shares (k, y, x) of the covers that are water."""
     return share[[kind == "water" for kind in kinds]].sum(0)
 
 
-def _changed(library, members, days, rng):
-    """Members as they are some days away: part of them grow, dry, or become something else."""
+def _change(
+    library: Library, members: FloatArray, days: float, rng: np.random.Generator
+) -> FloatArray:
+    """Members after a date difference: some of them grow, dry, or become another cover."""
     if days == 0:
         return members
     other = draw_spectra(library, rng, len(members))
+    # beta(0.5, 2): most members change little, a few a lot
     step = rng.beta(0.5, 2.0, (len(members), 1)) * min(abs(days) / _CHANGE_DAYS, 1)
     return (members + step * (other - members)).astype(np.float32)
 
 
-def _draw_protocol(config, rng):
+def _draw_protocol(config: FactoryConfig, rng: np.random.Generator) -> Protocol:
     cloudy = rng.random() < config.cloud_share
     return Protocol(
         psf_sigma=rng.uniform(*config.psf_sigma),
@@ -273,59 +369,63 @@ def _draw_protocol(config, rng):
     )
 
 
-def _landscape(surface, size, pixel_m, kinds, rng):
-    """Abundances (17, y, x) of the one of eight places whose materials are the most evenly present."""
-    corner = rng.uniform(0, 200_000, (8, 2))
+def _landscape(
+    surface: Surface, size: int, pixel_m: float, materials: Sequence[str], rng: np.random.Generator
+) -> FloatArray:
+    """Abundances (17, y, x) of the endmembers at the most diverse of eight random places.
+
+    The most diverse place has the highest entropy of the shares of materials.
+    """
+    corners = rng.uniform(0, 200_000, (8, 2))
     y, x = np.mgrid[:size, :size] * pixel_m
-    part = np.s_[:: max(size // 24, 1), :: max(size // 24, 1)]
+    step = max(size // 24, 1)  # about 24 x 24 samples are enough for the shares
+    coarse_x = x[::step, ::step]
+    coarse_y = y[::step, ::step]
     entropy = []
-    for a, b in corner:
-        mean = surface.abundances(x[part] + a, y[part] + b, gsd_m=pixel_m).mean((1, 2))
-        share = (
-            np.array([mean[[k == kind for k in kinds]].sum() for kind in sorted(set(kinds))])
-            / mean.sum()
-        )
-        entropy.append(-(share * np.log(share + 1e-9)).sum())
-    a, b = corner[np.argmax(entropy)]
-    return surface.abundances(x + a, y + b, gsd_m=pixel_m)
+    for left, top in corners:
+        sample = surface.abundances(coarse_x + left, coarse_y + top, gsd_m=pixel_m)
+        entropy.append(_entropy(sample.mean((1, 2)), materials))
+    left, top = corners[np.argmax(entropy)]
+    return surface.abundances(x + left, y + top, gsd_m=pixel_m)
 
 
-def _endmembers():
-    """Material and parametric curve of every pure surface of the procedural land."""
-    sorts = {
-        "vegetation": "vegetation", "conifer": "vegetation", "soil": "soil", "sand": "soil", "water": "water",
-        "snow": "snow",
-    }  # fmt: skip
+def _entropy(abundance: FloatArray, materials: Sequence[str]) -> float:
+    """Entropy of the shares of materials, from the mean abundance of each endmember."""
+    unique = sorted(set(materials))
+    sums = np.array([abundance[[m == material for m in materials]].sum() for material in unique])
+    share = sums / abundance.sum()
+    return -(share * np.log(share + 1e-9)).sum()
+
+
+def _endmembers() -> tuple[tuple[str, ...], FloatArray]:
+    """Material (17,) and parametric curve (17, 2121) of the surfaces of the procedural land."""
     names, curves = spectra.endmembers()
-    return [
-        (sorts.get(n.split("_")[0], "artificial"), curve)
-        for n, curve in zip(names, curves, strict=True)
-    ]
+    return tuple(_MATERIALS.get(name.split("_")[0], "artificial") for name in names), curves
 
 
-def _alike(library, curve, material, rng):
-    """(_VARIANTS, n) spectra of a material, of the dozen most like a curve in shape, moved towards its brightness."""
-    rows = np.flatnonzero(library.material == material)
-    candidates = library.reflectance[rows]
-    cosine = (
-        candidates
-        @ curve
-        / np.maximum(np.linalg.norm(candidates, axis=1) * np.linalg.norm(curve), 1e-9)
-    )
+def _similar_spectra(
+    library: Library, curve: FloatArray, material: str, rng: np.random.Generator
+) -> FloatArray:
+    """(_VARIANTS, 425) spectra of a material with the shape and about the brightness of a curve.
+
+    Drawn from the dozen with the smallest spectral angle.
+    """
+    candidates = library.reflectance[library.material == material]
+    norms = np.linalg.norm(candidates, axis=1) * np.linalg.norm(curve)
+    cosine = candidates @ curve / np.maximum(norms, 1e-9)
     chosen = candidates[rng.choice(np.argsort(-cosine)[:12], _VARIANTS)]
     scale = np.clip(curve.mean() / np.maximum(chosen.mean(1, keepdims=True), 1e-3), 0.4, 1.6)
-    return np.clip(chosen * scale * rng.uniform(0.9, 1.1, (_VARIANTS, 1)), 0, 1.2).astype(
-        np.float32
-    )
+    scaled = chosen * scale * rng.uniform(0.9, 1.1, (_VARIANTS, 1))
+    return np.clip(scaled, 0, 1.2).astype(np.float32)
 
 
 @cache
-def _srf(platform):
+def _srf(platform: str) -> FloatArray:
     """(b, 425) float64 SRF matrix of a platform's bands."""
     names = S2_NAMES if platform.startswith("S2") else S3_NAMES
     return srf_matrix(platform, names, spectra.WAVELENGTH_NM[::5])[0]
 
 
 @cache
-def _test_library():
+def _test_library() -> Library:
     return load_library(split="test")

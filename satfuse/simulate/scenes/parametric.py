@@ -1,23 +1,29 @@
-"""Random draws of the package's parametric spectra: a library where no measured one is at hand."""
+"""Random draws of the package's parametric spectra, for materials without measured ones."""
+
+from collections.abc import Callable, Collection
 
 import numpy as np
 
+from satfuse.arrays import FloatArray
 from satfuse.simulate import spectra
+from satfuse.simulate.scenes.measured import Table
 
 SOURCE = "parametric"
 ATTRIBUTION = "parametric spectra of satfuse, from published equations"
 _COUNTS = {"vegetation": 60, "soil": 60, "artificial": 40, "water": 60, "snow": 30}
+_SEED = 380
 
 
-def parametric_table(materials) -> dict[str, np.ndarray]:
+def parametric_table(materials: Collection[str]) -> Table:
     """Draws of the package's parametric curves of some materials; the same ones on every call.
 
     Returns
     -------
-    dict of `reflectance (m, 425)` float32 on 380, 385, ... 2500 nm, and `material`, `source`, `name` (m,) str.
+    dict of `reflectance (m, 425)` float32 on 380, 385, ... 2500 nm, and `material`, `source`,
+    `name` (m,) str.
     """
-    rng = np.random.default_rng(380)
-    draws = [(m, _PARAMETRIC[m](rng)) for m in _COUNTS if m in materials for _ in range(_COUNTS[m])]
+    rng = np.random.default_rng(_SEED)
+    draws = [(m, _CURVES[m](rng)) for m in _COUNTS if m in materials for _ in range(_COUNTS[m])]
     reflectance = np.clip([curve[::5] for _, curve in draws], 0, 1).astype(np.float32)
     return {
         "reflectance": reflectance,
@@ -27,7 +33,7 @@ def parametric_table(materials) -> dict[str, np.ndarray]:
     }
 
 
-def _vegetation(rng):
+def _vegetation(rng: np.random.Generator) -> FloatArray:
     dry = rng.random() < 0.25
     return spectra.canopy(
         chlorophyll=rng.uniform(0.005, 0.1) if dry else rng.uniform(0.4, 1.6),
@@ -36,24 +42,28 @@ def _vegetation(rng):
         cover=rng.uniform(0.75, 0.99),
         plateau=rng.uniform(0.40, 0.62),
         brown=rng.uniform(0.1, 0.5) if dry else rng.uniform(0, 0.04),
-    )  # fmt: skip
+    )
 
 
-def _soil(rng):
+def _soil(rng: np.random.Generator) -> FloatArray:
     return spectra.soil(
-        rng.uniform(0.15, 0.75), rng.uniform(300, 1000), iron=rng.uniform(0, 0.6), clay=rng.uniform(0, 0.2),
+        brightness=rng.uniform(0.15, 0.75),
+        scale_nm=rng.uniform(300, 1000),
+        iron=rng.uniform(0, 0.6),
+        clay=rng.uniform(0, 0.2),
         film_mm=rng.uniform(0, 0.15),
-    )  # fmt: skip
+    )
 
 
-def _artificial(rng):
+def _artificial(rng: np.random.Generator) -> FloatArray:
+    """A man-made endmember, tilted along the spectrum and scaled."""
     names, curves = spectra.endmembers()
-    one = curves[names.index(rng.choice(["concrete", "asphalt", "roof_tile", "metal"]))]
+    curve = curves[names.index(rng.choice(["concrete", "asphalt", "roof_tile", "metal"]))]
     tilt = (spectra.WAVELENGTH_NM / 1000) ** rng.uniform(-0.3, 0.4)
-    return one * tilt * rng.uniform(0.5, 1.6)
+    return curve * tilt * rng.uniform(0.5, 1.6)
 
 
-def _water(rng):
+def _water(rng: np.random.Generator) -> FloatArray:
     return spectra.water(
         chlorophyll=10 ** rng.uniform(-2, 0.3),
         dissolved=10 ** rng.uniform(-2, 0.5),
@@ -61,11 +71,12 @@ def _water(rng):
     )
 
 
-def _snow(rng):
+def _snow(rng: np.random.Generator) -> FloatArray:
+    """Snow of 0.06 to 2 mm grains, 0 to 15 % darker than clean."""
     return spectra.snow(diameter_m=10 ** rng.uniform(-4.2, -2.7)) * rng.uniform(0.85, 1.0)
 
 
-_PARAMETRIC = {
+_CURVES: dict[str, Callable[[np.random.Generator], FloatArray]] = {
     "vegetation": _vegetation,
     "soil": _soil,
     "artificial": _artificial,

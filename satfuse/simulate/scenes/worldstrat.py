@@ -1,6 +1,6 @@
-"""Real spatial structure: Sentinel-2 revisits of WorldStrat (CC BY 4.0) unmixed onto given spectra.
+"""Real spatial structure: Sentinel-2 images of WorldStrat (CC BY 4.0), unmixed into given spectra.
 
-Only the Sentinel-2 part is read; the SPOT images beside it are under a non-commercial licence.
+Only the Sentinel-2 part is read; the SPOT images next to it are under a non-commercial licence.
 """
 
 from functools import cache
@@ -10,26 +10,35 @@ import numpy as np
 import rasterio
 from scipy.ndimage import uniform_filter
 
+from satfuse.arrays import FloatArray
 from satfuse.sensors.bands import S2_BANDS
+from satfuse.simulate.scenes.library import HIGHEST
 
 ATTRIBUTION = (
     "WorldStrat Sentinel-2 revisits (CC BY 4.0), contains modified Copernicus Sentinel data 2018"
 )
-_STEPS = 100
+_STEPS = 100  # of the projected gradient
+_WEIGHT_BY_GSD_M = {10: 1.0, 20: 0.4, 60: 0.0}  # of a band in the fit
 
 
 @cache
-def revisits(folder: Path) -> tuple[np.ndarray, ...]:
-    """Sentinel-2 images of `<folder>/worldstrat`, each (12, y, x) float32 reflectance at 10 m; empty where absent."""
+def revisits(folder: Path) -> tuple[FloatArray, ...]:
+    """Sentinel-2 images of `<folder>/worldstrat`; empty where the folder is absent.
+
+    Returns
+    -------
+    (12, y, x) float32 reflectance at 10 m, per image.
+    """
     paths = sorted((Path(folder) / "worldstrat" / "lr_dataset").glob("*/L2A/*-L2A_data.tiff"))
     return tuple(_read(path) for path in paths)
 
 
-def unmix(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Non-negative abundances of an image in given spectra, by accelerated projected gradient (Beck & Teboulle 2009).
+def fit_abundances(image: FloatArray, values: FloatArray) -> FloatArray:
+    """Non-negative abundances of spectra in an image, by least squares.
 
-    The 20 m bands of the source are nearest copies on the 10 m grid: they are averaged over a pixel of theirs and
-    weigh less than the sharp ones. The 60 m bands say nothing at 10 m and are left out.
+    Solved by accelerated projected gradient (Beck & Teboulle 2009). The 20 m bands of the source
+    are nearest-neighbour copies on the 10 m grid: they are averaged over one of their own pixels
+    and weigh less than the 10 m bands. The 60 m bands hold no detail at 10 m and are left out.
 
     Parameters
     ----------
@@ -40,41 +49,42 @@ def unmix(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     -------
     (k, y, x) float32, not negative; the sum over k is the brightness.
     """
-    sharp = np.array([band.gsd_m == 10 for band in S2_BANDS])
-    weight = np.array([{10: 1.0, 20: 0.4, 60: 0.0}[band.gsd_m] for band in S2_BANDS], np.float32)
-    seen = np.stack(
-        [plane if s else uniform_filter(plane, 2) for plane, s in zip(image, sharp, strict=True)]
-    )
-    target = (seen * weight[:, None, None]).reshape(len(seen), -1)
+    weight = np.array([_WEIGHT_BY_GSD_M[band.gsd_m] for band in S2_BANDS], np.float32)
+    planes = zip(image, S2_BANDS, strict=True)
+    smooth = np.stack([p if band.gsd_m == 10 else uniform_filter(p, 2) for p, band in planes])
+    target = (smooth * weight[:, None, None]).reshape(len(smooth), -1)
     design = (values * weight).T.astype(np.float32)
-    gram, fit = design.T @ design, design.T @ target
-    step = 1 / np.linalg.norm(gram, 2)
-    share = previous = np.full_like(fit, 1 / len(values))
-    momentum = 1.0
+    gram = design.T @ design
+    fit = design.T @ target
+    step = 1 / np.linalg.norm(gram, 2)  # 1 / Lipschitz constant of the gradient
+    share = np.full_like(fit, 1 / len(values))
     ahead = share
+    momentum = 1.0
     for _ in range(_STEPS):
+        previous = share
         share = np.maximum(ahead - step * (gram @ ahead - fit), 0)
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = share + np.float32((momentum - 1) / following) * (share - previous)
-        previous, momentum = share, following
+        momentum = following
     return share.reshape(len(values), *image.shape[1:])
 
 
-def cut(image: np.ndarray, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A window of an image (b, y, x), turned and mirrored at random; reflected where the image is smaller."""
-    image = np.rot90(image, rng.integers(4), (1, 2))
+def cut(image: FloatArray, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
+    """Random window (b, y, x) of an image, turned and mirrored at random.
+
+    Reflected at its edges where the image is smaller than `shape`.
+    """
+    image = np.rot90(image, int(rng.integers(4)), (1, 2))
     image = image[:, :, ::-1] if rng.random() < 0.5 else image
-    grown = [
-        (0, 0),
-        *((0, max(want - have, 0)) for want, have in zip(shape, image.shape[1:], strict=True)),
-    ]
-    image = np.pad(image, grown, mode="symmetric")
-    top, left = (
-        rng.integers(have - want + 1) for want, have in zip(shape, image.shape[1:], strict=True)
-    )
-    return image[:, top : top + shape[0], left : left + shape[1]]
+    height, width = shape
+    missing_rows = max(height - image.shape[1], 0)
+    missing_columns = max(width - image.shape[2], 0)
+    image = np.pad(image, [(0, 0), (0, missing_rows), (0, missing_columns)], mode="symmetric")
+    top = int(rng.integers(image.shape[1] - height + 1))
+    left = int(rng.integers(image.shape[2] - width + 1))
+    return image[:, top : top + height, left : left + width]
 
 
-def _read(path):
+def _read(path: Path) -> FloatArray:
     with rasterio.open(path) as image:
-        return np.clip(image.read(), 0, 1.6)
+        return np.clip(image.read(), 0, HIGHEST)
