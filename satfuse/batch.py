@@ -1,25 +1,31 @@
-"""From a cube to torch batches.
+"""From a training cube to torch batches.
 
-xbatcher walks shard-aligned blocks of every scene; many random patches are drawn from each block while it is in
-memory, patches of several blocks are mixed, and the next blocks are read meanwhile. The coarse image is made from
-the target when the batch is made, by the one observation model, so one cube serves every protocol.
+A block is a shard-aligned part of a scene that is read at once; a patch is a small square of a
+block. xbatcher iterates over the blocks of every scene. Many random patches are drawn from each
+block while it is in memory, patches of several blocks are mixed, and the next blocks are read in
+the meantime. The coarse image is made from the target when the batch is made, by the one
+observation model, so that one cube serves every protocol.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
 
+from satfuse.arrays import BoolArray, FloatArray, IntArray
 from satfuse.cube import Cube
-from satfuse.cube.store import FILL, SCALE
 from satfuse.errors import ConfigError, CubeError, MissingExtraError
+from satfuse.geometry.resample import fill_nearest
 from satfuse.models.observation import degrade
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 from satfuse.sensors.degradation import degrade as degrade_array
+from satfuse.sensors.encoding import FILL, SCALE, encode
 
 try:
     from xbatcher import BatchGenerator
@@ -27,26 +33,33 @@ except ImportError as error:
     raise MissingExtraError("xbatcher", "train") from error
 
 Batch = dict[str, torch.Tensor]
+Arrays = dict[str, npt.NDArray[np.generic]]  # stored values of a block or patch, by variable
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How patches are drawn and degraded. Lengths are in fine pixels unless said otherwise.
+    """How patches are drawn and degraded. Lengths are in fine pixels unless stated otherwise.
 
     Parameters
     ----------
     ratio : fine pixels per coarse pixel of the Wald protocol.
     patch : side of a patch, a multiple of `ratio`.
     size : patches in a batch.
-    coverage : how often an epoch draws each pixel on average. A block is read once for all its patches, so more is
-        faster.
+    coverage : how often an epoch draws each pixel on average. A block is read once for all its
+        patches, so a higher coverage draws patches faster.
     blocks_mixed : blocks whose patches are shuffled together; memory grows with it.
-    psf_sigma : range of the PSF width in coarse pixels, drawn per patch.
+    psf_sigma : range of the PSF width (standard deviation) in coarse pixels, drawn per patch.
     shift : largest misregistration in coarse pixels, drawn per patch and axis.
-    gain : standard deviation of the guide's calibration error per patch and band. The guide takes it, because the
-        fused image keeps the coarse sensor's radiometry.
-    noise : standard deviation of the noise on guide and coarse, reflectance.
+    gain : standard deviation of the relative calibration error per patch and band. It applies to
+        the guide, because the fused image keeps the coarse sensor's radiometry.
+    noise : standard deviation of the noise of guide and coarse image, reflectance.
     minimum_valid : smallest valid share of a patch.
+
+    Raises
+    ------
+    ConfigError
+        A patch that is no multiple of `ratio`, a size that is not positive, or a PSF range that is
+        not (low, high).
     """
 
     ratio: int = 10
@@ -60,7 +73,7 @@ class BatchConfig:
     noise: float = 0.002
     minimum_valid: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "psf_sigma", tuple(self.psf_sigma))
         if self.ratio < 2 or self.patch < self.ratio or self.patch % self.ratio:
             raise ConfigError(
@@ -75,30 +88,39 @@ class BatchConfig:
                 f"psf_sigma {self.psf_sigma} must be a range (low, high) of coarse pixels"
             )
 
-    def undisturbed(self) -> "BatchConfig":
-        """Each pixel once, under the default PSF, without shift, gain or noise: what scores are measured on."""
-        quiet = {"psf_sigma": (DEFAULT_PSF_SIGMA,) * 2, "shift": 0.0, "gain": 0.0, "noise": 0.0}
-        return replace(self, coverage=1.0, **quiet)
+    def noise_free(self) -> "BatchConfig":
+        """The configuration for scores: each pixel once, default PSF, no shift, gain or noise."""
+        psf_sigma = (DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA)
+        return replace(self, coverage=1.0, psf_sigma=psf_sigma, shift=0.0, gain=0.0, noise=0.0)
 
 
 @dataclass(frozen=True)
 class _Block:
-    load: Callable[[], dict[str, np.ndarray]]
-    corners: np.ndarray  # (n, 2) int32: y, x of every patch that is valid enough
-    count: int  # patches that an epoch draws
-
-
-class BlockLoader:
-    """Batches of a split: the same for the same seed, epoch and position, whatever was read before.
+    """A part of a scene that is read at once.
 
     Parameters
     ----------
-    cube : see `satfuse.cube.open_cube`. Of a cube of pairs, the coarse image is the target and the guide is degraded
-        to its grid: the Wald protocol on real data.
+    load : reads `guide`, `target` (int16) and `valid` (bool), each (band, y, x).
+    corners : (n, 2) int32 y, x of every patch that is valid enough.
+    count : patches that an epoch draws.
+    """
+
+    load: Callable[[], Arrays]
+    corners: IntArray
+    count: int
+
+
+class BlockLoader:
+    """Batches of a split, determined by seed, epoch and position, whatever was read before.
+
+    Parameters
+    ----------
+    cube : see `satfuse.cube.open_cube`. In a cube of pairs, the coarse image is the target and the
+        guide is degraded to its grid: the Wald protocol on real data.
     split : "train", "val" or "test".
     config : see `BatchConfig`.
-    seed : of order, patches and degradation.
-    prefetch : blocks that are read ahead.
+    seed : of the order, the patches and the degradation.
+    prefetch : number of blocks that are read ahead.
 
     Raises
     ------
@@ -108,240 +130,264 @@ class BlockLoader:
 
     def __init__(
         self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0, prefetch: int = 2
-    ):
-        self.config, self.seed, self.prefetch = config, seed, prefetch
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.prefetch = prefetch
         scenes = cube.of_split(split)
         if not scenes:
-            known = {s: len(cube.of_split(s)) for s in ("train", "val", "test")}
+            counts = {s: len(cube.of_split(s)) for s in ("train", "val", "test")}
             raise CubeError(
-                f"cube {cube.path} has no scene in split {split!r} ({known}); build it with split=..."
+                f"cube {cube.path} has no scene in split {split!r} ({counts}); "
+                "build it with split=..."
             )
-        blocks = _target_blocks if cube.kind == "enmap" else _pair_blocks
-        self.blocks = [
-            b for s in scenes for b in blocks(cube.open_scene(s.id), cube.ratio, config) if b.count
-        ]
+        self.blocks = [b for s in scenes for b in _scene_blocks(cube, s.id, config) if b.count]
         self.patches_per_epoch = sum(b.count for b in self.blocks)
         if not self.blocks:
             raise CubeError(
-                f"split {split!r} of {cube.path} has no {config.patch} px patch with {config.minimum_valid:.0%} valid; "
-                "take smaller patches or allow more holes"
+                f"split {split!r} of {cube.path} has no {config.patch} px patch with "
+                f"{config.minimum_valid:.0%} valid; take smaller patches or allow more holes"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-self.patches_per_epoch // self.config.size)
 
-    def epoch(self, number: int, start: int = 0, device="cpu") -> Iterator[Batch]:
-        """Batches `start`, `start + 1`, ... of an epoch; `device` degrades and holds them.
+    def epoch(
+        self, number: int, start: int = 0, device: str | torch.device = "cpu"
+    ) -> Iterator[Batch]:
+        """Batches `start`, `start + 1`, ... of an epoch, degraded on `device`.
 
         Yields
         ------
-        guide (b, c, P, P), target (b, c, P, P), coarse (b, c, p, p) : finite float32 reflectance.
+        guide, target (b, c, P, P), coarse (b, c, p, p) : finite float32 reflectance.
         valid (b, 1, P, P), coarse_valid (b, 1, p, p) : bool, True = usable.
         """
         for position, patches in enumerate(self.patches(number, start), start):
             patches = {k: v.to(device) for k, v in patches.items()}
-            yield observe(
-                patches, self.config, np.random.default_rng([self.seed, number, position])
-            )
+            rng = np.random.default_rng([self.seed, number, position])
+            yield degrade_batch(patches, self.config, rng)
 
     def patches(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The same batches before the degradation: guide, target and valid, NaN where invalid."""
-        plan, size = self.plan(number), self.config.size
-        used = plan[start * size :, 0]
+        size = self.config.size
+        rows = self.plan(number)[start * size :]
+        used = rows[:, 0]
+        # blocks in the order of their first use, and where they are used first and last
         ids, first = np.unique(used, return_index=True)
-        ids, first = ids[np.argsort(first)], np.sort(first)
-        last = {
-            b: len(used) - 1 - i
-            for b, i in zip(*np.unique(used[::-1], return_index=True), strict=True)
-        }
-        held, submitted = {}, 0
+        ids = ids[np.argsort(first)]
+        first = np.sort(first)
+        reversed_ids, from_end = np.unique(used[::-1], return_index=True)
+        last = dict(zip(reversed_ids, len(used) - 1 - from_end, strict=True))
+        pending: dict[int, Future[Arrays]] = {}
+        submitted = 0
+        # one thread reads ahead, so that blocks arrive in the order of their first use
         pool = ThreadPoolExecutor(1, thread_name_prefix="satfuse-blocks")
         try:
             for begin in range(0, len(used), size):
-                rows = plan[start * size + begin :][:size]
-                wanted = np.searchsorted(first, begin + size) + self.prefetch
-                for b in ids[submitted:wanted]:
-                    held[b] = pool.submit(self.blocks[b].load)
-                submitted = max(submitted, wanted)
-                yield self._cut(rows, {b: held[b].result() for b in set(rows[:, 0])})
-                held = {b: block for b, block in held.items() if last[b] >= begin + size}
+                end = begin + size
+                requested = int(np.searchsorted(first, end)) + self.prefetch
+                for b in ids[submitted:requested]:
+                    pending[b] = pool.submit(self.blocks[b].load)
+                submitted = max(submitted, requested)
+                batch = rows[begin:end]
+                yield self._cut(batch, {b: pending[b].result() for b in set(batch[:, 0])})
+                pending = {b: future for b, future in pending.items() if last[b] >= end}
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def plan(self, number: int) -> np.ndarray:
-        """(patches, 3) of an epoch in order: block, y, x. Patches move at most `blocks_mixed` blocks from their own."""
+    def plan(self, number: int) -> IntArray:
+        """Patches of an epoch in order, (patches, 3): block, y, x.
+
+        A patch moves by at most `blocks_mixed` blocks from its place in the order of blocks.
+        """
         rng = np.random.default_rng([self.seed, number])
-        rows, keys = [], []
+        rows = []
+        keys = []
         for position, b in enumerate(rng.permutation(len(self.blocks))):
             block = self.blocks[b]
             corners = block.corners[rng.integers(len(block.corners), size=block.count)]
             rows.append(np.column_stack([np.full(block.count, b), corners]))
+            # sorting by jittered positions mixes neighbouring blocks only
             keys.append(position + self.config.blocks_mixed * rng.random(block.count))
         return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind="stable")]
 
-    def _cut(self, rows, blocks) -> Batch:
+    def _cut(self, rows: IntArray, blocks: dict[int, Arrays]) -> Batch:
+        """A batch of the patches of `rows` (b, 3) of the plan."""
         side = self.config.patch
         cuts = [
             {k: v[:, y : y + side, x : x + side] for k, v in blocks[b].items()} for b, y, x in rows
         ]
-        return _tensors({k: np.stack([cut[k] for cut in cuts]) for k in cuts[0]})
+        return _stack(cuts)
 
 
-def _tensors(stored: dict[str, np.ndarray]) -> Batch:
-    """Float reflectance from stored integers, NaN where invalid; `valid` as it is."""
-    out = {k: torch.from_numpy(v) for k, v in stored.items()}
-    images = {k: out[k].float().mul_(SCALE) for k in ("guide", "target")}
-    if not out["valid"].all():
-        images = {k: torch.where(out["valid"], v, torch.nan) for k, v in images.items()}
-    return {**images, "valid": out["valid"]}
+def _stack(patches: list[Arrays]) -> Batch:
+    """Batch of stored patches: float reflectance, NaN where invalid, and `valid` as stored."""
+    batch = {k: torch.from_numpy(np.stack([patch[k] for patch in patches])) for k in patches[0]}
+    valid = batch["valid"]
+    images = {k: batch[k].float().mul_(SCALE) for k in ("guide", "target")}
+    if not valid.all():
+        images = {k: torch.where(valid, image, torch.nan) for k, image in images.items()}
+    return {**images, "valid": valid}
 
 
-def observe(patches: Batch, config: BatchConfig, rng: np.random.Generator) -> Batch:
-    """The Wald protocol: the coarse image that the coarse sensor would have seen of the target.
+def degrade_batch(patches: Batch, config: BatchConfig, rng: np.random.Generator) -> Batch:
+    """Degrade a batch by the Wald protocol: the coarse image of the target, errors on both images.
 
-    Holes of the guide and target take the patch's band mean, those of the coarse image the nearest valid value.
+    Holes of the guide and target take the patch's band mean, those of the coarse image the nearest
+    valid value.
+
+    Parameters
+    ----------
+    patches : `guide`, `target` and `valid`, see `BlockLoader.patches`.
+
+    Returns
+    -------
+    The batch of `BlockLoader.epoch`.
     """
-    target, valid, count = patches["target"], patches["valid"], len(patches["target"])
+    target = patches["target"]
+    valid = patches["valid"]
+    count = len(target)
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     sigma = rng.uniform(*config.psf_sigma, count)
     shift = rng.uniform(-1, 1, (count, 2)) * config.shift
     gain = 1 + config.gain * rng.standard_normal((count, patches["guide"].shape[1], 1, 1))
-    coarse = torch.cat([
-        degrade(t[None], config.ratio, s, shift=tuple(d), valid=None if v.all() else v[None])
-        for t, v, s, d in zip(target, valid, sigma, shift, strict=True)
-    ])  # fmt: skip
+    draws = zip(target, valid, sigma, shift, strict=True)
+    coarse = torch.stack([_degrade_patch(*patch, config.ratio) for patch in draws])
     coarse_valid = coarse.isfinite().all(1, keepdim=True)
-    coarse = _nearest(coarse, coarse_valid)
-    guide = _mean_filled(patches["guide"], valid) * torch.from_numpy(gain).to(target)
-    if config.noise:  # drawn on the CPU, so that every device sees the same
+    coarse = _fill_with_nearest(coarse, coarse_valid)
+    guide = _fill_with_mean(patches["guide"], valid) * torch.from_numpy(gain).to(target)
+    if config.noise:  # drawn on the CPU, so that every device gets the same
         coarse += config.noise * torch.randn(coarse.shape, generator=noise).to(coarse)
         guide += config.noise * torch.randn(guide.shape, generator=noise).to(guide)
-    target = _mean_filled(target, valid)
     return {
         "guide": guide,
         "coarse": coarse,
-        "target": target,
+        "target": _fill_with_mean(target, valid),
         "valid": valid,
         "coarse_valid": coarse_valid,
     }
 
 
-def _mean_filled(image, valid):
+def _degrade_patch(
+    target: torch.Tensor, valid: torch.Tensor, sigma: float, shift: FloatArray, ratio: int
+) -> torch.Tensor:
+    """Coarse image (c, h, w) of a target (c, H, W) that is usable where `valid` (1, H, W)."""
+    mask = None if valid.all() else valid[None]  # without a mask is faster
+    return degrade(target[None], ratio, sigma, shift=tuple(shift), valid=mask)[0]
+
+
+def _fill_with_mean(image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     if valid.all():
         return image
     return torch.where(valid, image, image.nanmean((-2, -1), keepdim=True))
 
 
-def _nearest(coarse, valid):
+def _fill_with_nearest(coarse: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Fill the holes of every image (b, c, h, w) in place; with 0 where no pixel of it is valid."""
     if valid.all():
         return coarse
-    h, w = coarse.shape[-2:]
-    place = torch.cartesian_prod(torch.arange(h), torch.arange(w)).to(coarse)
-    distance = torch.cdist(place, place)
-    out = []
-    for image, ok in zip(coarse.flatten(2), valid.flatten(1), strict=True):
-        nearest = distance.masked_fill(~ok, torch.inf).argmin(1)
-        out.append(image[:, nearest].nan_to_num(0.0))
-    return torch.stack(out).unflatten(2, (h, w))
+    for image, usable in zip(coarse, valid[:, 0], strict=True):
+        if not usable.all():
+            filled = fill_nearest(image.cpu().numpy(), ~usable.cpu().numpy())
+            image.copy_(torch.from_numpy(filled).nan_to_num(0.0))
+    return coarse
 
 
-def _target_blocks(scene: xr.Dataset, ratio: int, config: BatchConfig) -> list[_Block]:
-    """Shard-aligned blocks of one scene: xbatcher walks the whole shards, then the partial ones at the edges."""
+def _scene_blocks(cube: Cube, scene_id: str, config: BatchConfig) -> list[_Block]:
+    scene = cube.open_scene(scene_id)
+    if cube.kind == "enmap":
+        return _target_blocks(scene, config)
+    return _pair_blocks(scene, cube.ratio, config)
+
+
+def _target_blocks(scene: xr.Dataset, config: BatchConfig) -> list[_Block]:
+    """Shard-aligned blocks of one scene: the whole shards, then the partial ones at the edges."""
     valid = scene.valid.values
     bands = {d: scene.sizes[d] for d in ("guide_band", "band")}
     shards = dict(zip(scene.valid.dims, scene.valid.encoding["shards"], strict=True))
+    y_spans = _spans(scene.sizes["y"], shards["y"])
+    x_spans = _spans(scene.sizes["x"], shards["x"])
     blocks = []
-    for rows, columns in product(
-        _spans(scene.sizes["y"], shards["y"]), _spans(scene.sizes["x"], shards["x"])
-    ):
-        part = scene[["guide", "target", "valid"]].isel(y=rows[0], x=columns[0])
-        walker = BatchGenerator(part, {**bands, "y": rows[1], "x": columns[1]}, preload_batch=False)
-        tops, lefts = (
-            range(0, n, step)
-            for n, step in ((part.sizes["y"], rows[1]), (part.sizes["x"], columns[1]))
-        )
+    for (rows, height), (columns, width) in product(y_spans, x_spans):
+        part = scene[["guide", "target", "valid"]].isel(y=rows, x=columns)
+        walker = BatchGenerator(part, {**bands, "y": height, "x": width}, preload_batch=False)
+        tops = range(0, part.sizes["y"], height)
+        lefts = range(0, part.sizes["x"], width)
         for i, (top, left) in enumerate(product(tops, lefts)):
-            inside = valid[rows[0], columns[0]][top : top + rows[1], left : left + columns[1]]
-            blocks.append(_block(lambda walker=walker, i=i: _read(walker[i]), inside, config))
+            inside = valid[rows, columns][top : top + height, left : left + width]
+            blocks.append(_make_block(partial(_read_item, walker, i), inside, config))
     return blocks
 
 
-def _spans(size, shard):
-    """Slices with their block length: whole shards first, then what is left."""
+def _spans(size: int, shard: int) -> list[tuple[slice, int]]:
+    """Slices of an axis with their block length: the whole shards, then the remainder."""
     whole = size // shard * shard
     spans = [(slice(0, whole), shard), (slice(whole, size), size - whole)]
     return [(span, step) for span, step in spans if span.stop > span.start]
 
 
-def _read(block: xr.Dataset) -> dict[str, np.ndarray]:
-    bands_first = {
+def _read_item(walker: BatchGenerator, i: int) -> Arrays:
+    return _read(walker[i])
+
+
+def _read(block: xr.Dataset) -> Arrays:
+    """Stored values of a block, each (band, y, x)."""
+    variables = {
         "guide": block.guide,
         "target": block.target,
         "valid": block.valid.expand_dims("one"),
     }
-    return {k: v.transpose(..., "y", "x").values for k, v in bands_first.items()}
+    return {k: v.transpose(..., "y", "x").values for k, v in variables.items()}
 
 
 def _pair_blocks(scene: xr.Dataset, ratio: int, config: BatchConfig) -> list[_Block]:
-    """One block per pair: the first coarse frame is the target, the guide is degraded to its grid."""
+    """One block per pair: the first coarse frame is the target, the guide is degraded to it."""
     frame = scene[["coarse", "coarse_valid"]]
     frame = frame.isel(frame=0) if "frame" in frame.dims else frame
     guide_share = scene.valid.coarsen(y=ratio, x=ratio).mean().values
     valid = frame.coarse_valid.values & (guide_share >= 0.5)
 
-    def load():
-        guide = degrade_array(
-            scene.guide.values * np.float32(SCALE), ratio, valid=scene.valid.values
-        )
-        guide = np.where(np.isfinite(guide), np.rint(guide / SCALE), FILL).astype(np.int16)
-        ok = valid & (guide != FILL).all(0)
-        return {"guide": guide, "target": frame.coarse.values, "valid": ok[None]}
+    def load() -> Arrays:
+        reflectance = scene.guide.values * np.float32(SCALE)
+        guide = encode(degrade_array(reflectance, ratio, valid=scene.valid.values))
+        usable = valid & (guide != FILL).all(0)
+        return {"guide": guide, "target": frame.coarse.values, "valid": usable[None]}
 
-    return [_block(load, valid, config)]
+    return [_make_block(load, valid, config)]
 
 
-def _block(load, valid, config) -> _Block:
-    """Patches start on multiples of the ratio inside their block."""
-    side, step = config.patch, config.ratio
+def _make_block(load: Callable[[], Arrays], valid: BoolArray, config: BatchConfig) -> _Block:
+    """A block and its patches, which start on multiples of the ratio; `valid` (y, x)."""
+    side = config.patch
+    step = config.ratio
+    # sums of `valid` over every patch, by a summed-area table
     total = np.pad(valid.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-    inside = (
-        total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
-    )
-    corners = (
-        np.argwhere(inside[::step, ::step] >= max(config.minimum_valid * side**2, 1)).astype(
-            np.int32
-        )
-        * step
-    )
+    above = total[:-side, side:] - total[:-side, :-side]
+    inside = total[side:, side:] - total[side:, :-side] - above
+    enough = inside[::step, ::step] >= max(config.minimum_valid * side**2, 1)
+    corners = np.argwhere(enough).astype(np.int32) * step
     count = max(round(config.coverage * valid.size / side**2), 1) if len(corners) else 0
     return _Block(load, corners, count)
 
 
 class XbatcherPatches:
-    """Shuffled single patches straight from xbatcher over Dask: what `BlockLoader` is measured against."""
+    """Shuffled single patches straight from xbatcher over Dask: the baseline for `BlockLoader`."""
 
-    def __init__(self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0):
-        self.config, self.seed = config, seed
-        sides = {"y": config.patch, "x": config.patch}
-        scenes = [
-            cube.open_scene(s.id, chunks={})[["guide", "target", "valid"]]
-            for s in cube.of_split(split)
-        ]
-        self.walkers = [
-            BatchGenerator(
-                s, {**sides, **{d: s.sizes[d] for d in ("guide_band", "band")}}, preload_batch=False
-            )
-            for s in scenes
-        ]
+    def __init__(self, cube: Cube, split: str, config: BatchConfig, *, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+        self.walkers = []
+        for scene in cube.of_split(split):
+            data = cube.open_scene(scene.id, chunks={})[["guide", "target", "valid"]]
+            bands = {d: data.sizes[d] for d in ("guide_band", "band")}
+            sides = {"y": config.patch, "x": config.patch}
+            self.walkers.append(BatchGenerator(data, {**sides, **bands}, preload_batch=False))
 
     def patches(self, number: int) -> Iterator[Batch]:
-        """Batches as `BlockLoader.patches` gives them, every patch read on its own."""
-        index = [(w, i) for w in self.walkers for i in range(len(w))]
+        """Batches as `BlockLoader.patches` yields them, every patch read individually."""
+        index = [(walker, i) for walker in self.walkers for i in range(len(walker))]
         order = np.random.default_rng([self.seed, number]).permutation(len(index))
         for begin in range(0, len(order), self.config.size):
-            cuts = [
-                _read(index[j][0][index[j][1]].load())
-                for j in order[begin : begin + self.config.size]
-            ]
-            yield _tensors({k: np.stack([cut[k] for cut in cuts]) for k in cuts[0]})
+            chosen = (index[j] for j in order[begin : begin + self.config.size])
+            yield _stack([_read(walker[i].load()) for walker, i in chosen])

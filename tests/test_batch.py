@@ -1,3 +1,5 @@
+"""Batches of patches from a cube: reproducible, degraded by the one observation model."""
+
 import threading
 from dataclasses import replace
 
@@ -10,10 +12,11 @@ pytest.importorskip("xbatcher")
 pytestmark = pytest.mark.torch
 
 from satfuse import cube
-from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches, observe
+from satfuse.batch import BatchConfig, BlockLoader, XbatcherPatches, degrade_batch
 from satfuse.errors import ConfigError, CubeError
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.degradation import degrade
+from satfuse.sensors.encoding import FILL, SCALE
 
 CONFIG = BatchConfig(patch=40, size=5, coverage=1.0, blocks_mixed=2)
 
@@ -22,55 +25,42 @@ CONFIG = BatchConfig(patch=40, size=5, coverage=1.0, blocks_mixed=2)
 def built(tmp_path_factory):
     path = tmp_path_factory.mktemp("batch") / "c.zarr"
     scenes = {
-        f"s{i}": cube_scenes.enmap_scene(i, (200, 160, 150, 150)[i], lon=6 + i, hole=i == 1)
-        for i in range(4)
+        f"s{i}": cube_scenes.enmap_scene(i, size, lon=6 + i, hole=i == 1)
+        for i, size in enumerate((200, 160, 150, 150))
     }
-    return cube.build(
-        scenes, path, split={"s0": "train", "s1": "train", "s2": "train", "s3": "val"}
-    )
+    split = {"s0": "train", "s1": "train", "s2": "train", "s3": "val"}
+    return cube.build(scenes, path, split=split)
 
 
 def same(a, b):
     return all(torch.equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
 
 
-def test_batches_are_what_a_network_takes(built):
+def test_batches_have_the_shapes_that_a_network_takes(built):
     loader = BlockLoader(built, "train", CONFIG)
     batches = list(loader.epoch(0))
-    assert (
-        len(batches) == len(loader)
-        and sum(len(b["valid"]) for b in batches) == loader.patches_per_epoch
-    )
+    assert len(batches) == len(loader)
+    assert sum(len(b["valid"]) for b in batches) == loader.patches_per_epoch
     for batch in batches:
-        assert batch["guide"].shape[1:] == (12, 40, 40) and batch["target"].shape[1:] == (
-            19,
-            40,
-            40,
-        )
-        assert batch["coarse"].shape[1:] == (19, 4, 4) and batch["coarse_valid"].shape[1:] == (
-            1,
-            4,
-            4,
-        )
-        assert all(
-            batch[k].isfinite().all() and batch[k].dtype == torch.float32
-            for k in ("guide", "coarse", "target")
-        )
+        assert batch["guide"].shape[1:] == (12, 40, 40)
+        assert batch["target"].shape[1:] == (19, 40, 40)
+        assert batch["coarse"].shape[1:] == (19, 4, 4)
+        assert batch["coarse_valid"].shape[1:] == (1, 4, 4)
+        for image in (batch["guide"], batch["coarse"], batch["target"]):
+            assert image.dtype == torch.float32
+            assert image.isfinite().all()
 
 
-def test_patches_are_cut_where_the_plan_says(built, monkeypatch):
-    """Every patch is found again in its scene, aligned to the ratio inside its block."""
+def test_patches_are_cut_where_the_plan_says(built):
+    """Every patch equals its part of the scene, aligned to the ratio inside its block."""
     loader = BlockLoader(built, "train", CONFIG)
     plan = loader.plan(3)
-    assert (plan[:, 1:] % CONFIG.ratio == 0).all() and len(np.unique(plan[:, 0])) == len(
-        loader.blocks
-    )
-    got = torch.cat([b["target"] for b in loader.patches(3)])
-    for (block, y, x), patch in list(zip(plan, got, strict=True))[::7]:
-        expected = loader.blocks[block].load()["target"][:, y : y + 40, x : x + 40] * np.float32(
-            1e-4
-        )
-        expected = np.where(expected < -3, np.nan, expected)
+    assert (plan[:, 1:] % CONFIG.ratio == 0).all()
+    assert len(np.unique(plan[:, 0])) == len(loader.blocks)
+    patches = torch.cat([b["target"] for b in loader.patches(3)])
+    for (block, y, x), patch in list(zip(plan, patches, strict=True))[::7]:
+        stored = loader.blocks[block].load()["target"][:, y : y + 40, x : x + 40]
+        expected = np.where(stored == FILL, np.nan, stored * np.float32(SCALE))
         np.testing.assert_array_equal(patch.numpy(), expected)
 
 
@@ -85,15 +75,14 @@ def test_blocks_are_whole_shards_and_cover_the_scene(built, monkeypatch):
     assert total == int(small.open_scene("big").target.values.astype(np.int64).sum())
 
 
-def test_same_by_seed_and_epoch_and_resumable(built):
-    whole = list(BlockLoader(built, "train", CONFIG, seed=4).epoch(2))
+def test_seed_and_epoch_determine_the_batches_which_resume_anywhere(built):
+    loader = BlockLoader(built, "train", CONFIG, seed=4)
+    whole = list(loader.epoch(2))
     assert same(whole, BlockLoader(built, "train", CONFIG, seed=4, prefetch=0).epoch(2))
     for start in (1, len(whole) - 1, len(whole)):
         assert same(whole[start:], BlockLoader(built, "train", CONFIG, seed=4).epoch(2, start))
-    for other in (
-        BlockLoader(built, "train", CONFIG, seed=4).epoch(3),
-        BlockLoader(built, "train", CONFIG).epoch(2),
-    ):
+    other_seed = BlockLoader(built, "train", CONFIG)
+    for other in (loader.epoch(3), other_seed.epoch(2)):
         assert not torch.equal(next(other)["target"], whole[0]["target"])
 
 
@@ -103,31 +92,44 @@ def test_coarse_is_the_one_observation_model(built):
         for i in range(len(batch["valid"])):
             valid = batch["valid"][i, 0].numpy()
             expected = degrade(batch["target"][i].numpy(), 10, 0.45, valid=valid)
-            known = batch["coarse_valid"][i, 0].numpy()
-            np.testing.assert_array_equal(np.isfinite(expected).all(0), known)
-            np.testing.assert_allclose(
-                batch["coarse"][i].numpy()[:, known], expected[:, known], atol=1e-5
-            )
+            usable = batch["coarse_valid"][i, 0].numpy()
+            coarse = batch["coarse"][i].numpy()
+            np.testing.assert_array_equal(np.isfinite(expected).all(0), usable)
+            np.testing.assert_allclose(coarse[:, usable], expected[:, usable], atol=1e-5)
 
 
-def test_every_disturbance_does_its_part(built):
+def test_holes_of_the_coarse_image_take_the_nearest_value():
+    target = torch.linspace(0, 1, 40).repeat(1, 2, 40, 1)  # columns of equal value
+    valid = torch.ones(1, 1, 40, 40, dtype=torch.bool)
+    valid[..., :10] = False
+    patches = {"guide": target, "target": target, "valid": valid}
+    batch = degrade_batch(patches, CONFIG.noise_free(), np.random.default_rng(0))
+    assert not batch["coarse_valid"][..., 0].any()
+    assert torch.equal(batch["coarse"][..., 0], batch["coarse"][..., 1])
+    patches["valid"] = torch.zeros_like(valid)
+    empty = degrade_batch(patches, CONFIG.noise_free(), np.random.default_rng(0))
+    assert (empty["coarse"] == 0).all()
+
+
+def test_every_disturbance_has_its_effect(built):
     patches = next(BlockLoader(built, "val", CONFIG).patches(0))
-    still = CONFIG.undisturbed()
-    quiet = observe(patches, still, np.random.default_rng(0))
-    noisy = observe(patches, replace(still, noise=0.01), np.random.default_rng(0))
+    noise_free = CONFIG.noise_free()
+    clean = degrade_batch(patches, noise_free, np.random.default_rng(0))
+    noisy = degrade_batch(patches, replace(noise_free, noise=0.01), np.random.default_rng(0))
     for image in ("guide", "coarse"):
-        assert (noisy[image] - quiet[image]).std() == pytest.approx(0.01, rel=0.1)
-    gained = observe(patches, replace(still, gain=0.05), np.random.default_rng(0))
-    factor = gained["guide"] / quiet["guide"]
-    assert factor.std((-1, -2)).max() < 1e-5 and factor[:, :, 0, 0].std() == pytest.approx(
-        0.05, rel=0.4
+        assert (noisy[image] - clean[image]).std() == pytest.approx(0.01, rel=0.1)
+    gained = degrade_batch(patches, replace(noise_free, gain=0.05), np.random.default_rng(0))
+    factor = gained["guide"] / clean["guide"]
+    assert factor.std((-1, -2)).max() < 1e-5
+    assert factor[:, :, 0, 0].std() == pytest.approx(0.05, rel=0.4)
+    assert torch.equal(gained["coarse"], clean["coarse"])
+    shifted = degrade_batch(patches, replace(noise_free, shift=0.3), np.random.default_rng(0))
+    blurred = degrade_batch(
+        patches, replace(noise_free, psf_sigma=(0.8, 0.8)), np.random.default_rng(0)
     )
-    assert torch.equal(gained["coarse"], quiet["coarse"])
-    shifted = observe(patches, replace(still, shift=0.3), np.random.default_rng(0))
-    blurred = observe(patches, replace(still, psf_sigma=(0.8, 0.8)), np.random.default_rng(0))
     for other in (shifted, blurred):
-        assert (other["coarse"] - quiet["coarse"]).abs().max() > 1e-3
-        assert torch.equal(other["target"], quiet["target"])
+        assert (other["coarse"] - clean["coarse"]).abs().max() > 1e-3
+        assert torch.equal(other["target"], clean["target"])
 
 
 def test_patches_with_holes(built):
@@ -141,7 +143,7 @@ def test_patches_with_holes(built):
         assert batch["target"][holes].abs().max() < 1.0 if holes.any() else True
 
 
-def test_blocks_are_mixed_but_few_are_held(built):
+def test_patches_of_blocks_are_mixed(built):
     loader = BlockLoader(built, "train", replace(CONFIG, coverage=6.0, blocks_mixed=3))
     blocks = loader.plan(0)[:, 0]
     changes = (blocks[1:] != blocks[:-1]).mean()
@@ -154,9 +156,7 @@ def test_the_reading_thread_ends_with_the_consumer(built):
     batches = BlockLoader(built, "train", CONFIG).epoch(0)
     next(batches)
     batches.close()
-    assert not [
-        t for t in threading.enumerate() if t.name.startswith("satfuse-blocks") and t.is_alive()
-    ]
+    assert not [t for t in threading.enumerate() if t.name.startswith("satfuse-blocks")]
 
 
 def test_plain_xbatcher_gives_the_same_kind_of_batch(built):
@@ -164,36 +164,35 @@ def test_plain_xbatcher_gives_the_same_kind_of_batch(built):
     assert sum(len(b["valid"]) for b in plain) == 9  # whole patches of 40 in 150 x 150
     assert plain[0].keys() == next(BlockLoader(built, "val", CONFIG).patches(0)).keys()
     scene = built.open_scene("s3", decode=True).target.values[:, :120, :120].astype(np.float32)
-    assert torch.cat([b["target"] for b in plain]).sum() == pytest.approx(
-        float(scene.sum()), rel=1e-4
-    )
+    total = torch.cat([b["target"] for b in plain]).sum()
+    assert total == pytest.approx(float(scene.sum()), rel=1e-4)
 
 
-def test_pairs_are_degraded_once_more(built, tmp_path):
-    """Wald protocol on real pairs: the coarse image is the target, the guide comes down to its grid."""
+def test_pairs_are_degraded_once_more(tmp_path):
+    """Wald protocol on real pairs: the coarse image is the target, the guide is degraded to it."""
     rng = np.random.default_rng(0)
     source = cube_scenes.enmap_scene(9, 300)
-    scene = source.coords.to_dataset().drop_dims("band").assign_coords(
-        guide_band=list(S2_NAMES), coarse_band=list(S3_NAMES)
-    ).assign(
+    grid = source.coords.to_dataset().drop_dims("band")
+    coarse = rng.random((2, 21, 100, 100), np.float32)
+    scene = grid.assign_coords(guide_band=list(S2_NAMES), coarse_band=list(S3_NAMES)).assign(
         guide=(("guide_band", "y", "x"), source.reflectance.values[:12]),
         guide_valid=(("y", "x"), np.ones((300, 300), bool)),
-        coarse=(("frame", "coarse_band", "y_coarse", "x_coarse"), rng.random((2, 21, 100, 100), np.float32)),
+        coarse=(("frame", "coarse_band", "y_coarse", "x_coarse"), coarse),
         coarse_valid=(("frame", "y_coarse", "x_coarse"), np.ones((2, 100, 100), bool)),
-    )  # fmt: skip
+    )
     pairs = cube.build_pairs({"p": scene}, tmp_path / "p.zarr", split={"p": "train"})
     loader = BlockLoader(pairs, "train", replace(CONFIG, patch=20))
     batch = next(loader.epoch(0))
-    assert batch["guide"].shape == (5, 12, 20, 20) and batch["coarse"].shape == (5, 21, 2, 2)
+    assert batch["guide"].shape == (5, 12, 20, 20)
+    assert batch["coarse"].shape == (5, 21, 2, 2)
     block = loader.blocks[0].load()
     np.testing.assert_allclose(block["target"] * 1e-4, scene.coarse[0], atol=0.6e-4)
     np.testing.assert_allclose(block["guide"] * 1e-4, degrade(scene.guide.values, 3), atol=1.1e-4)
 
 
-def test_errors_name_the_culprit(built):
-    with pytest.raises(
-        CubeError, match=r"no scene in split 'test' \(\{'train': 3, 'val': 1, 'test': 0\}\)"
-    ):
+def test_errors_name_the_cause(built):
+    counts = r"\(\{'train': 3, 'val': 1, 'test': 0\}\)"
+    with pytest.raises(CubeError, match=f"no scene in split 'test' {counts}"):
         BlockLoader(built, "test", CONFIG)
     with pytest.raises(CubeError, match="no 200 px patch with 50% valid"):
         BlockLoader(built, "val", replace(CONFIG, patch=200))

@@ -43,7 +43,7 @@ def fit(cube_path, config: TrainConfig, out, *, progress: Progress | None = None
     Returns
     -------
     `val_` and, where the cube has a test split, `test_` scores `sam_deg` and `rmse` (reflectance), each also with
-    `_untrained` (the initial weights) and `_bicubic`; `epochs`. Measured on undisturbed patches (`BatchConfig`).
+    `_untrained` (the initial weights) and `_bicubic`; `epochs`. Measured on noise-free patches (`BatchConfig`).
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _train(cube, config, device, run, identity, progress) -> tuple[FusionModel, 
     )
     position, best = restore_state(run / "state", identity, model, optimiser)
     train = BlockLoader(cube, "train", config.batches, seed=config.seed)
-    val = BlockLoader(cube, "val", config.batches.undisturbed(), seed=config.seed)
+    val = BlockLoader(cube, "val", config.batches.noise_free(), seed=config.seed)
     floor = score(_bicubic(cube, config), val, device)
     log.info(
         "training %s on %s, %d batches an epoch; bicubic on val: %s",
@@ -184,7 +184,7 @@ def _final_scores(cube, config, device, model) -> dict[str, float]:
         if not cube.of_split(split):
             log.warning("cube %s has no %s scene: no held-out scores", cube.path, split)
             continue
-        loader = BlockLoader(cube, split, config.batches.undisturbed(), seed=config.seed)
+        loader = BlockLoader(cube, split, config.batches.noise_free(), seed=config.seed)
         for kind, rival in rivals.items():
             out |= {
                 f"{split}_{name}{kind}": value
