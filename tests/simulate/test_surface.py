@@ -1,29 +1,26 @@
-"""The procedural surface: one world whatever window or resolution looks at it, with plausible structure."""
+"""The procedural surface: the same at every window and resolution, with plausible structure."""
 
 import numpy as np
 import pytest
 
 from satfuse.errors import ConfigError
+from satfuse.geometry.resample import block_mean
 from satfuse.simulate.biomes import BIOMES, NAMES
 from satfuse.simulate.noise import fractal, hashed, uniform
 from satfuse.simulate.surface import Surface
 
-LEFT, TOP = 503400.0, 5003100.0
+LEFT = 503400.0
+TOP = 5003100.0
 
 
 def grid(rows, columns, gsd_m, left=LEFT, top=TOP):
-    return np.meshgrid(
-        left + gsd_m * (np.arange(columns) + 0.5), top - gsd_m * (np.arange(rows) + 0.5)
-    )
+    x = left + gsd_m * (np.arange(columns) + 0.5)
+    y = top - gsd_m * (np.arange(rows) + 0.5)
+    return np.meshgrid(x, y)
 
 
 def share(abundances, *prefixes):
     return sum(abundances[i] for i, n in enumerate(NAMES) if n.startswith(prefixes))
-
-
-def block_mean(maps, n):
-    k, rows, columns = maps.shape
-    return maps.reshape(k, rows // n, n, columns // n, n).mean((2, 4))
 
 
 @pytest.mark.parametrize("biome", BIOMES)
@@ -31,7 +28,8 @@ def test_window_equals_part_of_larger_window(biome):
     surface = Surface(4, biome)
     x, y = grid(210, 230, 10)
     whole = surface.abundances(x, y, gsd_m=10)
-    assert whole.shape == (len(NAMES), 210, 230) and whole.dtype == np.float32
+    assert whole.shape == (len(NAMES), 210, 230)
+    assert whole.dtype == np.float32
     part = surface.abundances(x[37:90, 61:150], y[37:90, 61:150], gsd_m=10)
     np.testing.assert_array_equal(part, whole[:, 37:90, 61:150])
     scattered = np.random.default_rng(0).integers(0, x.size, 500)
@@ -46,7 +44,8 @@ def test_abundances_are_fractions_times_brightness(biome):
     abundances = Surface(1, biome).abundances(*grid(150, 150, 10), gsd_m=10)
     total = abundances.sum(0)
     assert abundances.min() >= -1e-6
-    assert total.min() >= 0.749 and total.max() <= 1.251
+    assert total.min() >= 0.749
+    assert total.max() <= 1.251
     assert abs(total.mean() - 1) < 0.12
 
 
@@ -69,7 +68,7 @@ def test_coarse_evaluation_is_the_mean_of_the_fine_one(biome):
     coarse = surface.abundances(*grid(12, 12, 300), gsd_m=300)
     assert np.sqrt(np.mean((coarse - mean) ** 2)) < 0.05
     assert np.abs(coarse.mean((1, 2)) - mean.mean((1, 2))).max() < 0.025
-    # it is this place and no other: a place three pixels away fits much worse
+    # the place is right: one three pixels away agrees much less
     assert np.std(coarse - mean) < 0.6 * np.std(coarse - np.roll(mean, 3, axis=1))
 
 
@@ -85,7 +84,7 @@ def test_coarse_evaluation_is_the_mean_of_the_fine_one(biome):
         ("mixed", ("vegetation", "conifer"), 0.3, 0.9),
     ],
 )
-def test_biomes_hold_what_their_name_says(biome, prefixes, low, high):
+def test_biomes_have_the_covers_of_their_name(biome, prefixes, low, high):
     abundances = Surface(3, biome).abundances(*grid(150, 150, 200), gsd_m=70)
     assert low <= share(abundances, *prefixes).mean() <= high
 
@@ -108,12 +107,14 @@ def test_texture_at_10_m_fades_in_large_pixels():
 def test_noise_is_standard_and_hashes_uniform():
     x, y = np.random.default_rng(0).uniform(0, 2e6, (2, 50000))
     field = fractal(1, "a", x, y, longest_m=5000, octaves=5)
-    assert abs(field.mean()) < 0.05 and abs(field.std() - 1) < 0.05
+    assert abs(field.mean()) < 0.05
+    assert abs(field.std() - 1) < 0.05
     other = fractal(1, "b", x, y, longest_m=5000, octaves=5)
     assert abs(np.corrcoef(field, other)[0, 1]) < 0.03
     cells = hashed(1, *np.divmod(np.arange(60000), 300))
     counts = np.histogram(uniform(cells), 20, (0, 1))[0]
-    assert counts.min() > 2700 and counts.max() < 3300
+    assert counts.min() > 2700
+    assert counts.max() < 3300
     assert abs(np.corrcoef(uniform(cells, 1), uniform(cells, 2))[0, 1]) < 0.02
     by_row = uniform(cells).reshape(200, 300)
     assert abs(np.corrcoef(by_row[:, 1:].ravel(), by_row[:, :-1].ravel())[0, 1]) < 0.02
