@@ -20,42 +20,39 @@ def url(small_archive):
         yield address
 
 
-def found(url, **query):
+def search(url, **query):
     return {item.id: item for item in pystac_client.Client.open(url).search(**query).items()}
 
 
 def test_collections(url, small_archive):
-    assert {c.id for c in pystac_client.Client.open(url).get_collections()} == set(
-        small_archive.items
-    )
+    collections = pystac_client.Client.open(url).get_collections()
+    assert {c.id for c in collections} == set(small_archive.items)
 
 
 def test_search_by_collection(url, small_archive):
     for name, items in small_archive.items.items():
-        assert set(found(url, collections=[name])) == {item.id for item in items}
+        assert set(search(url, collections=[name])) == {item.id for item in items}
 
 
 def test_search_by_place_and_time(url, small_recipe):
     day = f"{small_recipe.day}T00:00:00Z/{small_recipe.day}T23:59:59Z"
-    here = found(url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime=day)
-    assert len(here) == 2 and all(name.startswith("S2A") for name in here)
-    assert not found(url, collections=["sentinel-2-l2a"], bbox=[0, 0, 1, 1])
-    assert not found(
-        url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime="2019-01-01/2019-02-01"
-    )
+    here = search(url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime=day)
+    assert len(here) == 2
+    assert all(name.startswith("S2A") for name in here)
+    assert not search(url, collections=["sentinel-2-l2a"], bbox=[0, 0, 1, 1])
+    earlier = "2019-01-01/2019-02-01"
+    assert not search(url, collections=["sentinel-2-l2a"], bbox=FIELD, datetime=earlier)
 
 
 def test_items_arrive_as_they_were_made(url, small_archive):
     for items in small_archive.items.values():
-        (item,) = found(url, ids=[items[0].id]).values()
-        ours, theirs = items[0].to_dict(), item.to_dict()
-        for times in (
-            ours["properties"],
-            theirs["properties"],
-        ):  # the server shortens fractions of seconds
-            times.update(
-                {k: datetime.fromisoformat(v) for k, v in times.items() if k.endswith("datetime")}
-            )
+        (item,) = search(url, ids=[items[0].id]).values()
+        ours = items[0].to_dict()
+        theirs = item.to_dict()
+        for properties in (ours["properties"], theirs["properties"]):
+            # as times: the server shortens fractions of seconds
+            times = {k: v for k, v in properties.items() if k.endswith("datetime")}
+            properties.update({k: datetime.fromisoformat(v) for k, v in times.items()})
         for key in ("properties", "assets", "geometry", "bbox"):
             assert theirs[key] == ours[key], key
 
@@ -67,7 +64,7 @@ def test_server_ends_with_the_context(small_archive):
         urllib.request.urlopen(address, timeout=2)
 
 
-def test_absent_server_names_the_extra(small_archive, monkeypatch, tmp_path):
+def test_missing_server_names_the_extra(small_archive, monkeypatch, tmp_path):
     monkeypatch.setattr(server.sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtraError, match=r"satfuse\[server\]"), serve(small_archive.root):

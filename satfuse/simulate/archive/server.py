@@ -1,6 +1,7 @@
 """Serves an archive through a real STAC API server (`rustac serve`) on the loopback interface."""
 
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from satfuse.errors import CatalogError, MissingExtraError
 from satfuse.simulate.archive.make import open_archive
@@ -24,33 +26,30 @@ STOP_TIMEOUT_S = 5
 
 
 @contextmanager
-def serve(archive_root: Path, port: int = 0) -> Iterator[str]:
-    """Serve the collections and items of an archive while the context lasts.
+def serve(archive_root: str | os.PathLike[str], port: int = 0) -> Iterator[str]:
+    """Serve the collections and items of an archive until the context ends.
 
     Parameters
     ----------
     archive_root : a complete archive.
-    port : of the loopback interface; 0 takes a free one.
+    port : of the loopback interface; 0 selects a free one.
 
     Yields
     ------
-    URL of the STAC API. It does core and item search, no filter and no sorting.
+    URL of the STAC API. It supports core and item search, but neither filters nor sorting.
 
     Raises
     ------
     ConfigError
-        No complete archive.
+        There is no complete archive.
     MissingExtraError
         `rustac` is not installed.
     CatalogError
         The port is taken, or the server does not start.
     """
     root = open_archive(archive_root).root
-    files = [
-        str(p)
-        for folder in ("collections", "items")
-        for p in sorted((root / folder).glob("*.json"))
-    ]
+    folders = (root / "collections", root / "items")
+    files = [str(path) for folder in folders for path in sorted(folder.glob("*.json"))]
     port = _free_port(port)
     url = f"http://{HOST}:{port}"
     with tempfile.TemporaryFile("w+") as output:
@@ -59,22 +58,24 @@ def serve(archive_root: Path, port: int = 0) -> Iterator[str]:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            _wait_until_it_answers(server, url, output)
+            _wait_until_ready(server, url, output)
             log.info("STAC API of %s at %s", root, url)
             yield url
         finally:
             _stop(server)
 
 
-def _binary():
-    beside = Path(sys.executable).with_name("rustac")
-    found = str(beside) if beside.is_file() else shutil.which("rustac")
-    if not found:
+def _binary() -> str:
+    """Path of rustac: the one installed next to this Python, or one on the search path."""
+    installed = Path(sys.executable).with_name("rustac")
+    binary = str(installed) if installed.is_file() else shutil.which("rustac")
+    if not binary:
         raise MissingExtraError("rustac", "server")
-    return found
+    return binary
 
 
-def _free_port(port):
+def _free_port(port: int) -> int:
+    """`port` itself where it is free, or any free one for 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -86,7 +87,7 @@ def _free_port(port):
         return probe.getsockname()[1]
 
 
-def _wait_until_it_answers(server, url, output):
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, output: IO[str]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -102,7 +103,7 @@ def _wait_until_it_answers(server, url, output):
     raise CatalogError(f"the STAC server at {url} does not answer within {START_TIMEOUT_S} s")
 
 
-def _stop(server):
+def _stop(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
         server.wait(STOP_TIMEOUT_S)

@@ -1,22 +1,31 @@
-"""Nested dictionaries to XML files."""
+"""XML files from nested dictionaries."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
+
+Content = Any  # what `grow` takes; recursive, so that a precise type would be unreadable
 
 
 def write(path: Path, root: ET.Element) -> None:
-    """Write an element and all below it as an indented UTF-8 file."""
+    """Write an element and its descendants as an indented UTF-8 file."""
     ET.indent(root, "  ")
     ET.ElementTree(root).write(path, encoding="UTF-8", xml_declaration=True)
 
 
-def grow(parent: ET.Element, content) -> ET.Element:
+def grow(parent: ET.Element, content: Content) -> ET.Element:
     """Fill an element and return it.
 
     Parameters
     ----------
-    content : a dict of tag -> content makes one child per entry; a list as such a content makes one child per member;
-        a tuple (attributes, content) also sets attributes; None leaves the element empty; anything else is its text.
+    content : a dict of tag -> content makes one child per entry, and one child per member where
+        that content is a list; a tuple (attributes, content) also sets attributes; None leaves the
+        element empty; anything else is its text.
+
+    Examples
+    --------
+    >>> ET.tostring(grow(ET.Element("a"), {"b": [({"unit": "m"}, 10), None]}))
+    b'<a><b unit="m">10</b><b /></a>'
     """
     if isinstance(content, tuple):
         attributes, content = content
