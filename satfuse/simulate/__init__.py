@@ -1,1 +1,1 @@
-"""Scenes with known truth: spectra, surface, sensors, and an archive in the official formats."""
+"""Simulated scenes with known truth: training scenes, and an archive in the official formats."""

@@ -11,7 +11,8 @@ from odc.geo.geobox import GeoBox
 from satfuse.catalog.specs import CatalogSpec, local_catalog
 from satfuse.geometry.grids import snap_geobox
 from satfuse.sensors.bands import S2_BANDS
-from satfuse.simulate.archive.safe import S2Acquisition, write_safe
+from satfuse.simulate.archive.safe import write_safe
+from satfuse.simulate.archive.safe_acquisition import S2Acquisition
 
 SIDE = 360  # 10 m pixels
 

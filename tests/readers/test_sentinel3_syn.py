@@ -11,7 +11,8 @@ from satfuse.errors import AccessError, BandError, GridError, ReadError
 from satfuse.readers.sentinel3_syn import open_syn, sen3_item
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.sensors.quality import Quality
-from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3 import write_sen3
+from satfuse.simulate.archive.sen3_swath import SynFrame, swath_grid
 
 ROWS, COLUMNS = 60, 129
 FRAME = SynFrame(

@@ -48,7 +48,7 @@ def unzipped(samples, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def recorded_items(samples) -> Path:
-    """Folder of recorded service responses beside the samples."""
+    """Folder of recorded service responses next to the samples."""
     folder = samples.parent / "stac_examples"
     if not folder.is_dir():
         pytest.skip(f"no recorded responses at {folder}")

@@ -52,12 +52,11 @@ def test_band_list_has_the_overlap_the_gaps_and_the_dead_channels():
 
 @pytest.mark.samples
 def test_band_list_is_that_of_the_sensor(samples):
-    with open(samples / "srf" / "enmap.csv") as file:
+    with (samples / "srf" / "enmap.csv").open() as file:
         real = np.array([[float(v) for v in row] for row in list(csv.reader(file))[1:]])
     wavelength_nm, fwhm_nm = enmap_bands()
-    first = np.argsort(wavelength_nm)[
-        :135
-    ]  # up to the first gap, which other versions of the product cut elsewhere
+    # up to the first gap, which other versions of the product cut elsewhere
+    first = np.argsort(wavelength_nm)[:135]
     assert np.abs(wavelength_nm[first] - real[:135, 0]).max() < 1
     alone = (real[:135, 0] < 890) | (real[:135, 0] > 1000)  # where the detectors do not alternate
     assert np.abs(fwhm_nm[first] - real[:135, 1])[alone].max() < 0.3
@@ -67,22 +66,24 @@ def test_pixels_survive(product):
     path, cube, quality = product
     with rasterio.open(path / f"{path.name}-SPECTRAL_IMAGE_COG.TIF") as image:
         numbers = image.read()
-        assert (
-            image.nodata == -32768
-            and image.dtypes[0] == "int16"
-            and image.transform == GEOBOX.affine
-        )
-        assert image.crs.to_epsg() == 32736 and image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert image.nodata == -32768
+        assert image.dtypes[0] == "int16"
+        assert image.transform == GEOBOX.affine
+        assert image.crs.to_epsg() == 32736
+        assert image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
     dead = dead_bands(enmap_bands()[0])
-    assert (numbers[dead] == -32768).all() and (numbers[:, :5, :7] == -32768).all()
+    assert (numbers[dead] == -32768).all()
+    assert (numbers[:, :5, :7] == -32768).all()
     alive = numbers[~dead] != -32768
     assert np.abs(numbers[~dead] * 1e-4 - cube[~dead])[alive].max() < 0.51e-4
     with rasterio.open(path / f"{path.name}-QL_QUALITY_CLOUD_COG.TIF") as image:
         np.testing.assert_array_equal(image.read(1), quality["cloud"])
     with rasterio.open(path / f"{path.name}-QL_QUALITY_CLASSES_COG.TIF") as image:
-        assert (image.read(1) == 1).all() and image.nodata == 3
+        assert (image.read(1) == 1).all()
+        assert image.nodata == 3
     with rasterio.open(path / f"{path.name}-QL_PIXELMASK_COG.TIF") as image:
-        assert image.count == 224 and image.dtypes[0] == "uint8"
+        assert image.count == 224
+        assert image.dtypes[0] == "uint8"
 
 
 def test_metadata_names_wavelengths_scale_and_dead_bands(product):
@@ -92,9 +93,8 @@ def test_metadata_names_wavelengths_scale_and_dead_bands(product):
     bands = root.findall("specific/bandCharacterisation/bandID")
     assert [float(b.findtext("wavelengthCenterOfBand")) for b in bands] == wavelength_nm.tolist()
     assert [float(b.findtext("FWHMOfBand")) for b in bands] == fwhm_nm.tolist()
-    assert {(b.findtext("GainOfBand"), b.findtext("OffsetOfBand")) for b in bands} == {
-        ("0.0001", "0")
-    }
+    scaling = {(b.findtext("GainOfBand"), b.findtext("OffsetOfBand")) for b in bands}
+    assert scaling == {("0.0001", "0")}
     statistics = root.findall("product/bandStatistics/bandID")
     dead = [int(b.get("number")) for b in statistics if float(b.findtext("stdDeviation")) == 0]
     assert dead == list(range(130, 136))
@@ -104,23 +104,21 @@ def test_metadata_names_wavelengths_scale_and_dead_bands(product):
         root.findtext(f"specific/{s}ProductQuality/expectedChannelsList").split(",")
         for s in ("vnir", "swir")
     )
-    assert [int(n) for n in vnir + swir] == list(range(1, 225)) and len(vnir) == 91
+    assert [int(n) for n in vnir + swir] == list(range(1, 225))
+    assert len(vnir) == 91
     assert root.findtext("base/temporalCoverage/startTime") == "2024-06-30T08:20:45.211167Z"
-    assert (
-        int(root.findtext("specific/qualityFlag/cloudCover")) == layer_percentages(quality)["cloud"]
-    )
+    cloud_cover = int(root.findtext("specific/qualityFlag/cloudCover"))
+    assert cloud_cover == layer_percentages(quality)["cloud"]
 
 
 def test_footprint_is_that_of_the_grid(product):
     root = ET.parse(product[0] / f"{product[0].name}-METADATA.XML").getroot()
     points = {p.findtext("frame"): p for p in root.iter("point")}
     top, bottom = (float(points[f].findtext("latitude")) for f in ("upper_left", "lower_left"))
-    assert (top - bottom) * 110.8e3 == pytest.approx(
-        1500, rel=0.01
-    )  # 50 px of 30 m, south of the equator
-    assert float(points["upper_right"].findtext("longitude")) > float(
-        points["upper_left"].findtext("longitude")
-    )
+    # 50 px of 30 m, south of the equator; a degree of latitude has 110.8 km there
+    assert (top - bottom) * 110.8e3 == pytest.approx(1500, rel=0.01)
+    left, right = (float(points[f].findtext("longitude")) for f in ("upper_left", "upper_right"))
+    assert right > left
 
 
 def test_bad_input_is_named(tmp_path):
@@ -147,12 +145,7 @@ def test_layers_are_those_of_a_real_delivery(product, samples):
     (folder,) = (samples / "enmap_coast_patch").iterdir()
     path = product[0]
     for real in folder.glob("*QL_[QP]*.TIF"):
-        with (
-            rasterio.open(real) as theirs,
-            rasterio.open(path / f"{path.name}-{real.stem.split('-')[-1]}_COG.TIF") as ours,
-        ):
-            assert (ours.count, ours.dtypes, ours.nodata) == (
-                theirs.count,
-                theirs.dtypes,
-                theirs.nodata,
-            ), real.name
+        simulated = path / f"{path.name}-{real.stem.split('-')[-1]}_COG.TIF"
+        with rasterio.open(real) as theirs, rasterio.open(simulated) as ours:
+            expected = (theirs.count, theirs.dtypes, theirs.nodata)
+            assert (ours.count, ours.dtypes, ours.nodata) == expected, real.name

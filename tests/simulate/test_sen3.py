@@ -1,4 +1,4 @@
-"""SEN3 folders: the swath is curved as an orbit curves it, values, clocks and attributes are those of real products."""
+"""SEN3 folders: a swath curved like an orbit; values, clocks and attributes of real products."""
 
 import xml.etree.ElementTree as ET
 from datetime import datetime
@@ -11,11 +11,13 @@ from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_NAMES
-from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3 import write_sen3
+from satfuse.simulate.archive.sen3_swath import SynFrame, swath_grid
 from satfuse.simulate.archive.sen3_tie_points import tie_columns
 from satfuse.simulate.archive.sphere import sun_angles
 
-ROWS, COLUMNS = 80, 193
+ROWS = 80
+COLUMNS = 193
 FRAME = SynFrame(
     platform="S3B",
     start=datetime(2023, 9, 12, 11, 20, 23, 277373),
@@ -43,33 +45,36 @@ def raw(sen3, name):
         return dataset.load()
 
 
-def test_given_pixel_lies_at_the_given_place():
+def test_given_pixel_is_at_the_given_position():
     for west in (-300e3, 0.0, 250e3):
         swath = swath_grid(15.0, -20.0, rows=11, columns=21, row=2, column=17, nadir_west_m=west)
-        assert swath.latitude[2, 17] == pytest.approx(15.0) and swath.longitude[
-            2, 17
-        ] == pytest.approx(-20.0)
+        assert swath.latitude[2, 17] == pytest.approx(15.0)
+        assert swath.longitude[2, 17] == pytest.approx(-20.0)
 
 
 def test_rows_go_south_columns_go_east_at_real_spacing():
     swath = swath_grid(58.4, 26.6, rows=60, columns=600)
-    lat, lon = swath.latitude, swath.longitude
-    assert (np.diff(lat, axis=0) < 0).all() and (np.diff(lon, axis=1) > 0).all()
+    lat = swath.latitude
+    lon = swath.longitude
+    assert (np.diff(lat, axis=0) < 0).all()
+    assert (np.diff(lon, axis=1) > 0).all()
     heading, _, along = SPHERE.inv(lon[:-1], lat[:-1], lon[1:], lat[1:])
     _, _, across = SPHERE.inv(lon[:, :-1], lat[:, :-1], lon[:, 1:], lat[:, 1:])
     assert np.abs(across - 270).max() < 0.01
     assert 294 < along.min() < along.max() < 295.01
-    assert (heading % 360).min() > 190 and (heading % 360).max() < 200
+    assert (heading % 360).min() > 190
+    assert (heading % 360).max() < 200
 
 
 def test_swath_is_curved():
     swath = swath_grid(58.4, 26.6, rows=150, columns=321)
-    lat, lon = swath.latitude, swath.longitude
-    assert np.ptp(lat, axis=1).min() > 0.1 and np.ptp(lon, axis=0).min() > 0.1
+    lat = swath.latitude
+    lon = swath.longitude
+    assert np.ptp(lat, axis=1).min() > 0.1
+    assert np.ptp(lon, axis=0).min() > 0.1
     twist = (lon - lon[:, :1] - lon[:1] + lon[0, 0]) * 111e3 * np.cos(np.radians(58.4))
-    assert (
-        np.abs(twist).max() > 100
-    )  # metres by which no sum of a row and a column term can be right
+    # metres: the error of any sum of a row term and a column term
+    assert np.abs(twist).max() > 100
     bend = lat - np.linspace(lat[:, 0], lat[:, -1], 321, axis=1)
     assert np.abs(bend).max() * 111e3 > 100
 
@@ -77,9 +82,8 @@ def test_swath_is_curved():
 def test_view_angles_follow_from_the_orbit():
     swath = swath_grid(0.0, 10.0, rows=3, columns=101, nadir_west_m=0.0)
     assert swath.view_zenith[1, 50] == pytest.approx(0)
-    assert (
-        np.sign(swath.view_azimuth[1, [10, 90]]) == [1, -1]
-    ).all()  # west of nadir the satellite is in the east
+    # west of nadir the satellite is in the east
+    assert (np.sign(swath.view_azimuth[1, [10, 90]]) == [1, -1]).all()
     far = swath_grid(0.0, 10.0, rows=3, columns=3, nadir_west_m=1e6).view_zenith[1, 1]
     x, z = 7185508.8 * np.array([np.sin(1e6 / 6371008.8), np.cos(1e6 / 6371008.8)])
     assert far == pytest.approx(np.degrees(np.arctan2(x, z - 6371008.8)), abs=1e-3)
@@ -87,13 +91,10 @@ def test_view_angles_follow_from_the_orbit():
 
 def test_cutting_rows_continues_the_swath():
     swath = swath_grid(58.4, 26.6, rows=20, columns=9)
-    first, second = swath.rows(0, 12), swath.rows(12, 20)
-    np.testing.assert_array_equal(
-        np.concatenate([first.longitude, second.longitude]), swath.longitude
-    )
-    np.testing.assert_array_equal(
-        np.concatenate([first.view_zenith, second.view_zenith]), swath.view_zenith
-    )
+    parts = (swath.rows(0, 12), swath.rows(12, 20))
+    for name in ("longitude", "view_zenith"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(swath, name))
 
 
 def test_reflectance_survives_where_it_is_clear_land(product):
@@ -106,7 +107,7 @@ def test_reflectance_survives_where_it_is_clear_land(product):
         assert np.abs(values - reflectance[i])[expected].max() < 0.51e-4
 
 
-def test_flags_say_what_was_given(product):
+def test_flags_are_those_of_the_masks(product):
     sen3, reflectance, _, cloud, land = product
     flags = raw(sen3, "flags.nc")
 
@@ -116,24 +117,25 @@ def test_flags_say_what_was_given(product):
 
     np.testing.assert_array_equal(is_set("CLOUD_flags", "CLOUD"), cloud)
     np.testing.assert_array_equal(is_set("SYN_flags", "SYN_land"), land)
-    np.testing.assert_array_equal(
-        is_set("SYN_flags", "SYN_success"), land & ~cloud & np.isfinite(reflectance).all(axis=0)
-    )
+    retrieved = land & ~cloud & np.isfinite(reflectance).all(axis=0)
+    np.testing.assert_array_equal(is_set("SYN_flags", "SYN_success"), retrieved)
     assert {n: v.dtype.name for n, v in flags.items()} == {
-        "CLOUD_flags": "uint8", "SYN_flags": "uint16", "OLC_flags": "uint16", "SLN_flags": "uint32",
+        "CLOUD_flags": "uint8",
+        "SYN_flags": "uint16",
+        "OLC_flags": "uint16",
+        "SLN_flags": "uint32",
         "SLO_flags": "uint32",
-    }  # fmt: skip
+    }
 
 
-def test_geolocation_survives_to_a_tenth_of_a_metre(product):
+def test_geolocation_is_exact_to_a_tenth_of_a_metre(product):
     sen3, _, swath, _, _ = product
     with xr.open_dataset(sen3 / "geolocation.nc") as geolocation:
         _, _, distance = SPHERE.inv(
             geolocation.lon.values, geolocation.lat.values, swath.longitude, swath.latitude
         )
-    assert (
-        geolocation.lat.dims == ("rows", "columns") and distance.max() < 1
-    )  # the float32 scale costs up to 0.5 m
+    assert geolocation.lat.dims == ("rows", "columns")
+    assert distance.max() < 1  # m; the float32 scale costs up to 0.5 m
     exact = raw(sen3, "geolocation.nc")
     assert np.abs(exact.lat.values * 1e-6 - swath.latitude).max() < 0.51e-6
 
@@ -148,7 +150,7 @@ def test_tie_points_interpolate_to_the_geolocation(product):
     every = np.arange(COLUMNS)
     full = [np.stack([np.interp(every, columns, row) for row in v]) for v in (lon, lat)]
     _, _, distance = SPHERE.inv(*full, swath.longitude, swath.latitude)
-    assert 1 < distance.max() < 15  # the swath bends between tie points
+    assert 1 < distance.max() < 15  # m; the swath bends between tie points
 
 
 def test_tie_columns_always_end_with_the_last_column():
@@ -156,15 +158,15 @@ def test_tie_columns_always_end_with_the_last_column():
     assert tie_columns(65).tolist() == [0, 64]
 
 
-def test_row_times_run_ahead_as_gps_time_does(product):
+def test_row_times_are_ahead_of_utc_like_gps_time(product):
     sen3 = product[0]
     times = raw(sen3, "time.nc").Time.values
     first = np.datetime64("2000-01-01", "us") + times[0].astype("timedelta64[us]")
     assert first - np.datetime64(FRAME.start, "us") == np.timedelta64(18, "s")
     assert (np.diff(times) == 44000).all()
     root = ET.parse(sen3 / "xfdumanifest.xml").getroot()
-    started = next(e.text for e in root.iter() if e.tag.endswith("startTime"))
-    assert started == "2023-09-12T11:20:23.277373Z"
+    start = next(e.text for e in root.iter() if e.tag.endswith("startTime"))
+    assert start == "2023-09-12T11:20:23.277373Z"
 
 
 def test_manifest_lists_the_files_with_their_sizes(product):
@@ -177,7 +179,7 @@ def test_manifest_lists_the_files_with_their_sizes(product):
     assert len(listed) == 38
 
 
-def test_bad_arrays_are_named(tmp_path, product):
+def test_errors_name_the_invalid_array(tmp_path, product):
     _, reflectance, swath, cloud, land = product
     with pytest.raises(BandError, match="20 bands"):
         write_sen3(tmp_path, reflectance[:20], swath, cloud, land, FRAME)
@@ -195,20 +197,21 @@ def senegal(unzipped):
     "name", ["Syn_Oa04_reflectance.nc", "Syn_Oa17_reflectance.nc", "time.nc", "tiepoints_olci.nc"]
 )
 def test_variables_are_those_of_the_real_product(product, senegal, name):
-    ours, real = raw(product[0], name), raw(senegal, name)
-    assert set(ours.variables) == set(real.variables) and set(ours.sizes) == set(real.sizes)
-    assert (
-        set(ours.attrs) <= set(real.attrs) and ours.attrs["start_time"] == real.attrs["start_time"]
-    )
+    ours = raw(product[0], name)
+    real = raw(senegal, name)
+    assert set(ours.variables) == set(real.variables)
+    assert set(ours.sizes) == set(real.sizes)
+    assert set(ours.attrs) <= set(real.attrs)
+    assert ours.attrs["start_time"] == real.attrs["start_time"]
     for variable in ours.variables:
-        mine, theirs = ours[variable], real[variable]
-        assert mine.dtype == theirs.dtype and mine.dims == theirs.dims
+        mine = ours[variable]
+        theirs = real[variable]
+        assert mine.dtype == theirs.dtype
+        assert mine.dims == theirs.dims
         assert set(mine.attrs) == set(theirs.attrs)
         for key, value in theirs.attrs.items():
-            assert mine.attrs[key] == value and type(mine.attrs[key]) is type(value), (
-                variable,
-                key,
-            )
+            assert mine.attrs[key] == value, (variable, key)
+            assert type(mine.attrs[key]) is type(value), (variable, key)
         for key in ("zlib", "complevel", "shuffle"):
             assert mine.encoding[key] == theirs.encoding[key]
 
@@ -235,8 +238,9 @@ def test_orbit_and_sun_geometry_match_the_real_product(senegal):
     _, _, distance = Geod(ellps="WGS84").inv(
         swath.longitude[1, ::64], swath.latitude[1, ::64], grid["OLC_TP_lon"], grid["OLC_TP_lat"]
     )
-    assert distance.max() < 12e3  # of 1300 km: ours is a circular orbit over a sphere
+    assert distance.max() < 12e3  # of 1300 km: the simulated orbit is a circle over a sphere
     azimuth, sun = sun_angles(
         grid["OLC_TP_lat"], grid["OLC_TP_lon"], middle, grid["SZA"][38], grid["SAA"][38]
     )
-    assert np.abs(sun - grid["SZA"]).max() < 0.2 and np.abs(azimuth - grid["SAA"]).max() < 0.5
+    assert np.abs(sun - grid["SZA"]).max() < 0.2
+    assert np.abs(azimuth - grid["SAA"]).max() < 0.5

@@ -1,4 +1,7 @@
-"""What lies beside the nadir bands of a SEN3 folder: the oblique view, aerosol, water, heights, weather, tie points."""
+"""Files of a SEN3 folder other than the nadir bands.
+
+Oblique view, aerosol, water flags, altitude, weather and tie points.
+"""
 
 import xml.etree.ElementTree as ET
 from datetime import datetime
@@ -10,9 +13,11 @@ from pyproj import Geod
 
 from satfuse.catalog.specs import local_catalog
 from satfuse.readers.sentinel3_syn import open_syn, sen3_item
-from satfuse.simulate.archive.sen3 import SynFrame, swath_grid, write_sen3
+from satfuse.simulate.archive.sen3 import write_sen3
+from satfuse.simulate.archive.sen3_swath import SynFrame, swath_grid
 
-ROWS, COLUMNS = 60, 130
+ROWS = 60
+COLUMNS = 130
 FRAME = SynFrame(
     platform="S3A",
     start=datetime(2024, 7, 4, 9, 0, 0, 123456),
@@ -68,42 +73,43 @@ def raw(sen3, stem):
 
 
 def objects(manifest):
-    """ID of every data object -> file and what it is said to be."""
-    found = ET.parse(manifest).getroot().iter("dataObject")
-    places = {o.get("ID"): o.find("byteStream/fileLocation") for o in found}
-    return {key: (place.get("href"), place.get("textInfo")) for key, place in places.items()}
+    """ID of every data object -> file and description."""
+    elements = ET.parse(manifest).getroot().iter("dataObject")
+    locations = {e.get("ID"): e.find("byteStream/fileLocation") for e in elements}
+    return {key: (e.get("href"), e.get("textInfo")) for key, e in locations.items()}
 
 
 def units(manifest):
-    """Content units in their order: number, kind, text, and the object that each points to."""
-    found = [u for u in ET.parse(manifest).getroot().iter() if u.tag.endswith("contentUnit")]
+    """Content units in their order: number, kind, text, and the object that each refers to."""
+    elements = [e for e in ET.parse(manifest).getroot().iter() if e.tag.endswith("contentUnit")]
+    pointers = [(e, e.find("dataObjectPointer")) for e in elements]
     return [
-        (
-            *(u.get(k) for k in ("ID", "unitType", "textInfo")),
-            u.find("dataObjectPointer").get("dataObjectID"),
-        )
-        for u in found
-        if u.find("dataObjectPointer") is not None
+        (e.get("ID"), e.get("unitType"), e.get("textInfo"), pointer.get("dataObjectID"))
+        for e, pointer in pointers
+        if pointer is not None
     ]
 
 
 def bands(manifest):
     """Every band description: name, centre, width, and the channels of the three instruments."""
-    found = [
-        e
-        for e in ET.parse(manifest).getroot().iter()
-        if e.tag.endswith("}band") and e.get("name", "")[:3] == "SYN"
+    elements = [e for e in ET.parse(manifest).getroot().iter() if e.tag.endswith("}band")]
+    return [
+        (e.get("name"), *(child.text for child in e))
+        for e in elements
+        if e.get("name", "").startswith("SYN")
     ]
-    return [(e.get("name"), *(child.text for child in e)) for e in found]
 
 
 @pytest.mark.samples
 def test_objects_units_and_bands_of_the_manifest_are_those_of_the_real_product(sen3, unzipped):
     real = next(unzipped("s3_syn_senegal/S3B*.zip").glob("*.SEN3")) / "xfdumanifest.xml"
     ours = sen3 / "xfdumanifest.xml"
-    assert list(objects(ours).items()) == list(objects(real).items()) and len(objects(real)) == 38
-    assert units(ours) == units(real) and len(units(real)) == 38
-    assert bands(ours) == bands(real) and len(bands(real)) == 26
+    assert list(objects(ours).items()) == list(objects(real).items())
+    assert len(objects(real)) == 38
+    assert units(ours) == units(real)
+    assert len(units(real)) == 38
+    assert bands(ours) == bands(real)
+    assert len(bands(real)) == 26
 
 
 def test_oblique_bands_fill_the_eastern_half(sen3):
@@ -115,16 +121,15 @@ def test_oblique_bands_fill_the_eastern_half(sen3):
         expected = Scene.land & ~Scene.cloud & half
         np.testing.assert_array_equal(np.isfinite(values), expected)
         assert np.abs(values - Scene.oblique[i])[expected].max() < 0.51e-4
-    stored, nadir = (
-        raw(sen3, "Syn_S5O_reflectance").SDR_S5O,
-        raw(sen3, "Syn_S5N_reflectance").SDR_S5N,
-    )
-    differing = {k for k in nadir.attrs if nadir.attrs[k] != stored.attrs[k]}
-    assert stored.dtype == nadir.dtype and differing == {"ancillary_variables", "long_name"}
-    assert stored.long_name.endswith("SLSTR channel 05 acquired in oblique view")
+    oblique = raw(sen3, "Syn_S5O_reflectance").SDR_S5O
+    nadir = raw(sen3, "Syn_S5N_reflectance").SDR_S5N
+    differing = {k for k in nadir.attrs if nadir.attrs[k] != oblique.attrs[k]}
+    assert oblique.dtype == nadir.dtype
+    assert differing == {"ancillary_variables", "long_name"}
+    assert oblique.long_name.endswith("SLSTR channel 05 acquired in oblique view")
 
 
-def test_flags_tell_sea_lake_shore_and_what_the_oblique_view_misses(sen3):
+def test_flags_mark_sea_lake_shore_and_pixels_outside_the_oblique_view(sen3):
     flags = raw(sen3, "flags")
 
     def is_set(name, meaning):
@@ -140,85 +145,86 @@ def test_flags_tell_sea_lake_shore_and_what_the_oblique_view_misses(sen3):
         np.testing.assert_array_equal(is_set(name, "coastline"), shore)
         np.testing.assert_array_equal(is_set(name, "land"), Scene.land)
     np.testing.assert_array_equal(is_set("SLN_flags", "ocean"), ~Scene.land)
-    missed = np.broadcast_to(np.arange(COLUMNS) < COLUMNS // 2, Scene.land.shape)
-    np.testing.assert_array_equal(is_set("SYN_flags", "no_slo"), missed)
-    np.testing.assert_array_equal(is_set("SLO_flags", "unfilled"), missed)
-    np.testing.assert_array_equal(is_set("SLO_flags", "land"), Scene.land & ~missed)
+    outside = np.broadcast_to(np.arange(COLUMNS) < COLUMNS // 2, Scene.land.shape)
+    np.testing.assert_array_equal(is_set("SYN_flags", "no_slo"), outside)
+    np.testing.assert_array_equal(is_set("SLO_flags", "unfilled"), outside)
+    np.testing.assert_array_equal(is_set("SLO_flags", "land"), Scene.land & ~outside)
 
 
-def test_aerosol_lies_where_reflectance_was_retrieved(sen3):
-    seen = Scene.land & ~Scene.cloud
+def test_aerosol_is_where_reflectance_was_retrieved(sen3):
+    limits = {"T550": (0.05, 0.2), "T550_err": (0.01, 0.05), "A550": (1.29, 1.31), "AMIN": (1, 1)}
+    retrieved = Scene.land & ~Scene.cloud
     for stem, name in RETRIEVED:
         with xr.open_dataset(sen3 / f"{stem}.nc") as dataset:
             values = dataset[name].values
-        assert values.shape == seen.shape
-        np.testing.assert_array_equal(np.isfinite(values), seen)
-        low, high = {
-            "T550": (0.05, 0.2),
-            "T550_err": (0.01, 0.05),
-            "A550": (1.29, 1.31),
-            "AMIN": (1, 1),
-        }[name]
-        assert values[seen].min() >= low and values[seen].max() <= high
+        assert values.shape == retrieved.shape
+        np.testing.assert_array_equal(np.isfinite(values), retrieved)
+        low, high = limits[name]
+        assert values[retrieved].min() >= low
+        assert values[retrieved].max() <= high
     types = {name: raw(sen3, stem)[name].dtype.name for stem, name in RETRIEVED}
     assert types == {"T550": "int16", "T550_err": "int16", "A550": "uint8", "AMIN": "uint8"}
 
 
 def test_removed_pixels_have_every_variable_and_no_value(sen3):
-    removed, flags = raw(sen3, "Syn_SDR_removed_pixel"), raw(sen3, "Syn_annot_rem")
+    removed = raw(sen3, "Syn_SDR_removed_pixel")
+    flags = raw(sen3, "Syn_annot_rem")
     assert removed.sizes == {"rows": ROWS, "removed_pixels": 3} == flags.sizes
-    assert sum(name.startswith("SDR_") for name in removed.variables) == 52 and set(flags) == set(
-        raw(sen3, "flags")
-    )
+    assert sum(name.startswith("SDR_") for name in removed.variables) == 52
+    assert set(flags) == set(raw(sen3, "flags"))
     assert {n for n in removed.variables if not n.startswith("SDR_")} == {n for _, n in RETRIEVED}
     assert all((v == v.attrs["_FillValue"]).all() for v in removed.values())
 
 
-def test_altitude_and_weather_belong_together(sen3):
+def test_altitude_and_weather_agree(sen3):
     np.testing.assert_array_equal(raw(sen3, "geolocation").altitude, np.rint(Scene.altitude_m))
     weather = raw(sen3, "tiepoints_meteo")
     assert all(v.dtype == "float32" and v.attrs["_FillValue"] == -1 for v in weather.values())
     assert weather.sizes == raw(sen3, "tiepoints_olci").sizes == {"olc_number_tp": 4 * ROWS}
     pressure = weather.air_pressure.values.reshape(4, ROWS)  # column after column
-    assert (pressure == pressure[0]).all() and (np.diff(pressure[0]) < 0).all()
+    assert (pressure == pressure[0]).all()
+    assert (np.diff(pressure[0]) < 0).all()
     # ICAO standard atmosphere: 1013.25 hPa at 0 m, 746.8 hPa at 2500 m
     assert pressure[0, [0, -1]] == pytest.approx([1013.25, 746.8], abs=0.3)
 
 
-def test_slstr_tie_points_see_the_satellite_from_both_sides(sen3):
-    nadir, oblique = raw(sen3, "tiepoints_slstr_n"), raw(sen3, "tiepoints_slstr_o")
-    assert nadir.sizes == {"sln_number_tp": 20 * 44} and oblique.sizes == {"slo_number_tp": 20 * 22}
+def test_slstr_tie_points_cover_both_views(sen3):
+    nadir = raw(sen3, "tiepoints_slstr_n")
+    oblique = raw(sen3, "tiepoints_slstr_o")
+    assert nadir.sizes == {"sln_number_tp": 20 * 44}
+    assert oblique.sizes == {"slo_number_tp": 20 * 22}
     for ties, key, first in ((nadir, "SLN", 0), (oblique, "SLO", COLUMNS // 2)):
         assert {n: v.dtype.name for n, v in ties.items()} == {
-            f"{key}_TP_lat": "float64", f"{key}_TP_lon": "float64", f"{key}_VAA": "float32", f"{key}_VZA": "float32",
-        }  # fmt: skip
+            f"{key}_TP_lat": "float64",
+            f"{key}_TP_lon": "float64",
+            f"{key}_VAA": "float32",
+            f"{key}_VZA": "float32",
+        }
         expected = SWATH.latitude[::3, first::3].T.ravel()  # column after column
         np.testing.assert_array_equal(ties[f"{key}_TP_lat"], expected)
     np.testing.assert_allclose(nadir.SLN_VZA, SWATH.view_zenith[::3, ::3].T.ravel(), atol=1e-4)
-    # Both views see one satellite at one height over one track: seen from a point, it is as far to
-    # the side of the
-    # track's direction in the oblique view as in the nadir view.
-    lat, lon, view = (
-        v[::3, COLUMNS // 2 :: 3].T.ravel()
-        for v in (SWATH.latitude, SWATH.longitude, SWATH.view_azimuth)
+
+
+def test_the_oblique_view_is_from_the_same_track(sen3):
+    """From a point, the satellite is as far to the side of its track in both views."""
+    oblique = raw(sen3, "tiepoints_slstr_o")
+    view_zenith, view_azimuth = (
+        values[::3, COLUMNS // 2 :: 3].T.ravel()
+        for values in (SWATH.view_zenith, SWATH.view_azimuth)
     )
-    geod = Geod(a=6371008.8, b=6371008.8)
-    along = geod.inv(
-        *(SWATH.longitude[0, 60], SWATH.latitude[0, 60]),
-        SWATH.longitude[-1, 60],
-        SWATH.latitude[-1, 60],
-    )[0]
-    assert len(lat) == len(lon) == len(oblique.SLO_VAA)
-    aside = np.tan(np.radians(55)) * np.sin(np.radians(oblique.SLO_VAA - along))
-    ahead = np.cos(np.radians(oblique.SLO_VAA - along))
-    across = np.tan(np.radians(SWATH.view_zenith[::3, COLUMNS // 2 :: 3].T.ravel())) * np.sin(
-        np.radians(view - along)
-    )
+    assert len(view_azimuth) == len(oblique.SLO_VAA)
+    ends = (SWATH.longitude[[0, -1], 60], SWATH.latitude[[0, -1], 60])
+    (lon_0, lon_1), (lat_0, lat_1) = ends
+    along, *_ = Geod(a=6371008.8, b=6371008.8).inv(lon_0, lat_0, lon_1, lat_1)
+    to_track = np.radians(oblique.SLO_VAA - along)
+    aside = np.tan(np.radians(55)) * np.sin(to_track)
+    across = np.tan(np.radians(view_zenith)) * np.sin(np.radians(view_azimuth - along))
     np.testing.assert_allclose(aside, across, atol=0.03)
-    assert (ahead > 0.9).all() and (oblique.SLO_VZA == 55).all()
+    assert (np.cos(to_track) > 0.9).all()
+    assert (oblique.SLO_VZA == 55).all()
 
 
-def test_the_reader_opens_it_and_leaves_out_the_sea_but_not_the_lake(sen3):
+def test_the_reader_masks_the_sea_but_not_the_lake(sen3):
     item = sen3_item(sen3)
     assert len(item.assets) == 39
     swath = open_syn(item, spec=local_catalog("http://localhost", sen3.parent))

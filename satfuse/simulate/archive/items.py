@@ -1,19 +1,22 @@
-"""STAC items of simulated products, shaped and flawed as the services send them; hrefs are absolute local paths.
+"""STAC items of simulated products, with the structure and the flaws of what the services send.
 
-Sentinel-2 and SYN follow the Copernicus Data Space (STAC 1.1.0), EnMAP follows DLR (STAC 1.0.0, numbers as text).
-Items are dictionaries; an asset is listed only when its file exists.
+Sentinel-2 and SYN follow the Copernicus Data Space (STAC 1.1.0), EnMAP follows DLR (STAC 1.0.0,
+numbers as text). Items are dictionaries; hrefs are absolute local paths of files that exist.
 """
 
 from pathlib import Path
+from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from satfuse.sensors.bands import S2_BANDS, S2_GSD_M, S3_BANDS
+from satfuse.arrays import FloatArray
+from satfuse.sensors.bands import S2_BANDS, S2_GSD_M, S3_BANDS, Band
 from satfuse.simulate.archive.enmap_files import LAYERS, EnmapScene
-from satfuse.simulate.archive.footprint import corners, outline
-from satfuse.simulate.archive.safe import IMAGES, S2Acquisition
-from satfuse.simulate.archive.safe_metadata import stamp
-from satfuse.simulate.archive.sen3 import SynFrame
+from satfuse.simulate.archive.footprint import corners, epsg_of, outline
+from satfuse.simulate.archive.safe import IMAGES
+from satfuse.simulate.archive.safe_acquisition import S2Acquisition
+from satfuse.simulate.archive.safe_metadata import cloud_percentage, stamp
+from satfuse.simulate.archive.sen3_swath import Swath, SynFrame
 
 SENTINEL2 = "sentinel-2-l2a"
 SYN = {"NT": "sentinel-3-syn-2-syn-ntc", "ST": "sentinel-3-syn-2-syn-stc"}
@@ -32,22 +35,47 @@ EXTENSIONS = {
     "enmap": ("eo/v1.1.0", "view/v1.0.0", "projection/v1.0.0", "processing/v1.0.0", "sat/v1.0.0"),
 }
 COMMON_NAMES = {
-    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
-    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071",
+    "B06": "rededge075", "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09",
+    "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
 SCENE_CLASSES = (
-    "nodata", "saturated_defective", "dark_area", "cloud_shadow", "vegetation", "not_vegetated", "water",
-    "unclassified", "medium_proba_clouds", "high_proba_clouds", "thin_cirrus", "snow",
+    "nodata", "saturated_defective", "dark_area", "cloud_shadow", "vegetation", "not_vegetated",
+    "water", "unclassified", "medium_proba_clouds", "high_proba_clouds", "thin_cirrus", "snow",
 )  # fmt: skip
 COGTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
+XML = "application/xml"
+NETCDF = "application/netcdf"
+
+Json = dict[str, Any]
 
 
 def sentinel2_item(
     safe: Path, acquisition: S2Acquisition, geobox: GeoBox, shares: dict[int, float]
-) -> dict:
-    """Item of a SAFE folder; `datetime` is the datatake start, not the sensing time. `shares`: percent per class."""
+) -> Json:
+    """Item of a SAFE folder; `shares` are percentages per scene class."""
+    images = {
+        f"{name}_{gsd_m}m": _sentinel2_image(safe, acquisition, geobox, name, gsd_m)
+        for gsd_m, names in IMAGES.items()
+        for name in names
+    }
+    texts = {
+        "product_metadata": "MTD_MSIL2A.xml",
+        "granule_metadata": f"GRANULE/{acquisition.granule}/MTD_TL.xml",
+        "safe_manifest": "manifest.safe",
+    }
+    files = {
+        key: _file(safe, path, XML, ["metadata"], Path(path).name) for key, path in texts.items()
+    }
+    properties = _sentinel2_properties(acquisition, shares)
+    ring = corners(geobox)
+    return _item(acquisition.name, SENTINEL2, ring, properties, {**images, **files}, "sentinel2")
+
+
+def _sentinel2_properties(acquisition: S2Acquisition, shares: dict[int, float]) -> Json:
+    """The properties; as in the service, `datetime` is the datatake start, not sensing time."""
     datatake = stamp(acquisition.datatake_start)
-    properties = {
+    return {
         "gsd": 10,
         "created": stamp(acquisition.processed),
         "updated": stamp(acquisition.processed),
@@ -59,7 +87,7 @@ def sentinel2_item(
         "instruments": ["msi"],
         "grid:code": f"MGRS-{acquisition.tile}",
         "statistics": {name: shares[i] for i, name in enumerate(SCENE_CLASSES[:-1])},
-        "eo:cloud_cover": round(shares[8] + shares[9] + shares[10], 2),
+        "eo:cloud_cover": round(cloud_percentage(shares), 2),
         "eo:snow_cover": round(shares[11], 2),
         "product:type": "S2MSI2A",
         "product:timeliness": "PT24H",
@@ -79,33 +107,29 @@ def sentinel2_item(
         "eopf:datatake_id": acquisition.datatake,
         "eopf:instrument_mode": "INS-NOBS",
     }
-    images = {
-        f"{name}_{gsd_m}m": _sentinel2_image(safe, acquisition, geobox, name, gsd_m)
-        for gsd_m, names in IMAGES.items()
-        for name in names
-    }
-    texts = {
-        "product_metadata": "MTD_MSIL2A.xml",
-        "granule_metadata": f"GRANULE/{acquisition.granule}/MTD_TL.xml",
-        "safe_manifest": "manifest.safe",
-    }
-    files = {
-        key: _file(safe, path, "application/xml", ["metadata"], Path(path).name)
-        for key, path in texts.items()
-    }
-    return _item(
-        acquisition.name, SENTINEL2, corners(geobox), properties, {**images, **files}, "sentinel2"
-    )
 
 
-def syn_item(sen3: Path, frame: SynFrame, swath, cloud_cover: float) -> dict:
-    """Item of a SEN3 folder: no projection, no scale. `cloud_cover` is that of the whole frame, in percent."""
+def syn_item(sen3: Path, frame: SynFrame, swath: Swath, cloud_cover: float) -> Json:
+    """Item of a SEN3 folder, without projection and scale; `cloud_cover` is in percent."""
+    assets = {
+        key: _file(sen3, f"{key}.nc", NETCDF, ["data"], key)
+        for key in ("flags", "geolocation", "time", "tiepoints_olci")
+    }
+    manifest = sen3 / "xfdumanifest.xml"
+    assets["xfdumanifest"] = _asset(manifest, XML, ["metadata"], "Product manifest")
+    assets |= {f"syn_{band.name}_reflectance": _syn_band(sen3, band) for band in S3_BANDS}
+    properties = _syn_properties(frame, cloud_cover)
+    name = SYN[frame.timeliness]
+    return _item(frame.name, name, outline(swath), properties, assets, "sentinel3_syn")
+
+
+def _syn_properties(frame: SynFrame, cloud_cover: float) -> Json:
     start, stop = (f"{t:%Y-%m-%dT%H:%M:%S.%f}Z" for t in (frame.start, frame.stop))
-    made = stamp(frame.processed)
-    properties = {
+    processed = stamp(frame.processed)
+    return {
         "gsd": 300,
-        "created": made,
-        "updated": made,
+        "created": processed,
+        "updated": processed,
         "datetime": start,
         "start_datetime": start,
         "end_datetime": stop,
@@ -119,52 +143,55 @@ def syn_item(sen3: Path, frame: SynFrame, swath, cloud_cover: float) -> dict:
         "product:timeliness_category": frame.timeliness,
         "processing:level": "L2",
         "processing:version": "03.50",
-        "processing:datetime": made,
+        "processing:datetime": processed,
         "sat:orbit_state": "descending",
         "sat:orbit_cycle": frame.cycle,
         "sat:absolute_orbit": frame.absolute_orbit,
         "sat:relative_orbit": frame.relative_orbit,
     }
-    assets = {
-        key: _file(sen3, f"{key}.nc", "application/netcdf", ["data"], key)
-        for key in ("flags", "geolocation", "time", "tiepoints_olci")
+
+
+def _syn_band(sen3: Path, band: Band) -> Json:
+    name = f"Syn_{band.name}_reflectance.nc"
+    title = f"Surface directional reflectance {band.name}"
+    description = {
+        "name": _syn_name(band.name),
+        "eo:center_wavelength": band.wavelength_nm / 1000,
+        "eo:full_width_half_max": band.fwhm_nm / 1000,
     }
-    assets["xfdumanifest"] = _plain(
-        sen3 / "xfdumanifest.xml", "application/xml", ["metadata"], "Product manifest"
-    )
-    for band in S3_BANDS:
-        name = f"Syn_{band.name}_reflectance.nc"
-        assets[f"syn_{band.name}_reflectance"] = {
-            **_file(
-                sen3,
-                name,
-                "application/netcdf",
-                ["data"],
-                f"Surface directional reflectance {band.name}",
-            ),
-            "bands": [
-                {
-                    "name": _syn_name(band.name),
-                    "eo:center_wavelength": band.wavelength_nm / 1000,
-                    "eo:full_width_half_max": band.fwhm_nm / 1000,
-                }
-            ],
-        }
-    return _item(
-        frame.name, SYN[frame.timeliness], outline(swath), properties, assets, "sentinel3_syn"
-    )
+    return {**_file(sen3, name, NETCDF, ["data"], title), "bands": [description]}
 
 
 def enmap_item(
-    product: Path, scene: EnmapScene, geobox: GeoBox, *, wavelength_nm, fwhm_nm, covers: dict
-) -> dict:
-    """Item of an EnMAP folder: text for numbers, the sun azimuth 180 degrees off. `covers`: percent per layer."""
-    made = f"{scene.processed:%Y-%m-%dT%H:%M:%S}.000+00:00"
+    product: Path,
+    scene: EnmapScene,
+    geobox: GeoBox,
+    *,
+    wavelength_nm: FloatArray,
+    fwhm_nm: FloatArray,
+    covers: dict[str, int],
+) -> Json:
+    """Item of an EnMAP folder; `covers` are percentages per quality layer."""
+    image = _enmap_file(product, "SPECTRAL_IMAGE_COG.TIF", "Spectral Image", ["data"], geobox)
+    image["eo:bands"] = _enmap_bands(wavelength_nm, fwhm_nm)
+    metadata = product / f"{product.name}-METADATA.XML"
+    assets = {"metadata": _asset(metadata, XML, ["metadata"], "Metadata"), "image": image}
+    for layer, stem in LAYERS.items():
+        key = "defective_pixel_mask" if layer == "pixel_mask" else f"quality_{layer}"
+        title = key.replace("_", " ").capitalize()
+        assets[key] = _enmap_file(product, f"{stem}_COG.TIF", title, ["quality"], geobox)
+    properties = _enmap_properties(scene, covers)
+    return _item(scene.name, ENMAP, corners(geobox), properties, assets, "enmap")
+
+
+def _enmap_properties(scene: EnmapScene, covers: dict[str, int]) -> Json:
+    """The properties as DLR has them: text for numbers, the sun azimuth off by 180 degrees."""
+    processed = f"{scene.processed:%Y-%m-%dT%H:%M:%S}.000+00:00"
     start, stop = (f"{t:%Y-%m-%dT%H:%M:%S.%f}Z" for t in (scene.start, scene.stop))
-    properties = {
+    return {
         "version": ".".join(scene.version[i : i + 2] for i in (0, 2, 4)),
-        "created": made,
-        "updated": made,
+        "created": processed,
+        "updated": processed,
         "datetime": f"{scene.start:%Y-%m-%dT%H:%M:%S}Z",
         "start_datetime": start,
         "end_datetime": stop,
@@ -190,8 +217,10 @@ def enmap_item(
         "enmap:overallQuality": "0",
         "enmap:tileID": f"{scene.tile:02d}",
     }
-    image = _enmap_file(product, "SPECTRAL_IMAGE_COG.TIF", "Spectral Image", ["data"], geobox)
-    image["eo:bands"] = [
+
+
+def _enmap_bands(wavelength_nm: FloatArray, fwhm_nm: FloatArray) -> list[Json]:
+    return [
         {
             "name": number,
             "center_wavelength": float(centre),
@@ -201,20 +230,9 @@ def enmap_item(
         }
         for number, (centre, width) in enumerate(zip(wavelength_nm, fwhm_nm, strict=True), start=1)
     ]
-    metadata = product / f"{product.name}-METADATA.XML"
-    assets = {
-        "metadata": _plain(metadata, "application/xml", ["metadata"], "Metadata"),
-        "image": image,
-    }
-    for layer, stem in LAYERS.items():
-        key = "defective_pixel_mask" if layer == "pixel_mask" else f"quality_{layer}"
-        assets[key] = _enmap_file(
-            product, f"{stem}_COG.TIF", key.replace("_", " ").capitalize(), ["quality"], geobox
-        )
-    return _item(scene.name, ENMAP, corners(geobox), properties, assets, "enmap")
 
 
-def collection(collection_id: str, items: list[dict]) -> dict:
+def collection(collection_id: str, items: list[Json]) -> Json:
     """Collection whose extent encloses its items."""
     west, south, east, north = zip(*(item["bbox"] for item in items), strict=True)
     starts = [item["properties"]["start_datetime"] for item in items]
@@ -233,7 +251,15 @@ def collection(collection_id: str, items: list[dict]) -> dict:
     }
 
 
-def _item(item_id, collection_id, ring, properties, assets, sensor):
+def _item(
+    item_id: str,
+    collection_id: str,
+    ring: list[tuple[float, float]],
+    properties: Json,
+    assets: Json,
+    sensor: str,
+) -> Json:
+    """An item with the footprint `ring`, (lon, lat) corners without the closing one."""
     lon, lat = zip(*ring, strict=True)
     return {
         "type": "Feature",
@@ -257,53 +283,55 @@ def _item(item_id, collection_id, ring, properties, assets, sensor):
     }
 
 
-def _plain(path, kind, roles, title):
+def _asset(path: Path, kind: str, roles: list[str], title: str) -> Json:
     return {"href": str(path.resolve(strict=True)), "type": kind, "title": title, "roles": roles}
 
 
-def _file(folder, name, kind, roles, title):
+def _file(folder: Path, name: str, kind: str, roles: list[str], title: str) -> Json:
+    """An asset of a product folder, with the fields of the file extension."""
     path = folder / name
     size = {"file:size": path.stat().st_size, "file:local_path": f"{folder.name}/{name}"}
-    return {**_plain(path, kind, roles, title), **size}
+    return {**_asset(path, kind, roles, title), **size}
 
 
-def _sentinel2_image(safe, acquisition, geobox, name, gsd_m):
-    grid, box = geobox.zoom_out(gsd_m // 10), geobox.boundingbox
-    native = S2_GSD_M.get(name, 20 if name == "SCL" else 10)
-    sampling = "original" if gsd_m == native else "downsampled" if gsd_m > native else "upsampled"
-    roles = {"TCI": ["visual"], "SCL": ["data"], "AOT": ["data"], "WVP": ["data"]}.get(
-        name, ["data", "reflectance"]
-    )
-    roles = [*roles, *([] if name in ("AOT", "WVP") else [f"sampling:{sampling}"]), f"gsd:{gsd_m}m"]
+def _sentinel2_image(
+    safe: Path, acquisition: S2Acquisition, geobox: GeoBox, name: str, gsd_m: int
+) -> Json:
+    path = f"{acquisition.image(name, gsd_m)}.jp2"
+    grid = geobox.zoom_out(gsd_m // 10)
+    box = geobox.boundingbox
     asset = {
-        **_file(
-            safe, f"{acquisition.image(name, gsd_m)}.jp2", "image/jp2", roles, f"{name} - {gsd_m}m"
-        ),
+        **_file(safe, path, "image/jp2", _sentinel2_roles(name, gsd_m), f"{name} - {gsd_m}m"),
         "gsd": gsd_m,
         "nodata": 0,
         "data_type": "uint8" if name in ("SCL", "TCI") else "uint16",
-        "proj:code": f"EPSG:{geobox.crs.epsg}",
+        "proj:code": f"EPSG:{epsg_of(geobox)}",
         "proj:shape": list(grid.shape),
         "proj:transform": list(grid.affine)[:6],
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
     }
-    if name not in (
-        "SCL",
-        "TCI",
-    ):  # the service says so of AOT and WVP too, and of every baseline, wrongly
+    if name not in ("SCL", "TCI"):
+        # wrong for AOT, WVP and old baselines, but the service states it for all
         asset |= {"raster:scale": 0.0001, "raster:offset": -0.1}
     if name in S2_GSD_M:
-        asset |= {
-            "view:azimuth": acquisition.view_azimuth_deg,
-            "view:incidence_angle": acquisition.view_zenith_deg,
-        }
+        asset["view:azimuth"] = acquisition.view_azimuth_deg
+        asset["view:incidence_angle"] = acquisition.view_zenith_deg
         asset["bands"] = [_sentinel2_band(name)]
     if name == "TCI":
         asset["bands"] = [_sentinel2_band(b) for b in ("B04", "B03", "B02")]
     return asset
 
 
-def _sentinel2_band(name):
+def _sentinel2_roles(name: str, gsd_m: int) -> list[str]:
+    if name in ("AOT", "WVP"):
+        return ["data", f"gsd:{gsd_m}m"]
+    kind = {"TCI": ["visual"], "SCL": ["data"]}.get(name, ["data", "reflectance"])
+    native = S2_GSD_M.get(name, 20 if name == "SCL" else 10)
+    sampling = "original" if gsd_m == native else "downsampled" if gsd_m > native else "upsampled"
+    return [*kind, f"sampling:{sampling}", f"gsd:{gsd_m}m"]
+
+
+def _sentinel2_band(name: str) -> Json:
     band = next(b for b in S2_BANDS if b.name == name)
     return {
         "name": name,
@@ -313,17 +341,17 @@ def _sentinel2_band(name):
     }
 
 
-def _enmap_file(product, stem, title, roles, geobox):
+def _enmap_file(product: Path, stem: str, title: str, roles: list[str], geobox: GeoBox) -> Json:
     box = geobox.boundingbox
     return {
-        **_plain(product / f"{product.name}-{stem}", COGTIFF, roles, title),
-        "proj:epsg": geobox.crs.epsg,
+        **_asset(product / f"{product.name}-{stem}", COGTIFF, roles, title),
+        "proj:epsg": epsg_of(geobox),
         "proj:shape": list(geobox.shape),
         "proj:transform": [*list(geobox.affine)[:6], 0.0, 0.0, 1.0],
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
     }
 
 
-def _syn_name(band):
-    """The names of the service, which collide: S1N and Oa18 are both SYN18."""
+def _syn_name(band: str) -> str:
+    """Name of a band in the service, where they collide: S1N and Oa18 are both SYN18."""
     return f"SYN{int(band[2:]) if band.startswith('Oa') else 17 + int(band[1]):02d}"

@@ -1,31 +1,43 @@
-"""The NetCDF files of a SYN product on its swath: bands, flags, aerosol, removed pixels, geolocation, time.
+"""The NetCDF files of a SYN product on its swath.
 
-Names, types, scales and attributes follow a product of 2023 (processing baseline SYN_L2_.002.18.01).
+Bands, flags, aerosol, removed pixels, geolocation and time. Names, types, scales and attributes
+follow a product of 2023 (processing baseline SYN_L2_.002.18.01).
 """
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from satfuse.sensors.bands import S3_BANDS
+from satfuse.arrays import BoolArray, FloatArray, IntArray
+from satfuse.sensors.bands import S3_BANDS, Band
+from satfuse.simulate.archive.sen3_swath import Swath, SynFrame
 
-SDR_FILL, ANGLE_FILL, ALTITUDE_FILL, TIME_FILL, INDEX_FILL = -10000, -(2**31), -(2**15), -1, 0
+SDR_FILL = -10000
+ANGLE_FILL = -(2**31)
+ALTITUDE_FILL = -(2**15)
+TIME_FILL = -1
+INDEX_FILL = 0
 EPOCH = datetime(2000, 1, 1)
-REMOVED_SHARE = 122 / 4865  # columns of the files of removed pixels, of the columns of the image
-CONTINENTAL, ANGSTROM_EXPONENT = 1, 1.3  # the aerosol model of every pixel
+REMOVED_SHARE = 122 / 4865  # columns in the files of removed pixels over those of the image
+# the aerosol of every pixel
+CONTINENTAL = 1  # number of the aerosol model
+ANGSTROM_EXPONENT = 1.3
 GRID = ("rows", "columns")
 # The oblique view of SLSTR has the bands of the nadir view.
 OBLIQUE_BANDS = tuple(replace(b, name=f"{b.name[:2]}O") for b in S3_BANDS if b.name.startswith("S"))
 
 _SLSTR_MASKS = {
-    "saturation": 16, "invalid_radiance": 32, "no_parameters": 64, "unfilled": 128, "coastline": 256, "ocean": 512,
-    "tidal": 1024, "land": 2048, "inland_water": 4096, "cosmetic": 65536, "day": 262144, "twilight": 524288,
-    "sun_glint": 1048576, "snow": 2097152, "summary_cloud": 4194304, "pointing": 8388608,
+    "saturation": 16, "invalid_radiance": 32, "no_parameters": 64, "unfilled": 128,
+    "coastline": 256, "ocean": 512, "tidal": 1024, "land": 2048, "inland_water": 4096,
+    "cosmetic": 65536, "day": 262144, "twilight": 524288, "sun_glint": 1048576, "snow": 2097152,
+    "summary_cloud": 4194304, "pointing": 8388608,
 }  # fmt: skip
-# Flag variable -> its type and what its bits mean.
-FLAGS = {
+# flag variable -> its type and the meaning of its bits
+FLAGS: dict[str, tuple[str, dict[str, int]]] = {
     "CLOUD_flags": (
         "uint8",
         {"CLOUD": 1, "CLOUD_AMBIGUOUS": 2, "CLOUD_MARGIN": 4, "SNOW_ICE": 8},
@@ -33,18 +45,19 @@ FLAGS = {
     "SYN_flags": (
         "uint16",
         {
-            "SYN_cloud": 1, "SYN_snow_risk": 2, "SYN_SDR_OOR": 4, "SYN_AOT_climato": 8, "SYN_land": 16,
-            "SYN_no_olc": 32, "SYN_no_sln": 64, "SYN_no_slo": 128, "SYN_partly_cloudy": 256, "SYN_partly_water": 512,
-            "SYN_border": 1024, "SYN_aerosol_filled": 2048, "SYN_success": 4096, "SYN_negative_curvature": 8192,
+            "SYN_cloud": 1, "SYN_snow_risk": 2, "SYN_SDR_OOR": 4, "SYN_AOT_climato": 8,
+            "SYN_land": 16, "SYN_no_olc": 32, "SYN_no_sln": 64, "SYN_no_slo": 128,
+            "SYN_partly_cloudy": 256, "SYN_partly_water": 512, "SYN_border": 1024,
+            "SYN_aerosol_filled": 2048, "SYN_success": 4096, "SYN_negative_curvature": 8192,
             "SYN_too_low": 16384, "SYN_high_error": 32768,
         },
     ),
     "OLC_flags": (
         "uint16",
         {
-            "OLC_summary_saturated": 1, "OLC_dubious": 2, "OLC_sun_glint_risk": 4, "OLC_cosmetic": 8, "OLC_invalid": 16,
-            "OLC_bright": 256, "OLC_tidal": 512, "OLC_fresh_inland_water": 1024, "OLC_coastline": 2048,
-            "OLC_land": 4096,
+            "OLC_summary_saturated": 1, "OLC_dubious": 2, "OLC_sun_glint_risk": 4,
+            "OLC_cosmetic": 8, "OLC_invalid": 16, "OLC_bright": 256, "OLC_tidal": 512,
+            "OLC_fresh_inland_water": 1024, "OLC_coastline": 2048, "OLC_land": 4096,
         },
     ),
     **{
@@ -53,14 +66,24 @@ FLAGS = {
     },
 }  # fmt: skip
 
+Attributes = dict[str, Any]
+Dims = str | tuple[str, ...]
+Variable = tuple[Dims, np.ndarray, Attributes]  # as xarray.Dataset takes them
 
-def stamp(time) -> str:
-    """A time as headers write it."""
+
+def stamp(time: datetime) -> str:
+    """A time in the format of the headers: UTC with microseconds and Z."""
     return f"{time:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def write_netcdf(path, frame, title, variables, resolution="[ 300 300 ]"):
-    """Write variables (name -> (dims, values, attributes)) with the global attributes of every SYN file."""
+def write_netcdf(
+    path: Path,
+    frame: SynFrame,
+    title: str,
+    variables: dict[str, Variable],
+    resolution: str = "[ 300 300 ]",
+) -> None:
+    """Write variables with the global attributes that every SYN file has."""
     made = f"{frame.processed:%Y-%m-%dT%H:%M:%SZ}"
     attributes = {
         "absolute_orbit_number": np.uint32(frame.absolute_orbit),
@@ -82,31 +105,30 @@ def write_netcdf(path, frame, title, variables, resolution="[ 300 300 ]"):
     xr.Dataset(variables, attrs=attributes).to_netcdf(path, encoding=encoding)
 
 
-def write_band(sen3, frame, band, values):
-    """Reflectance of one band, (row, column) float, NaN where there is none."""
+def write_band(sen3: Path, frame: SynFrame, band: Band, values: FloatArray) -> None:
+    """Write the reflectance of one band, (row, column) float, NaN = no data."""
     title = f"surface directional reflectance {band_source(band)}"
-    write_netcdf(
-        sen3 / f"Syn_{band.name}_reflectance.nc", frame, title, _band_variables(band, GRID, values)
-    )
+    path = sen3 / f"Syn_{band.name}_reflectance.nc"
+    write_netcdf(path, frame, title, _band_variables(band, GRID, values))
 
 
-def band_source(band) -> str:
-    """What a band's values are associated with, in the words of the product."""
+def band_source(band: Band) -> str:
+    """Instrument, channel and view of a band, in the words of the product."""
     if band.name.startswith("Oa"):
         return f"associated with OLCI channel {band.name[2:]}"
     view = "nadir" if band.name.endswith("N") else "oblique"
     return f"associated with SLSTR channel 0{band.name[1]} acquired in {view} view"
 
 
-def _scaled(values):
-    """Reflectance or optical thickness as int16."""
-    return np.where(np.isfinite(values), np.clip(np.rint(values * 1e4), 0, 10000), SDR_FILL).astype(
-        "int16"
-    )
+def _scaled(values: FloatArray) -> IntArray:
+    """Reflectance or optical thickness as int16: 0..10000, `SDR_FILL` where it is not finite."""
+    numbers = np.clip(np.rint(values * 1e4), 0, 10000)
+    return np.where(np.isfinite(values), numbers, SDR_FILL).astype("int16")
 
 
-def _band_variables(band, dims, values):
-    name, numbers = f"SDR_{band.name}", _scaled(values)
+def _band_variables(band: Band, dims: Dims, values: FloatArray) -> dict[str, Variable]:
+    name = f"SDR_{band.name}"
+    numbers = _scaled(values)
     scaling = {
         "_FillValue": np.int16(SDR_FILL),
         "bandwidth": np.float32(band.fwhm_nm),
@@ -115,7 +137,7 @@ def _band_variables(band, dims, values):
         "valid_min": np.int16(0),
         "wavelength": np.float32(band.wavelength_nm),
     }
-    measured = {
+    reflectance = {
         "ancillary_variables": f"{name}_err",
         "long_name": f"Surface directional reflectance {band_source(band)}",
         "standard_name": "surface_directional_reflectance",
@@ -124,16 +146,32 @@ def _band_variables(band, dims, values):
         "long_name": f"Surface directional reflectance error estimate {band_source(band)}",
         "standard_name": "surface_directional_reflectance_error_estimate",
     }
-    filled = np.full_like(numbers, SDR_FILL)  # filled for nearly all pixels of real products too
+    empty = np.full_like(numbers, SDR_FILL)  # as for nearly all pixels of real products
     return {
-        name: (dims, numbers, {**scaling, **measured}),
-        f"{name}_err": (dims, filled, {**scaling, **error}),
+        name: (dims, numbers, {**scaling, **reflectance}),
+        f"{name}_err": (dims, empty, {**scaling, **error}),
     }
 
 
-def write_flags(sen3, frame, masks):
-    """The five flag variables; `masks` are (row, column) bool: cloud, land, inland_water, shore, ok, oblique."""
-    cloud, land, oblique = masks["cloud"], masks["land"], masks["oblique"]
+def write_flags(sen3: Path, frame: SynFrame, masks: dict[str, BoolArray]) -> None:
+    """Write the five flag variables.
+
+    `masks` are (row, column) bool: cloud, land, inland_water, shore, ok (reflectance was retrieved)
+    and oblique (the oblique view covers the pixel).
+    """
+    variables = {}
+    for name, bits in _flag_bits(masks).items():
+        dtype, values = FLAGS[name]
+        total = sum(values[flag] * mask.astype(dtype) for flag, mask in bits.items())
+        variables[name] = _flag_variable(name, GRID, np.asarray(total))
+    write_netcdf(sen3 / "flags.nc", frame, "classification and quality flags", variables)
+
+
+def _flag_bits(masks: dict[str, BoolArray]) -> dict[str, dict[str, BoolArray]]:
+    """Flag variable -> the flags that the simulation sets, and where."""
+    cloud = masks["cloud"]
+    land = masks["land"]
+    oblique = masks["oblique"]
     slstr = {
         "coastline": masks["shore"],
         "ocean": ~land,
@@ -142,7 +180,7 @@ def write_flags(sen3, frame, masks):
         "day": np.ones_like(land),
         "summary_cloud": cloud,
     }
-    bits = {
+    return {
         "CLOUD_flags": {"CLOUD": cloud},
         "SYN_flags": {
             "SYN_cloud": cloud,
@@ -162,16 +200,9 @@ def write_flags(sen3, frame, masks):
             **{f"SLO_{name}": mask & oblique for name, mask in slstr.items()},
         },
     }
-    variables = {}
-    for name in FLAGS:
-        values = sum(
-            FLAGS[name][1][flag] * mask.astype(FLAGS[name][0]) for flag, mask in bits[name].items()
-        )
-        variables[name] = _flag_variable(name, GRID, values)
-    write_netcdf(sen3 / "flags.nc", frame, "classification and quality flags", variables)
 
 
-def _flag_variable(name, dims, values):
+def _flag_variable(name: str, dims: Dims, values: np.ndarray) -> Variable:
     dtype, masks = FLAGS[name]
     attributes = {
         "flag_masks": np.array(list(masks.values()), dtype),
@@ -181,8 +212,11 @@ def _flag_variable(name, dims, values):
     return dims, values.astype(dtype), attributes
 
 
-def write_aerosol(sen3, frame, swath, retrieved):
-    """Optical thickness at 550 nm, a slow function of place, its error, Angstrom exponent and model number."""
+def write_aerosol(sen3: Path, frame: SynFrame, swath: Swath, retrieved: BoolArray) -> None:
+    """Write the aerosol: optical thickness at 550 nm, its error, Angstrom exponent, model number.
+
+    The optical thickness varies slowly with the position: 0.08 to 0.16 over some degrees.
+    """
     place = np.sin(np.radians(40 * swath.latitude)) * np.cos(np.radians(40 * swath.longitude))
     variables = _aerosol_variables(GRID, np.where(retrieved, 0.12 + 0.04 * place, np.nan))
     titles = {
@@ -194,99 +228,90 @@ def write_aerosol(sen3, frame, swath, retrieved):
         write_netcdf(sen3 / f"{stem}.nc", frame, title, {name: variables[name] for name in names})
 
 
-def _aerosol_variables(dims, thickness):
+def _aerosol_variables(dims: Dims, thickness: FloatArray) -> dict[str, Variable]:
     retrieved = np.isfinite(thickness)
-    scaling = {"_FillValue": np.int16(SDR_FILL), "scale_factor": np.float32(1e-4)}
-    index = {"_FillValue": np.uint8(INDEX_FILL)}
-    name, step = "Aerosol optical thickness at 550 nm", np.float32(0.015)
+    name = "Aerosol optical thickness at 550 nm"
+    step = np.float32(0.015)  # of the Angstrom exponent
     exponent = np.where(retrieved, np.rint(ANGSTROM_EXPONENT / step), INDEX_FILL).astype("uint8")
     model = np.where(retrieved, CONTINENTAL, INDEX_FILL).astype("uint8")
+    scaling = {"_FillValue": np.int16(SDR_FILL), "scale_factor": np.float32(1e-4)}
+    index = {"_FillValue": np.uint8(INDEX_FILL)}
+    values = {"ancillary_variables": "T550_err", "long_name": name}
+    error = {"long_name": f"{name} error estimate"}
+    angstrom = {"long_name": "Aerosol Angstrom exponent at 550 nm", "scale_factor": step}
     return {
-        "T550": (
-            dims,
-            _scaled(thickness),
-            {**scaling, "ancillary_variables": "T550_err", "long_name": name},
-        ),
-        "T550_err": (
-            dims,
-            _scaled(0.2 * thickness),
-            {**scaling, "long_name": f"{name} error estimate"},
-        ),
-        "A550": (
-            dims,
-            exponent,
-            {**index, "long_name": "Aerosol Angstrom exponent at 550 nm", "scale_factor": step},
-        ),
+        "T550": (dims, _scaled(thickness), {**scaling, **values}),
+        "T550_err": (dims, _scaled(0.2 * thickness), {**scaling, **error}),
+        "A550": (dims, exponent, {**index, **angstrom}),
         "AMIN": (dims, model, {**index, "long_name": "Aerosol model index number"}),
     }
 
 
-def write_removed_pixels(sen3, frame, shape):
-    """The files of pixels that two cameras saw. The simulated cameras do not overlap, so all of them are fill."""
-    dims, size = ("rows", "removed_pixels"), (shape[0], max(round(REMOVED_SHARE * shape[1]), 1))
-    nothing = np.full(size, np.nan)
-    variables = _aerosol_variables(dims, nothing)
+def write_removed_pixels(sen3: Path, frame: SynFrame, shape: tuple[int, ...]) -> None:
+    """Write the files of pixels in the overlap of two cameras; `shape` is that of the image.
+
+    The simulated cameras do not overlap, so all values are fill.
+    """
+    dims = ("rows", "removed_pixels")
+    size = (shape[0], max(round(REMOVED_SHARE * shape[1]), 1))
+    empty = np.full(size, np.nan)
+    variables = _aerosol_variables(dims, empty)
     for band in (*S3_BANDS, *OBLIQUE_BANDS):
-        variables |= _band_variables(band, dims, nothing)
+        variables |= _band_variables(band, dims, empty)
     title = "surface directional reflectance and aerosol parameters associated with removed pixel"
     write_netcdf(sen3 / "Syn_SDR_removed_pixel.nc", frame, title, variables)
     flags = {name: _flag_variable(name, dims, np.zeros(size)) for name in FLAGS}
-    write_netcdf(
-        sen3 / "Syn_annot_rem.nc",
-        frame,
-        "annotations parameters associated with removed pixel",
-        flags,
-    )
+    title = "annotations parameters associated with removed pixel"
+    write_netcdf(sen3 / "Syn_annot_rem.nc", frame, title, flags)
 
 
-def micro(values) -> np.ndarray:
+def micro(degrees: FloatArray) -> IntArray:
     """Degrees as int32 millionths."""
-    return np.rint(np.asarray(values) * 1e6).astype("int32")
+    return np.rint(np.asarray(degrees) * 1e6).astype("int32")
 
 
-def angle_attributes(kind, standard_name, limit, *, coordinates=None, signed=True) -> dict:
-    """Attributes of an angle that is stored by `micro`; `limit` in degrees."""
+def angle_attributes(
+    long_name: str,
+    standard_name: str,
+    limit: int,
+    *,
+    coordinates: str | None = None,
+    signed: bool = True,
+) -> Attributes:
+    """Attributes of an angle that `micro` encodes; `limit` is the largest value in degrees."""
+    units = {"latitude": "degrees_north", "longitude": "degrees_east"}
     attributes = {
         "_FillValue": np.int32(ANGLE_FILL),
-        "long_name": kind,
+        "long_name": long_name,
         "scale_factor": np.float32(1e-6),
         "standard_name": standard_name,
-        "units": {"latitude": "degrees_north", "longitude": "degrees_east"}.get(
-            standard_name, "degrees"
-        ),
+        "units": units.get(standard_name, "degrees"),
         "valid_max": np.int32(limit * 10**6),
         "valid_min": np.int32(-limit * 10**6 if signed else 0),
     }
     return {**attributes, "coordinates": coordinates} if coordinates else attributes
 
 
-def write_geolocation(sen3, frame, swath, altitude_m):
-    """Latitude, longitude and altitude of every pixel."""
+def write_geolocation(sen3: Path, frame: SynFrame, swath: Swath, altitude_m: FloatArray) -> None:
+    """Write latitude, longitude and altitude of every pixel."""
     altitude = {
         "_FillValue": np.int16(ALTITUDE_FILL),
         "long_name": "DEM corrected altitude",
         "standard_name": "altitude",
         "units": "m",
     }
-    variables = {
+    latitude = angle_attributes("DEM corrected latitude", "latitude", 90)
+    longitude = angle_attributes("DEM corrected longitude", "longitude", 180)
+    variables: dict[str, Variable] = {
         "altitude": (GRID, np.rint(altitude_m).astype("int16"), altitude),
-        "lat": (
-            GRID,
-            micro(swath.latitude),
-            angle_attributes("DEM corrected latitude", "latitude", 90),
-        ),
-        "lon": (
-            GRID,
-            micro(swath.longitude),
-            angle_attributes("DEM corrected longitude", "longitude", 180),
-        ),
+        "lat": (GRID, micro(swath.latitude), latitude),
+        "lon": (GRID, micro(swath.longitude), longitude),
     }
     write_netcdf(sen3 / "geolocation.nc", frame, "high resolution georeferencing data", variables)
 
 
-def write_time(sen3, frame):
-    """Time of every row, on the frame's clock."""
-    first = (frame.start - EPOCH) / timedelta(microseconds=1) + frame.clock_offset_s * 1e6
+def write_time(sen3: Path, frame: SynFrame) -> None:
+    """Write the time of every row, on the frame's clock."""
     attributes = {
         "_FillValue": np.int64(TIME_FILL),
         "long_name": "Time of measurement",
@@ -295,7 +320,7 @@ def write_time(sen3, frame):
         "valid_max": np.int64(2**63 - 1),
         "valid_min": np.int64(0),
     }
+    first = (frame.start - EPOCH) / timedelta(microseconds=1) + frame.clock_offset_s * 1e6
     times = np.rint(first + np.arange(frame.rows) * frame.row_step_s * 1e6).astype("int64")
-    write_netcdf(
-        sen3 / "time.nc", frame, "time stamp annotations", {"Time": ("rows", times, attributes)}
-    )
+    variables: dict[str, Variable] = {"Time": ("rows", times, attributes)}
+    write_netcdf(sen3 / "time.nc", frame, "time stamp annotations", variables)

@@ -3,11 +3,14 @@
 import hashlib
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
-from satfuse.sensors.bands import S3_BANDS
+from satfuse.arrays import BoolArray
+from satfuse.sensors.bands import S3_BANDS, Band
 from satfuse.simulate.archive.footprint import outline
 from satfuse.simulate.archive.sen3_files import OBLIQUE_BANDS, band_source, stamp
-from satfuse.simulate.archive.xml_tree import grow, write
+from satfuse.simulate.archive.sen3_swath import Swath, SynFrame
+from satfuse.simulate.archive.xml_tree import Content, grow, write
 
 PLATFORM_ID = {"S3A": "2016-011A", "S3B": "2018-039A"}  # COSPAR
 NAMESPACES = {
@@ -23,11 +26,12 @@ BANDS = (
     *(b for b in S3_BANDS if b.name.startswith("S")),
     *OBLIQUE_BANDS,
 )
-NOMINAL = {"Oa16": (778.5, 15), "S3": (865, 20)}  # where the manifest's nm differ from ours
+# centre and width (nm) of channels in the manifest where they differ from the bands' table
+NOMINAL = {"Oa16": (778.5, 15), "S3": (865, 20)}
 
 _LOW = "Low resolution georeferencing data and Sun and View angles associated with"
-# file -> ID of its data object, what it holds; the first 29 are measurements, the others
-# annotations
+# file -> ID of its data object, description; measurements come first, then annotations. The
+# spelling ("ATO550") is that of real products.
 FILES = {
     **{
         f"Syn_{band.name}_reflectance": (
@@ -58,11 +62,14 @@ FILES = {
     "tiepoints_slstr_o": ("tiepoints_slstr_o_Data", f"{_LOW} SLSTR oblique view products"),
     "tiepoints_meteo": ("tiepoints_meteo_Data", "ECMWF meteorology data"),
 }
-MEASUREMENTS = 29
+MEASUREMENTS = 29  # the first so many files
+
+Json = dict[str, Any]
+Node = tuple[dict[str, Any], Content]  # attributes and content of an element
 
 
-def write_manifest(sen3: Path, frame, swath, masks: dict) -> None:
-    """Describe the files that lie in a `.SEN3` folder; `masks` as `sen3_files.write_flags` takes them."""
+def write_manifest(sen3: Path, frame: SynFrame, swath: Swath, masks: dict[str, BoolArray]) -> None:
+    """Describe the files of a `.SEN3` folder; `masks` are those of `sen3_files.write_flags`."""
     root = ET.Element("xfdu:XFDU", {f"xmlns:{prefix}": uri for prefix, uri in NAMESPACES.items()})
     sections = {
         "acquisitionPeriod": _period(frame),
@@ -77,50 +84,46 @@ def write_manifest(sen3: Path, frame, swath, masks: dict) -> None:
         ({"ID": FILES[stem][0]}, _byte_stream(sen3 / f"{stem}.nc", FILES[stem][1]))
         for stem in by_id
     ]
+    metadata = [_section(name, body) for name, body in sections.items()]
     content = {
         "informationPackageMap": {"xfdu:contentUnit": _package(by_id, sections)},
-        "metadataSection": {
-            "metadataObject": [
-                (
-                    {"ID": name, "classification": "DESCRIPTION", "category": "DMD"},
-                    {
-                        "metadataWrap": (
-                            {"mimeType": "text/xml", "vocabularyName": "Sentinel-SAFE"},
-                            {"xmlData": body},
-                        )
-                    },
-                )
-                for name, body in sections.items()
-            ]
-        },
+        "metadataSection": {"metadataObject": metadata},
         "dataObjectSection": {"dataObject": objects},
     }
     write(sen3 / "xfdumanifest.xml", grow(root, content))
 
 
-def _package(by_id, sections):
-    numbers = {stem: number for number, stem in enumerate(FILES, start=1)}
-    units = [
-        (
-            {
-                "ID": f"SYNERGY_{numbers[stem]:03d}_Unit",
-                "unitType": f"{'Measurement' if numbers[stem] <= MEASUREMENTS else 'Annotation'} Data Unit",
-                "textInfo": FILES[stem][1],
-            },
-            {"dataObjectPointer": ({"dataObjectID": FILES[stem][0]}, None)},
-        )
-        for stem in by_id
-    ]
+def _section(name: str, body: Content) -> Node:
+    wrapping = {"mimeType": "text/xml", "vocabularyName": "Sentinel-SAFE"}
+    return (
+        {"ID": name, "classification": "DESCRIPTION", "category": "DMD"},
+        {"metadataWrap": (wrapping, {"xmlData": body})},
+    )
+
+
+def _package(by_id: list[str], sections: Json) -> Node:
     package = {
         "ID": "packageUnit",
         "unitType": "Information Package",
         "textInfo": "SENTINEL-3 Synergy Level 2 package",
         "dmdID": " ".join(sections),
     }
-    return package, {"xfdu:contentUnit": units}
+    return package, {"xfdu:contentUnit": [_unit(stem) for stem in by_id]}
 
 
-def _period(frame):
+def _unit(stem: str) -> Node:
+    number = list(FILES).index(stem) + 1
+    object_id, description = FILES[stem]
+    kind = "Measurement" if number <= MEASUREMENTS else "Annotation"
+    attributes = {
+        "ID": f"SYNERGY_{number:03d}_Unit",
+        "unitType": f"{kind} Data Unit",
+        "textInfo": description,
+    }
+    return attributes, {"dataObjectPointer": ({"dataObjectID": object_id}, None)}
+
+
+def _period(frame: SynFrame) -> Json:
     times = {
         "sentinel-safe:startTime": stamp(frame.start),
         "sentinel-safe:stopTime": stamp(frame.stop),
@@ -128,7 +131,7 @@ def _period(frame):
     return {"sentinel-safe:acquisitionPeriod": times}
 
 
-def _platform(frame):
+def _platform(frame: SynFrame) -> Json:
     return {
         "sentinel-safe:platform": {
             "sentinel-safe:nssdcIdentifier": PLATFORM_ID[frame.platform],
@@ -138,14 +141,14 @@ def _platform(frame):
     }
 
 
-def _footprint(swath):
+def _footprint(swath: Swath) -> Json:
     ring = outline(swath)
     text = " ".join(f"{lat:.6g} {lon:.6g}" for lon, lat in (*ring, ring[0]))
     srs = {"srsName": "http://www.opengis.net/def/crs/EPSG/0/4326"}
     return {"sentinel-safe:frameSet": {"sentinel-safe:footPrint": (srs, {"gml:posList": text})}}
 
 
-def _product(frame):
+def _product(frame: SynFrame) -> Json:
     unit = {
         "sentinel3:type": "FRAME",
         "sentinel3:duration": int((frame.stop - frame.start).total_seconds()),
@@ -164,7 +167,7 @@ def _product(frame):
     }
 
 
-def _synergy(masks):
+def _synergy(masks: dict[str, BoolArray]) -> Json:
     shares = {
         "salineWater": ~masks["land"],
         "coastal": masks["shore"],
@@ -185,21 +188,21 @@ def _synergy(masks):
     }
 
 
-def _band(band):
-    channel, view = (
-        (band.name, "olci") if band.name.startswith("Oa") else (band.name[:2], band.name[2])
-    )
+def _band(band: Band) -> Json:
+    is_olci = band.name.startswith("Oa")
+    channel = band.name if is_olci else band.name[:2]
+    view = "olci" if is_olci else band.name[2]  # N nadir, O oblique
     centre, width = NOMINAL.get(channel, (band.wavelength_nm, band.fwhm_nm))
     return {
         "sentinel3:centralWavelength": f"{centre:g}",
         "sentinel3:bandwidth": f"{width:g}",
-        "sentinel3:olciChannels": channel if view == "olci" else "-",
+        "sentinel3:olciChannels": channel if is_olci else "-",
         "sentinel3:slstrNadirChannels": channel if view == "N" else "-",
         "sentinel3:slstrObliqueChannels": channel if view == "O" else "-",
     }
 
 
-def _orbit(frame):
+def _orbit(frame: SynFrame) -> Json:
     start = {"type": "start", "groundTrackDirection": "descending"}
     return {
         "sentinel-safe:orbitReference": {
@@ -210,7 +213,7 @@ def _orbit(frame):
     }
 
 
-def _byte_stream(path, text):
+def _byte_stream(path: Path, text: str) -> Json:
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     place = {"locatorType": "URL", "textInfo": text, "href": f"./{path.name}"}
     content = {"fileLocation": (place, None), "checksum": ({"checksumName": "MD5"}, digest)}
