@@ -15,11 +15,11 @@ import numpy as np
 from satfuse.arrays import FloatArray
 from satfuse.errors import ConfigError
 from satfuse.sensors.bands import COARSE_M, S2_NAMES, S3_NAMES
+from satfuse.sensors.quality import HIGHEST_REFLECTANCE
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate import spectra
 from satfuse.simulate.scenes import worldstrat
 from satfuse.simulate.scenes.library import (
-    HIGHEST,
     Library,
     draw_spectra,
     load_library,
@@ -164,7 +164,7 @@ class _Ground:
         sky = (srf @ sky_light())[:, None, None].astype(np.float32)
         count, height, width = self.weights.shape
         sunlit = (values @ self.weights.reshape(count, -1)).reshape(-1, height, width)
-        return np.clip(sunlit * (1 - self.shaded * (1 - sky)), 0, HIGHEST)
+        return np.clip(sunlit * (1 - self.shaded * (1 - sky)), 0, HIGHEST_REFLECTANCE)
 
 
 def make_training_scene(

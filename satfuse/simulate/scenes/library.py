@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from satfuse.arrays import FloatArray, IntArray
 from satfuse.errors import ConfigError
+from satfuse.sensors.quality import HIGHEST_REFLECTANCE
 from satfuse.simulate import spectra
 from satfuse.simulate.scenes import parametric
 from satfuse.simulate.scenes.measured import (
@@ -35,7 +36,6 @@ _TEST_SHARE = 0.2
 _BLOCK = 8  # neighbours in a file that stay on one side
 _NEAR_COPY_DEG = 0.3  # spectral angle
 _SCENES = {"jasper": "train", "sjer": "train", "harv": "test"}  # side of whole airborne scenes
-HIGHEST = 1.6  # reflectance; products flag values above it as `Quality.OUT_OF_RANGE`
 
 # kinds of pixels: share of all pixels, and how likely each material is a member of such a pixel
 KINDS = {
@@ -149,7 +149,7 @@ def draw_spectra(
         rows = np.flatnonzero(kinds == i)
         if len(rows):
             out[rows] = _draw_kind(library, rng, name, len(rows))
-    return np.clip(out, 0, HIGHEST)
+    return np.clip(out, 0, HIGHEST_REFLECTANCE)
 
 
 def draw_places(library: Library, rng: np.random.Generator, places: int, pixels: int) -> FloatArray:

@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 
 from satfuse.arrays import FloatArray
 from satfuse.sensors.bands import S2_BANDS
-from satfuse.simulate.scenes.library import HIGHEST
+from satfuse.sensors.quality import HIGHEST_REFLECTANCE
 
 ATTRIBUTION = (
     "WorldStrat Sentinel-2 revisits (CC BY 4.0), contains modified Copernicus Sentinel data 2018"
@@ -87,4 +87,4 @@ def cut(image: FloatArray, rng: np.random.Generator, shape: tuple[int, int]) -> 
 
 def _read(path: Path) -> FloatArray:
     with rasterio.open(path) as image:
-        return np.clip(image.read(), 0, HIGHEST)
+        return np.clip(image.read(), 0, HIGHEST_REFLECTANCE)
