@@ -1,6 +1,7 @@
-"""Settings from a TOML file: what every command takes as default. Parsed strictly, once.
+"""Settings from a TOML file: the defaults of every command. Parsed strictly, once.
 
-The file is `--config PATH`, else `$SATFUSE_CONFIG`, else `~/.config/satfuse.toml` where that exists:
+The file is `--config PATH`, else `$SATFUSE_CONFIG`, else `~/.config/satfuse.toml` where that
+exists:
 
     store = "s3://my-bucket/fused"
     catalog = "cdse"
@@ -14,17 +15,20 @@ The file is `--config PATH`, else `$SATFUSE_CONFIG`, else `~/.config/satfuse.tom
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from satfuse.errors import ConfigError
+from satfuse.strict import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Defaults of the command line; an option given there wins.
 
-    `rules` overrides `PairRules`, key by key; `train` overrides `TrainConfig` and is checked where it is used.
+    `rules` overrides `PairRules`, key by key. `train` overrides `TrainConfig`, or `SpectraConfig`
+    where spectra are trained on; it is checked where it is used.
     """
 
     store: str | None = None
@@ -32,8 +36,8 @@ class Settings:
     enmap_catalog: str = "dlr"
     model: str = "bayesian"
     scheduler: str | None = None
-    rules: dict = field(default_factory=dict)
-    train: dict = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
 
 
 def load_settings(path: str | Path | None = None) -> Settings:
@@ -42,7 +46,8 @@ def load_settings(path: str | Path | None = None) -> Settings:
     Raises
     ------
     ConfigError
-        The named file is missing, is not TOML, or holds an unknown key, an unknown rule, or a value of the wrong type.
+        The named file is missing, is not TOML, or holds an unknown key, an unknown rule, or a value
+        of the wrong type.
     """
     named = path or os.environ.get("SATFUSE_CONFIG")
     file = Path(named) if named else Path.home() / ".config" / "satfuse.toml"
@@ -54,24 +59,9 @@ def load_settings(path: str | Path | None = None) -> Settings:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"settings file {file} is not valid TOML: {error}") from error
-    known = [f.name for f in fields(Settings)]
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{file}: unknown key {key!r}; known: {', '.join(known)}")
-        wanted = dict if key in {"rules", "train"} else str
-        if not isinstance(value, wanted):
-            raise ConfigError(
-                f"{file}: {key} is {value!r}; it must be a {'table' if wanted is dict else 'text'}"
-            )
-    if values.get("rules"):
-        _check_rules(values["rules"], file)
-    return Settings(**values)
+    settings = from_dict(Settings, values, str(file))
+    if settings.rules:
+        from satfuse.pairing import PairRules  # slow to import, and few files have rules
 
-
-def _check_rules(rules, file):
-    from satfuse.pairing import PairRules
-
-    try:
-        PairRules.from_dict(rules)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        from_dict(PairRules, settings.rules, f"{file} [rules]")  # the check alone
+    return settings

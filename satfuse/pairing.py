@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pystac
@@ -21,6 +22,7 @@ from satfuse.readers import sentinel2, sentinel3_syn
 from satfuse.readers.sentinel2_angles import mean_direction
 from satfuse.sensors.bands import RATIO
 from satfuse.sensors.quality import Quality
+from satfuse.strict import from_dict
 
 __all__ = [
     "Candidate",
@@ -50,7 +52,7 @@ _CLOCKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PairRules:
-    """What a pair must fulfil at the field.
+    """Conditions that a pair must meet at the field.
 
     Attributes
     ----------
@@ -67,26 +69,19 @@ class PairRules:
     maximum_view_zenith_deg: float = 60.0
     maximum_frame_gap_s: float = 129_600.0
 
-    def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ConfigError(f"pair rule {f.name} = {value!r} must be a number of at least 0")
+    def __post_init__(self) -> None:
+        for rule in fields(self):
+            limit = getattr(self, rule.name)
+            if not limit >= 0:  # also NaN
+                raise ConfigError(f"{rule.name} = {limit!r} must be at least 0")
         for name in ("maximum_cloud", "minimum_overlap"):
             if getattr(self, name) > 1:
-                raise ConfigError(
-                    f"pair rule {name} = {getattr(self, name)!r} is a share from 0 to 1"
-                )
+                raise ConfigError(f"{name} = {getattr(self, name)!r} must be a share from 0 to 1")
 
     @classmethod
-    def from_dict(cls, data: dict) -> "PairRules":
-        """Strict: an unknown key is a `ConfigError` that names it."""
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(data) - set(known)):
-            raise ConfigError(
-                f"unknown pair rule {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
-            )
-        return cls(**data)
+    def from_dict(cls, data: dict[str, Any]) -> "PairRules":
+        """Check plain data; an unknown key or a wrong value is a `ConfigError` that names it."""
+        return from_dict(cls, data, "pair rules")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Dataclasses from plain data (TOML, JSON): unknown keys and values of the wrong type are refused."""
+"""Dataclasses from plain data (TOML, JSON); unknown keys and wrong types are refused."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +10,7 @@ from satfuse.errors import ConfigError
 
 T = TypeVar("T")
 Hint = Any  # a type, or a form of `typing`: these have no common type
+Value = Any  # checked against a hint at run time
 
 # the words of a TOML file, which is where most of these values are written
 _WORDS = {
@@ -49,7 +50,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     return built
 
 
-def _build(cls: Hint, data: Mapping[str, Any], parent: str) -> Any:  # noqa: ANN401  any dataclass
+def _build(cls: Hint, data: Mapping[str, Any], parent: str) -> Value:
     """`parent` is the path of the enclosing keys: "" or, for example, "batches."."""
     known = {f.name: f for f in fields(cls)}
     if unknown := [f"{parent}{key}" for key in data if key not in known]:
@@ -62,9 +63,9 @@ def _build(cls: Hint, data: Mapping[str, Any], parent: str) -> Any:  # noqa: ANN
     return cls(**{key: _value(data[key], hints[key], f"{parent}{key}") for key in data})
 
 
-def _value(value: Any, hint: Hint, key: str) -> Any:  # noqa: ANN401  a value of any type
+def _value(value: Value, hint: Hint, key: str) -> Value:
     """The value, converted to what its type hint asks for."""
-    kind = get_origin(hint) or hint
+    kind: Hint = get_origin(hint) or hint
     parts = get_args(hint)
     if kind is Any or (kind is Literal and value in parts):
         return value
@@ -88,7 +89,7 @@ def _value(value: Any, hint: Hint, key: str) -> Any:  # noqa: ANN401  a value of
     raise ConfigError(f"{key} = {value!r} must be {_allowed(hint)}")
 
 
-def _items(values: Sequence[Any], hint: Hint, key: str) -> list[Any]:
+def _items(values: Sequence[Value], hint: Hint, key: str) -> list[Value]:
     """The values of a list, which may be of any length for `list[T]` and `tuple[T, ...]`."""
     hints = get_args(hint) or (Any, ...)
     if get_origin(hint) is list or hints[-1] is ...:
@@ -100,7 +101,7 @@ def _items(values: Sequence[Any], hint: Hint, key: str) -> list[Any]:
 
 def _allowed(hint: Hint) -> str:
     """What a type hint allows, in words. None is left out, since TOML has no word for it."""
-    kind = get_origin(hint) or hint
+    kind: Hint = get_origin(hint) or hint
     if kind is Literal:
         return " or ".join(map(repr, get_args(hint)))
     if kind in (Union, UnionType):

@@ -152,7 +152,7 @@ EARLY = {
     "untrained model": (lambda p: p.fuse(model="fusformer"), "fusformer needs trained weights"),
     "unknown trained model": (train('[train]\nmodel = "unet"'), "'unet' is unknown.*known: .*spectral, fusformer"),
     "unknown config key": (settings('stroe = "x"'), r"s\.toml: unknown key 'stroe'; known: store"),
-    "unknown rule": (settings("[rules]\ngap = 5"), r"s\.toml: unknown pair rule 'gap'; known: maximum_gap_s"),
+    "unknown rule": (settings("[rules]\ngap = 5"), r"s\.toml \[rules\]: unknown key 'gap'; known: maximum_"),
     "unknown train key": (train("[train]\nepoch = 5"), "unknown training key 'epoch'; known: model"),
     "train value of a wrong type": (train('[train]\nepochs = "many"'), "training key epochs = 'many' must be int"),
     "train value not finite": (train("[train]\nlearning_rate = nan"), "training key learning_rate = nan must be pos"),

@@ -292,7 +292,7 @@ def test_field_sets_its_own_rules(sky, specs):
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ({"max_gap": 3}, "unknown pair rule 'max_gap'; known: maximum_gap_s"),
+        ({"max_gap": 3}, "pair rules: unknown key 'max_gap'; known: maximum_gap_s"),
         ({"maximum_cloud": 5}, "share from 0 to 1"),
         ({"maximum_gap_s": -1}, "at least 0"),
         ({"maximum_gap_s": float("nan")}, "at least 0"),

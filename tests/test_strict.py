@@ -1,4 +1,4 @@
-"""Settings from plain data: converted where that loses nothing, refused with the cause otherwise."""
+"""Settings from plain data: converted where nothing is lost, refused with the cause otherwise."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -92,5 +92,5 @@ def test_a_refusal_names_place_key_value_and_what_is_allowed(changes, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(ConfigError, match="^here: missing key 'name'$"):
+    with pytest.raises(ConfigError, match=r"^here: missing key 'name'$"):
         from_dict(Settings, {}, "here")
