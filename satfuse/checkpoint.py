@@ -134,7 +134,7 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     try:
         for name, content in files.items():
             _write(new / name, content)
-        if folder.exists():
+        if folder.exists():  # a folder cannot be renamed onto one that is not empty
             folder.rename(old)
         new.rename(folder)
     except OSError as error:
@@ -198,7 +198,7 @@ def _load(
     guide_bands: Sequence[str] | None,
     coarse_bands: Sequence[str] | None,
 ) -> models.FusionModel:
-    if _serves_any_bands(card):
+    if _serves_any_bands(card):  # then the card's bands are only those it was trained with
         bands: dict[str, Any] = {
             "guide_bands": guide_bands or card.guide_bands,
             "coarse_bands": coarse_bands or card.coarse_bands,
@@ -300,6 +300,7 @@ def resolve(
             f"model {name} needs trained weights: give the folder of a checkpoint of it"
         )
     card = read_card(folder)
+    # other models are loaded with the coarse bands they have; `complete` adds the others
     model = _load(folder, card, guide_bands, coarse_bands if _serves_any_bands(card) else None)
     if ratio != model.ratio and not model.any_ratio:
         raise CheckpointError(
