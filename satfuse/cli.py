@@ -290,7 +290,8 @@ def train(
     set_up_log(verbose)
     from satfuse import pipeline
     from satfuse.info import describe
-    from satfuse.job import SPECTRA, train_config
+    from satfuse.job import train_config
+    from satfuse.train import SpectraConfig
 
     values = load_settings(config).train | ({"model": model} if model else {})
     settings = train_config(values, data)
@@ -299,7 +300,7 @@ def train(
     with progress_bar(f"training {settings.model}") as bar:
 
         def tell(epoch, step, value):
-            if data == SPECTRA:
+            if isinstance(settings, SpectraConfig):
                 bar(step, settings.scenes, "calibrating")
             else:
                 bar(epoch, settings.epochs, f"batch {step}, loss {value:.4f}")
@@ -330,7 +331,7 @@ def fuse(
     """Do the whole production job: search, pair, co-register, fuse, publish, validate."""
     set_up_log(verbose)
     from satfuse import pipeline
-    from satfuse.job import Job, check, resolve_field
+    from satfuse.job import Job, check_job, resolve_field
     from satfuse.product.store import default_store
 
     settings = load_settings(config)
@@ -347,7 +348,7 @@ def fuse(
         rules=settings.rules,
     )
     if dry_run:
-        check(job)
+        check_job(job)
         return show(
             {
                 "would write": job.store,

@@ -1,32 +1,35 @@
 """The chain of stages as plain functions; `flows/` and the command line wrap the same ones.
 
-Each stage takes names, paths and URIs and gives a path or URI back, so any scheduler can run it.
+Each stage takes names, paths and URIs and returns a path or URI, so any scheduler can run it.
 """
 
 import logging
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pystac
 
 from satfuse.catalog.search import search
-from satfuse.catalog.specs import load_catalog
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox
 from satfuse.job import (
-    SPECTRA,
     Job,
-    check,
+    catalog_of,
     check_cube,
     check_discovery,
+    check_job,
     day_window,
     lonlat_box,
     train_config,
 )
-from satfuse.pairing import find_pairs, read_pairs, write_pairs
-from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
+from satfuse.pairing import Pair, find_pairs, read_pairs, write_pairs
+from satfuse.sensors.bands import RATIO
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "Job",
@@ -43,16 +46,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-LIBRARY_SPECTRA = 20_000  # random mixtures that the library regression learns from
-CALIBRATION_PX = {10: 24, 15: 16, 30: 10}  # side of a scene in coarse pixels, by ratio
-COARSE_LEAD = timedelta(
-    minutes=30
-)  # how long before the field is seen the frames of an overpass may start
+# Stages import torch inside their functions, because search and pairing work without it.
+
+# a frame of an overpass may start this long before the satellite passes the field
+COARSE_LEAD = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What a job made: paths of what lies in the work folder, URIs of the products' items."""
+    """Results of a job: paths in its work folder, and URIs of the products' items."""
 
     pairs: str
     cube: str | None
@@ -63,9 +65,9 @@ class JobResult:
 
 
 def run(job: Job) -> JobResult:
-    """Check, search, pair, train if asked, fuse, publish, validate: the whole job in this process.
+    """Check, search, pair, train if requested, fuse, publish, validate: a whole job in one process.
 
-    Run again, it searches again, and cube, checkpoint, products and reports are kept as far as they are done.
+    Run again, it searches again; finished parts of cube, checkpoint, products and reports are kept.
 
     Raises
     ------
@@ -74,19 +76,17 @@ def run(job: Job) -> JobResult:
     """
     from satfuse.product.store import Store
 
-    check(job)
+    check_job(job)
     Store(job.store).check_writable()
     work = Path(job.work)
     pairs = discover(job.field, job.start, job.end, job.catalog, work / "pairs.parquet", job.rules)
-    cube, checkpoint, model = None, None, job.model
+    cube = None
+    checkpoint = None
+    model = job.model
     if job.train_on:
-        cube = build_cube(
-            job.train_start or job.start,
-            job.train_end or job.end,
-            job.train_on,
-            work / "cube.zarr",
-            job.scheduler,
-        )
+        start = job.train_start or job.start
+        end = job.train_end or job.end
+        cube = build_cube(start, end, job.train_on, work / "cube.zarr", job.scheduler)
         checkpoint = train(cube, work / "checkpoint", {"model": job.model, **job.train})
         model = trained_or_named(checkpoint, model)
     products = fuse(pairs, model, job.store, job.scheduler)
@@ -102,22 +102,46 @@ def run(job: Job) -> JobResult:
 
 
 def trained_or_named(checkpoint: str, model: str) -> str:
-    """What a job fuses with: the checkpoint it trained where that is of the model it names, else the model."""
+    """The model that a job fuses with.
+
+    Returns
+    -------
+    The checkpoint that the job trained where it is of the model that the job names, else that name.
+    """
     from satfuse.checkpoint import read_card
 
     return checkpoint if read_card(checkpoint).model == model else model
 
 
-def find_items(sensor, field, start, end, catalog) -> list[pystac.Item]:
-    """Items of one sensor over a field; of "guide,coarse" the catalogue that is for the sensor."""
-    names = [name.strip() for name in catalog.split(",")]
-    spec = load_catalog(names[-1 if sensor == "sentinel3_syn" else 0])
+def find_items(sensor: str, field: str, start: str, end: str, catalog: str) -> list[pystac.Item]:
+    """Items of one sensor over a field; of "guide,coarse" the catalogue of the sensor is searched.
+
+    Parameters
+    ----------
+    sensor : "sentinel2", "sentinel3_syn" or "enmap".
+    field, start, end, catalog : see `Job`.
+    """
+    spec = catalog_of(sensor, catalog)
     first, last = day_window(start, end)
     return search(spec, sensor, bbox=lonlat_box(field), start=first, end=last)
 
 
-def discover(field, start, end, catalog, out, rules=None, frames=1) -> str:
+def discover(
+    field: str,
+    start: str,
+    end: str,
+    catalog: str,
+    out: str | Path,
+    rules: dict[str, Any] | None = None,
+    frames: int = 1,
+) -> str:
     """Search both sensors over a field, pair them by true time, write the table of pairs.
+
+    Parameters
+    ----------
+    field, start, end, catalog, rules : see `Job`.
+    out : table to write.
+    frames : coarse acquisitions per pair.
 
     Returns
     -------
@@ -126,33 +150,39 @@ def discover(field, start, end, catalog, out, rules=None, frames=1) -> str:
     Raises
     ------
     NoPairError
-        Nothing passes the rules; the nearest candidates are in the message.
+        No pair passes the rules; the message lists the nearest candidates.
     """
     area, settings, (guide_spec, coarse_spec) = check_discovery(field, start, end, catalog, rules)
     first, last = day_window(start, end)
     bbox = lonlat_bbox(area.geobox)
-    reach = (
-        timedelta(seconds=settings.maximum_gap_s if frames == 1 else settings.maximum_frame_gap_s)
-        + COARSE_LEAD
-    )
+    gap_s = settings.maximum_gap_s if frames == 1 else settings.maximum_frame_gap_s
+    # the coarse acquisition may be before the first or after the last guide acquisition
+    margin = timedelta(seconds=gap_s) + COARSE_LEAD
     guides = search(guide_spec, "sentinel2", bbox=bbox, start=first, end=last)
-    coarse = search(coarse_spec, "sentinel3_syn", bbox=bbox, start=first - reach, end=last + reach)
-    log.info("%s: %d Sentinel-2 and %d Sentinel-3 items", area.name, len(guides), len(coarse))
-    pairs = find_pairs(
-        guides,
-        coarse,
-        area,
-        guide_spec=guide_spec,
-        coarse_spec=coarse_spec,
-        rules=settings,
-        frames=frames,
+    coarse = search(
+        coarse_spec, "sentinel3_syn", bbox=bbox, start=first - margin, end=last + margin
     )
+    log.info("%s: %d Sentinel-2 and %d Sentinel-3 items", area.name, len(guides), len(coarse))
+    specs = {"guide_spec": guide_spec, "coarse_spec": coarse_spec}
+    pairs = find_pairs(guides, coarse, area, rules=settings, frames=frames, **specs)
     write_pairs(pairs, out)
     return str(out)
 
 
-def build_cube(start, end, catalog, out, scheduler=None, field=None) -> str:
-    """Turn the EnMAP scenes of a catalogue into a training cube; scenes already there are kept.
+def build_cube(
+    start: str,
+    end: str,
+    catalog: str,
+    out: str | Path,
+    scheduler: str | None = None,
+    field: str | None = None,
+) -> str:
+    """Build a training cube from the EnMAP scenes of a catalogue; scenes already in it are kept.
+
+    Parameters
+    ----------
+    start, end, catalog, scheduler, field : see `Job`; without a field the whole world is searched.
+    out : cube to write.
 
     Returns
     -------
@@ -166,14 +196,15 @@ def build_cube(start, end, catalog, out, scheduler=None, field=None) -> str:
     if not items:
         where = f" over {field}" if field else ""
         raise ConfigError(
-            f"{spec.name} has no EnMAP scene{where} from {start} to {end}; widen the dates or the area"
+            f"{spec.name} has no EnMAP scene{where} from {start} to {end}; "
+            "widen the dates or the area"
         )
     build(items, out, spec=spec, scheduler=scheduler)
     return str(out)
 
 
-def build_pair_cube(pairs, out, scheduler=None) -> str:
-    """Turn the pairs of a table into a training cube of co-registered scenes.
+def build_pair_cube(pairs: str | Path, out: str | Path, scheduler: str | None = None) -> str:
+    """Build a training cube of co-registered scenes from a table of pairs.
 
     Returns
     -------
@@ -181,18 +212,21 @@ def build_pair_cube(pairs, out, scheduler=None) -> str:
     """
     from satfuse.cube.build import build_pairs
 
-    build_pairs(
-        {pair.id: _scene_of_frames(pair) for pair in read_pairs(pairs)}, out, scheduler=scheduler
-    )
+    scenes = {pair.id: _scene_of_frames(pair) for pair in read_pairs(pairs)}
+    build_pairs(scenes, out, scheduler=scheduler)
     return str(out)
 
 
-def _scene_of_frames(pair):
-    """A pair's scene; further coarse frames of the pair lie behind it along `frame`, each registered by itself."""
+def _scene_of_frames(pair: Pair) -> "xr.Dataset":
+    """A pair's scene; with further coarse frames, `coarse` and its validity have a `frame` axis.
+
+    Each frame is registered to the guide by itself.
+    """
     import xarray as xr
 
     from satfuse.scene import make_scene
 
+    # a pair for each further frame, so that each becomes the first coarse image of a scene
     further = [
         replace(pair, coarse=f.items, coarse_platform=f.platform, coarse_time=f.time, gap_s=f.gap_s)
         for f in pair.extra_coarse
@@ -204,91 +238,49 @@ def _scene_of_frames(pair):
     return scene.assign(xr.concat(parts, "frame").data_vars)
 
 
-def train(data, out, config=None, progress=None) -> str:
+def train(
+    data: str | Path,
+    out: str | Path,
+    config: dict[str, Any] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> str:
     """Train a model on a cube, or on the library of spectra where `data` is "spectra".
 
     Parameters
     ----------
-    data : path of a cube, or "spectra": what is measured at $SATFUSE_SAMPLE_DATA, parametric where that is absent.
-    config : see `TrainConfig`.
-    progress : called after each step with epoch, batch and loss; of spectra with 0, scene and coverage.
+    data : path of a cube, or "spectra".
+    out : checkpoint folder to write.
+    config : see `TrainConfig`; for spectra `SpectraConfig`.
+    progress : see `train.fit` and `train.fit_spectra`.
 
     Returns
     -------
     Path of the checkpoint folder.
     """
-    from satfuse.train import fit
+    from satfuse.train import SpectraConfig, fit, fit_spectra
 
     settings = train_config(config or {}, data)
-    if str(data) == SPECTRA:
-        _train_on_spectra(settings, out, progress)
+    if isinstance(settings, SpectraConfig):
+        fit_spectra(settings, out, progress=progress)
     else:
         fit(data, settings, out, progress=progress)
     return str(out)
 
 
-def _train_on_spectra(settings, out, progress):
-    """Of the library only the training side is seen. The same seed gives the same weights on the same machine."""
-    import numpy as np
+def fuse(
+    pairs: str | Path,
+    model: str,
+    store: str,
+    scheduler: str | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[str]:
+    """Fuse and publish every pair of a table.
 
-    from satfuse import checkpoint
-    from satfuse.models import create
-    from satfuse.simulate.scenes import worldstrat
-    from satfuse.simulate.scenes.library import (
-        draw_places,
-        draw_spectra,
-        load_library,
-        sample_folder,
-    )
-    from satfuse.train.library import fit_library
-    from satfuse.train.spectral_prior import fit_prior
-    from satfuse.train.uncertainty import calibrate
-
-    empty = create(
-        settings.model, guide_bands=S2_NAMES, coarse_bands=S3_NAMES, ratio=RATIO, **settings.options
-    )
-    library, rng = load_library(), np.random.default_rng(settings.seed)
-    entries = Counter(f"{s}/{m}" for s, m in zip(library.source, library.material, strict=True))
-    folder = sample_folder() if library.measured and worldstrat.revisits(sample_folder()) else None
-    data = {
-        "spectra": "measured" if library.measured else "parametric", "split": "train", "seed": settings.seed,
-        "entries": dict(sorted(entries.items())), "attribution": list(library.attribution),
-    }  # fmt: skip
-    if settings.model == "library_regression":
-        spectra = draw_spectra(library, rng, LIBRARY_SPECTRA)
-        fit_library(library.wavelength_nm, spectra, out, data=data, **settings.options)
-        return
-    places, pixels, basis = empty.places.shape
-    model = fit_prior(library.wavelength_nm, draw_places(library, rng, places, pixels), basis=basis)
-    metrics = calibrate(
-        model, _calibration_scenes(library, settings, folder), seed=settings.seed, progress=progress
-    )
-    data |= {"calibration_scenes": settings.scenes}
-    if folder is not None:
-        data["attribution"].append(worldstrat.ATTRIBUTION)
-    checkpoint.save(model, out, {"data": data, "metrics": metrics})
-
-
-def _calibration_scenes(library, settings, folder):
-    """Scenes of all ratios: clean, noisy, clean, noisy, cloudy. Offsets are left out: nothing in a scene tells them."""
-    from satfuse.simulate.scenes.factory import FactoryConfig, make_training_scene
-
-    for number in range(settings.scenes):
-        ratio, kind = (10, 15, 30)[number % 3], number // 3 % 5
-        degraded = (
-            {"noise": (0.0, 0.0), "gain": 0.0} if kind in (0, 2) else {"noise": (0.0002, 0.003)}
-        )
-        config = FactoryConfig(
-            ratios=(ratio,), coarse_px=CALIBRATION_PX[ratio], offset=0.0, shift=0.4, equal_blur_share=0.4,
-            cloud_share=float(kind == 4), **degraded,
-        )  # fmt: skip
-        yield make_training_scene(
-            library, config, settings.seed * 1_000_000 + number, folder=folder
-        )
-
-
-def fuse(pairs, model, store, scheduler=None, progress=None) -> list[str]:
-    """Fuse and publish every pair of a table; `progress` is called with the share of the work that is done, 0 to 1.
+    Parameters
+    ----------
+    pairs : table of pairs.
+    model, store, scheduler : see `Job`.
+    progress : called with the finished share of the work, 0 to 1.
 
     Returns
     -------
@@ -296,20 +288,27 @@ def fuse(pairs, model, store, scheduler=None, progress=None) -> list[str]:
     """
     from satfuse.infer import fuse_field
 
-    table, items = read_pairs(pairs), []
+    table = read_pairs(pairs)
+    items: list[str] = []
 
-    def tell(done, tiles):
+    def report_tiles(done: int, tiles: int) -> None:
         if progress:
             progress((len(items) + done / tiles) / len(table))
 
     for pair in table:
-        items.append(fuse_field(pair, model, store, scheduler=scheduler, progress=tell))
-        tell(0, 1)
+        items.append(fuse_field(pair, model, store, scheduler=scheduler, progress=report_tiles))
+        report_tiles(0, 1)
     return items
 
 
-def validate(item, out, again=True) -> str:
-    """Measure a product against its inputs and write the report; with `again=False` only if there is none of its run.
+def validate(item: str, out: str | Path, again: bool = True) -> str:
+    """Measure a product against its inputs and write the report.
+
+    Parameters
+    ----------
+    item : URI of the product's STAC item.
+    out : folder of the reports.
+    again : False = keep an existing report of the same run.
 
     Returns
     -------
@@ -317,5 +316,5 @@ def validate(item, out, again=True) -> str:
     """
     from satfuse.validate.product import reported, validate_item
 
-    folder = None if again else reported(item, out)
-    return str(folder or validate_item(item, out))
+    existing = None if again else reported(item, out)
+    return str(existing or validate_item(item, out))

@@ -1,4 +1,4 @@
-"""The whole chain as a plain function, on the small archive: what the recipe put in comes out."""
+"""The whole chain as a plain function, on the small archive, against the recipe's values."""
 
 import copy
 import json
@@ -58,13 +58,9 @@ def result(job):
 
 def agreement(image, truth):
     """Correlation with the truth, mean of the bands."""
-    edge = (slice(20, -20), slice(20, -20))
-    return np.mean(
-        [
-            np.corrcoef(a[edge].ravel(), b[edge].ravel())[0, 1]
-            for a, b in zip(image, truth, strict=True)
-        ]
-    )
+    inner = (slice(20, -20), slice(20, -20))
+    bands = zip(image, truth, strict=True)
+    return np.mean([np.corrcoef(a[inner].ravel(), b[inner].ravel())[0, 1] for a, b in bands])
 
 
 def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
@@ -72,10 +68,8 @@ def test_the_chain_ends_in_a_product_that_opens(result, job, small_archive):
     west, south, east, north = json.loads(Path(item).read_text())["bbox"]
     data = satfuse.open_fused((west, south, east, north), DAY, store=job.store)
     assert data.reflectance.shape == (1, 21, 540, 540)
-    fused, truth = (
-        data.reflectance[0].values,
-        xr.open_zarr(small_archive.truth, consolidated=False)["reflectance"].values,
-    )
+    fused = data.reflectance[0].values
+    truth = xr.open_zarr(small_archive.truth, consolidated=False)["reflectance"].values
     assert np.isfinite(fused).mean() > 0.99
     here = agreement(fused, truth)
     assert here > 0.9
@@ -99,42 +93,38 @@ def test_the_gap_is_the_recipes_not_that_of_the_items(result, small_recipe):
 
 def test_the_shift_is_the_recipes(result, small_recipe):
     scene = open_run(result.products[0])[1]
-    found = np.array(scene.attrs["shift_m"])
-    assert found == pytest.approx(small_recipe.shift_m, abs=0.15 * COARSE_M)
-    assert np.hypot(*found) > 0.15 * COARSE_M  # zero would not pass for it
+    shift_m = np.array(scene.attrs["shift_m"])
+    assert shift_m == pytest.approx(small_recipe.shift_m, abs=0.15 * COARSE_M)
+    assert np.hypot(*shift_m) > 0.15 * COARSE_M  # so zero would fail
 
 
 def test_only_the_clear_day_is_paired_and_no_duplicate(result):
     (pair,) = read_pairs(result.pairs)
     assert str(pair.guide_time.date()) == DAY
     coarse = [item["id"] for item in pair.coarse]
-    assert len(coarse) == 2 and all(
-        "_O_NT_" in i for i in coarse
-    )  # two frames; the STC copy of one is gone
+    assert len(coarse) == 2  # two frames, without the STC copy of one
+    assert all("_O_NT_" in i for i in coarse)
     assert len(pair.guide) == 2  # two tiles
 
 
-def test_running_again_keeps_what_is_done(result, job):
-    before = {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()}
+def times_of_change(paths):
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def test_running_again_keeps_the_finished_parts(result, job):
     report = Path(result.reports[0], "metrics.json")
-    measured = report.stat().st_mtime_ns
-    made = [
-        Path(job.work, name).stat().st_mtime_ns
-        for name in ("checkpoint/card.json", "cube.zarr/scenes")
-    ]
+    checkpoint = Path(job.work, "checkpoint/card.json")
+    scenes = Path(job.work, "cube.zarr/scenes")
+    products = [path for path in Path(job.store).rglob("*") if path.is_file()]
+    before = times_of_change([report, checkpoint, scenes, *products])
     assert pipeline.run(job) == result
-    assert {p: p.stat().st_mtime_ns for p in Path(job.store).rglob("*") if p.is_file()} == before
-    assert made == [
-        Path(job.work, name).stat().st_mtime_ns
-        for name in ("checkpoint/card.json", "cube.zarr/scenes")
-    ]
-    assert report.stat().st_mtime_ns == measured
+    products = [path for path in Path(job.store).rglob("*") if path.is_file()]
+    assert times_of_change([report, checkpoint, scenes, *products]) == before
     numbers = json.loads(report.read_text())
     assert numbers["run"] in Path(result.products[0]).read_text()
     report.write_text(json.dumps(numbers | {"run": "another"}))
-    assert pipeline.run(job) == result and json.loads(report.read_text()) == numbers, (
-        "a report of another run is old"
-    )
+    assert pipeline.run(job) == result
+    assert json.loads(report.read_text()) == numbers, "a report of another run is outdated"
 
 
 def test_the_cloudy_day_alone_names_the_rule(job, tmp_path):
@@ -151,7 +141,7 @@ def test_the_cloudy_day_alone_names_the_rule(job, tmp_path):
 
 
 def test_a_duplicate_that_comes_alone_is_used(small_archive, small_recipe, tmp_path):
-    """Of a frame that is there as STC only, the STC copy is paired: the rule prefers, it does not exclude."""
+    """The STC copy of a frame without an NTC one is paired: the rule is a preference only."""
     with service(small_archive.root) as stac:
         doubled = next(i["id"] for i in stac.items if "_O_ST_" in i["id"])
         start = doubled.split("____")[1][:31]
@@ -174,10 +164,12 @@ def test_further_frames_are_asked_for_and_kept(job, tmp_path):
     scene = open_cube(pipeline.build_pair_cube(path, tmp_path / "cube.zarr")).open_scene(
         pair.id, decode=True
     )
-    assert scene.coarse.dims[0] == "frame" and scene.sizes["frame"] == 2
-    seen = scene.coarse_valid.all("frame").values
-    first, second = scene.coarse.values[:, :, seen]
-    assert seen.sum() > 10 and np.abs(first - second).mean() > 1e-3, "two overpasses, not one twice"
+    assert scene.coarse.dims[0] == "frame"
+    assert scene.sizes["frame"] == 2
+    valid = scene.coarse_valid.all("frame").values
+    first, second = scene.coarse.values[:, :, valid]
+    assert valid.sum() > 10
+    assert np.abs(first - second).mean() > 1e-3, "two overpasses, not one twice"
 
 
 def test_pairs_become_a_cube(result, tmp_path):
@@ -185,69 +177,72 @@ def test_pairs_become_a_cube(result, tmp_path):
     (pair,) = read_pairs(result.pairs)
     assert (cube.kind, cube.ratio, [s.id for s in cube.scenes]) == ("pairs", 30, [pair.id])
     scene = cube.open_scene(pair.id, decode=True)
-    assert scene.guide.shape[1:] == (540, 540) and scene.coarse.shape[-2:] == (18, 18)
+    assert scene.guide.shape[1:] == (540, 540)
+    assert scene.coarse.shape[-2:] == (18, 18)
 
 
 def test_a_box_is_named_by_its_grid():
     first, second = (resolve_field(box) for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4"))
-    assert first.name != second.name and resolve_field("26.4,58.3,26.5,58.4").name == first.name
-    assert first.geobox.shape[0] % 30 == 0 and first.name.startswith("box-32635-")
+    assert first.name != second.name
+    assert resolve_field("26.4,58.3,26.5,58.4").name == first.name
+    assert first.geobox.shape[0] % 30 == 0
+    assert first.name.startswith("box-32635-")
 
 
 def test_a_box_of_a_search_may_be_wider_than_a_utm_zone(small_archive, tmp_path):
     year = ("--start", "2024-01-01", "--end", "2024-12-31")
     with service(small_archive.root) as stac:
         catalog = ("--catalog", stac.catalog(tmp_path / "c.toml", small_archive.root))
-        found = command("search", "enmap", "--bbox", "9,47,40,66", *year, *catalog, "--json").json
-        made = command(
-            "cube", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "cube.zarr"
-        )
-        none = command(
-            "cube", "--bbox", "-120,10,-100,40", *year, *catalog, "--out", tmp_path / "none.zarr"
-        )
-        pairs = command(
-            "pairs", "--bbox", "9,47,40,66", *year, *catalog, "--out", tmp_path / "none.parquet"
-        )
-    assert made.code == 0, made.err
-    assert (
-        {s.id for s in open_cube(tmp_path / "cube.zarr").scenes}
-        == {row["id"] for row in found}
-        != set()
-    )
-    assert "has no EnMAP scene over -120,10,-100,40" in none.err and "fits no UTM zone" in pairs.err
+        europe = ("--bbox", "9,47,40,66", *year, *catalog)
+        america = ("--bbox", "-120,10,-100,40", *year, *catalog)
+        items = command("search", "enmap", *europe, "--json").json
+        cube = command("cube", *europe, "--out", tmp_path / "cube.zarr")
+        none = command("cube", *america, "--out", tmp_path / "none.zarr")
+        pairs = command("pairs", *europe, "--out", tmp_path / "none.parquet")
+    assert cube.code == 0, cube.err
+    assert items
+    scenes = open_cube(tmp_path / "cube.zarr").scenes
+    assert {scene.id for scene in scenes} == {item["id"] for item in items}
+    assert "has no EnMAP scene over -120,10,-100,40" in none.err
+    assert "fits no UTM zone" in pairs.err
 
 
 def test_the_same_scene_from_another_server_is_the_same_run(result, job, small_archive, tmp_path):
-    """A copy of the archive under another root, behind another port: nothing is fused again; validation reads it."""
+    """With a copy of the archive in another folder and at another port, nothing is fused again.
+
+    Validation reads the copy.
+    """
     moved = tmp_path / "archive"
     shutil.copytree(small_archive.root, moved, copy_function=os.link)
     with service(small_archive.root) as stac:
         stac.move(moved)
         catalog = str(stac.catalog(tmp_path / "c.toml", moved))
         path = pipeline.discover(job.field, DAY, DAY, catalog, tmp_path / "pairs.parquet")
-    (here,), (there,) = read_pairs(result.pairs), read_pairs(path)
-    assert here.guide != there.guide and here.guide_catalog["url"] != there.guide_catalog["url"]
+    (here,) = read_pairs(result.pairs)
+    (there,) = read_pairs(path)
+    assert here.guide != there.guide
+    assert here.guide_catalog["url"] != there.guide_catalog["url"]
     chunks = [p for p in Path(job.store, "data").rglob("c/**/*") if p.is_file()]
     before = [p.stat().st_mtime_ns for p in chunks]
     assert pipeline.fuse(path, result.checkpoint, job.store) == list(result.products)
-    assert before and [p.stat().st_mtime_ns for p in chunks] == before
-    read = [
-        Path(item["assets"]["B02_10m"]["href"])
-        for item in run_plan(result.products[0]).source["guide"]
-    ]
-    assert read and all(path.is_relative_to(moved) for path in read)
+    assert before
+    assert [p.stat().st_mtime_ns for p in chunks] == before
+    guide = run_plan(result.products[0]).source["guide"]
+    paths = [Path(item["assets"]["B02_10m"]["href"]) for item in guide]
+    assert paths
+    assert all(path.is_relative_to(moved) for path in paths)
     assert np.isfinite(open_run(result.products[0])[1].guide[:, 300:310, 300:310].values).any()
 
 
 def test_a_worker_loads_a_run_once(result, job, tmp_path):
-    """Every task brings its own copy of the store; a plan that has changed is read again."""
+    """Although every task has its own copy of the store; a changed plan is read again."""
     plan = run_plan(result.products[0])
     path = plan_path(plan.product_id, plan.run)
     shutil.copytree(Path(job.store, path), tmp_path / path)
-    first, second = (
-        open_context(pickle.loads(pickle.dumps(Store(tmp_path))), path) for _ in range(2)
-    )
-    assert first is second and first.plan == plan
+    stores = [pickle.loads(pickle.dumps(Store(tmp_path))) for _ in range(2)]
+    first, second = (open_context(store, path) for store in stores)
+    assert first is second
+    assert first.plan == plan
     Store(tmp_path).write_json(f"{path}/plan.json", asdict(replace(plan, threads=2)))
     assert open_context(Store(tmp_path), path).plan.threads == 2
 
@@ -257,8 +252,11 @@ def test_a_worker_loads_a_run_once(result, job, tmp_path):
 )
 def test_other_content_is_another_run(changed, result):
     (pair,) = read_pairs(result.pairs)
-    guide, coarse = copy.deepcopy(pair.guide), copy.deepcopy(pair.coarse)
-    asset, catalog, geobox = guide[0]["assets"]["B02_10m"], dict(pair.guide_catalog), pair.geobox
+    guide = copy.deepcopy(pair.guide)
+    coarse = copy.deepcopy(pair.coarse)
+    asset = guide[0]["assets"]["B02_10m"]
+    catalog = dict(pair.guide_catalog)
+    geobox = pair.geobox
     if changed == "id":
         guide[0]["id"] = guide[0]["id"].replace("N0511", "N0510")
     if changed == "baseline":
@@ -273,8 +271,9 @@ def test_other_content_is_another_run(changed, result):
         geobox = geobox[30:, :]
     if changed == "radiometry":
         catalog["radiometry"] = {"sentinel2": "boa_offset=0"}
-    if changed == "field":  # of the item, but not of what it holds
-        asset["title"], guide[0]["properties"]["updated"] = "another", "2024-08-01T00:00:00Z"
+    if changed == "field":  # of the item that describes it, but not its content
+        asset["title"] = "another"
+        guide[0]["properties"]["updated"] = "2024-08-01T00:00:00Z"
     other = replace(pair, guide=guide, coarse=coarse, guide_catalog=catalog, geobox=geobox)
     prints = [as_source(p, missing="raise").fingerprint() for p in (pair, other)]
     assert (prints[0] == prints[1]) == (changed == "field")

@@ -208,9 +208,9 @@ def test_a_diverging_run_says_so(built, tmp_path):
 def test_refuses_what_cannot_be_trained(built, tmp_path):
     with pytest.raises(ConfigError, match="regression has no weights to train"):
         fit(built.path, config(model="regression"), tmp_path / "out")
-    with pytest.raises(ConfigError, match="unknown training key 'epoch'; known: model"):
+    with pytest.raises(ConfigError, match="training: unknown key 'epoch'; known: model"):
         TrainConfig.from_dict({"epoch": 3})
-    with pytest.raises(ConfigError, match=r"unknown training\.batches key 'size_px'"):
+    with pytest.raises(ConfigError, match=r"training: unknown key 'batches\.size_px'"):
         TrainConfig.from_dict({"batches": {"size_px": 3}})
     with pytest.raises(ConfigError, match="schedule 'linear' is unknown; known: cosine, step"):
         TrainConfig(schedule="linear")

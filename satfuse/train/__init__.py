@@ -1,8 +1,7 @@
-"""Training: `fit` makes a checkpoint from a cube; the models of `FROM_SPECTRA` are made from spectra."""
+"""Training: `fit` makes a checkpoint from a cube, `fit_spectra` from the library of spectra."""
 
-from satfuse.train.config import TrainConfig
+from satfuse.train.config import SpectraConfig, TrainConfig
 from satfuse.train.loop import fit, score
+from satfuse.train.spectra import FROM_SPECTRA, fit_spectra
 
-__all__ = ["FROM_SPECTRA", "TrainConfig", "fit", "score"]
-
-FROM_SPECTRA = ("bayesian", "library_regression")
+__all__ = ["FROM_SPECTRA", "SpectraConfig", "TrainConfig", "fit", "fit_spectra", "score"]

@@ -1,35 +1,41 @@
-"""How a model is trained: settings that are read strictly, once."""
+"""Settings of training, read strictly: `TrainConfig` on a cube, `SpectraConfig` on spectra."""
 
 import math
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Any
 
 from satfuse.batch import BatchConfig
 from satfuse.errors import ConfigError
+from satfuse.strict import from_dict
+
+_CHOICES = {"schedule": ("cosine", "step"), "loss": ("l1", "mse")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained.
+    """How a model is trained on a cube.
 
     Parameters
     ----------
-    model, options : what `satfuse.models.create` takes.
-    epochs : at most this many; training stops early after `patience` epochs without a better RMSE on val.
-    learning_rate, weight_decay, clip : of AdamW; `clip` is the largest norm of the gradient.
+    model, options : arguments of `satfuse.models.create`.
+    epochs : largest number of epochs; training stops early after `patience` epochs in a row without
+        a better RMSE on the val split.
+    learning_rate, weight_decay : of AdamW.
+    clip : largest norm of the gradient.
     schedule : "cosine" to zero over all steps, or "step": times `step_factor` every `step_epochs`.
     loss, sam_weight : see `satfuse.losses.fusion_loss`.
+    seed : of the initial weights, the patches and their degradation.
     device : "auto", "cpu", "cuda" ...
     mixed_precision : True = bfloat16 where the device is a CUDA GPU.
-    threads : of torch on the CPU; None = as it is. The same bits again need the same number.
+    threads : number of threads of torch on the CPU; None = torch's own choice. Runs are
+        bit-identical for the same number only.
     state_every : steps between two saved states.
-    tensorboard : True = log there too.
-    scenes : simulated scenes that the uncertainty of a model from spectra is calibrated on.
+    tensorboard : True = also log to TensorBoard.
+    batches : how patches are drawn and degraded.
     """
 
     model: str = "spectral"
-    options: dict = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 12
     patience: int = 4
     learning_rate: float = 2e-3
@@ -46,54 +52,71 @@ class TrainConfig:
     threads: int | None = None
     state_every: int = 200
     tensorboard: bool = True
-    scenes: int = 150
     batches: BatchConfig = field(default_factory=BatchConfig)
 
-    def __post_init__(self):
-        for name, allowed in (("schedule", ("cosine", "step")), ("loss", ("l1", "mse"))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(allowed)}"
-                )
-        for name in ("epochs", "learning_rate", "state_every", "scenes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"training key {name} = {getattr(self, name)!r} must be positive")
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"{name} {value!r} is unknown; known: {', '.join(choices)}")
+        for name in ("epochs", "learning_rate", "state_every"):
+            if not getattr(self, name) > 0:  # also NaN
+                raise ConfigError(f"{name} = {getattr(self, name)!r} must be positive")
 
     @classmethod
-    def from_dict(cls, values: dict) -> "TrainConfig":
-        """Strict: an unknown key or a value of another type is a ConfigError. `batches` is a dict of `BatchConfig`."""
-        _check(cls, values, "training")
-        batches = values.get("batches", {})
-        if isinstance(batches, dict):
-            _check(BatchConfig, batches, "training.batches")
-            batches = BatchConfig(**batches)
-        return cls(**{**values, "batches": batches})
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Check plain data; `batches` is a dictionary of `BatchConfig`.
+
+        Raises
+        ------
+        ConfigError
+            An unknown key, or a value that is not allowed.
+        """
+        return from_dict(cls, values, "training")
 
 
-def _check(cls, values, where):
-    hints = get_type_hints(cls)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(
-            f"unknown {where} key {', '.join(map(repr, unknown))}; known: {', '.join(hints)}"
-        )
-    for name, value in values.items():
-        kinds = _kinds(hints[name])
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(
-                f"{where} key {name} = {value!r} must be {' or '.join(k.__name__ for k in kinds)}"
-            )
+@dataclass(frozen=True, kw_only=True)
+class SpectraConfig:
+    """How a model is trained on the library of spectra.
 
+    Parameters
+    ----------
+    model, options : arguments of `satfuse.models.create`.
+    seed : of the spectra that are drawn and of the scenes.
+    scenes : simulated scenes on which the uncertainty is calibrated, for models that have one.
+    """
 
-def _kinds(hint) -> tuple[type, ...]:
-    """What may be given for a hint: whole numbers for float, lists for tuples, a dict for a config."""
-    if isinstance(hint, UnionType):
-        return tuple(kind for part in get_args(hint) for kind in _kinds(part))
-    kind = get_origin(hint) or hint
-    return (*{float: (int,), tuple: (list,), BatchConfig: (dict,)}.get(kind, ()), kind)
+    model: str = "bayesian"
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    scenes: int = 150
+
+    def __post_init__(self) -> None:
+        if self.scenes < 1:
+            raise ConfigError(f"scenes = {self.scenes!r} must be positive")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SpectraConfig":
+        """Check plain data.
+
+        Raises
+        ------
+        ConfigError
+            An unknown key, or a value that is not allowed.
+        """
+        return from_dict(cls, values, "training on spectra")
 
 
 def learning_rate(config: TrainConfig, epoch: int, progress: float) -> float:
-    """The schedule as a function of position alone; `progress` is in epochs, with the part of the current one."""
+    """Learning rate as a function of position alone, so that a resumed run needs no other state.
+
+    Parameters
+    ----------
+    config : see `TrainConfig`.
+    epoch : number of the current epoch, from 0.
+    progress : position in epochs, with the fraction of the current one.
+    """
     if config.schedule == "step":
         return config.learning_rate * config.step_factor ** (epoch // config.step_epochs)
+    # half a period of a cosine, from the full rate at the start to zero at the end
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress / config.epochs))

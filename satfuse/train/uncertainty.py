@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,113 +10,128 @@ import torch
 from satfuse.models.bayesian.model import Bayesian
 from satfuse.models.bayesian.uncertainty import LEAST, TERMS
 from satfuse.models.summary import summarise
+from satfuse.simulate.scenes.factory import TrainingScene
 
 log = logging.getLogger(__name__)
 
-PIXELS = 100  # of a scene that the factors are fitted to
-STEPS, RATE = 240, 0.15
-SHARES = ((1, 0.64, 1.0), (2, 0.935, 2.0))  # sigmas, share of errors within so many, weight
+PIXELS = 100  # per scene to which the factors are fitted
+STEPS = 240  # of Adam
+RATE = 0.15  # learning rate; a fifth of it in the last third of the steps
+# number of sigmas, target share of absolute errors below it, weight in the loss
+QUANTILES = ((1, 0.64, 1.0), (2, 0.935, 2.0))
+LEAST_ERROR = 1e-7  # reflectance; keeps the logarithm finite where image and truth are equal
+
+# terms (11, c, k) of the variance and absolute errors (c, k) at k pixels of a scene
+Sample = tuple[torch.Tensor, torch.Tensor]
 
 
 def calibrate(
-    model: Bayesian, scenes: Iterable, *, seed: int = 0, progress: Callable | None = None
-) -> dict:
+    model: Bayesian,
+    scenes: Iterable[TrainingScene],
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> dict[str, dict[str, list[float]]]:
     """Set `model.uncertainty_scale`; the same for the same scenes and seed.
 
-    The factors minimise the quantile (pinball) loss of log |error| against the logarithm of one and of two sigma, at
-    the shares of errors that are wanted there, every scene and band weighing the same.
+    The factors minimise the quantile (pinball) loss of log |error| against the logarithm of one and
+    of two sigma, at the target shares of errors below these (`QUANTILES`). Every scene and band has
+    the same weight.
 
     Parameters
     ----------
-    scenes : with `guide (g, y, x)`, `guide_valid (y, x)`, `coarse (t, c, h, w)`, `coarse_valid (t, h, w)`,
-        `target (c, y, x)`, `ratio` and `biome`, such as `simulate.factory.TrainingScene`; of all the model's bands.
-        Clouds that a mask misses are part of the errors.
-    progress : called with 0, number of the scene, share of errors within one sigma before calibration.
+    model : its factors are replaced.
+    scenes : of all the model's bands. Clouds that a mask misses are part of the errors.
+    seed : of the pixels that are drawn.
+    progress : called after each scene with 0, number of the scene, share of errors within one sigma
+        before calibration.
 
     Returns
     -------
-    `coverage` and `coverage_before` by structure: share of errors within one and two sigma, mean over scenes.
+    `coverage` and `coverage_before` by structure: share of errors within one and two sigma, mean
+    over scenes.
     """
-    rng, samples, names = np.random.default_rng(seed), [], []
-    given = model.uncertainty_scale.double().clone()
-    for number, scene in enumerate(scenes):
+    rng = np.random.default_rng(seed)
+    factors: torch.Tensor = model.get_buffer("uncertainty_scale")
+    initial = factors.double().clone()
+    samples: list[Sample] = []
+    names: list[str] = []
+    for number, scene in enumerate(scenes, 1):
         sample = _sample(model, scene, rng)
         if sample is None:
             continue
         samples.append(sample)
         names.append(f"{scene.biome}, ratio {scene.ratio}")
         if progress:
-            progress(0, number + 1, _coverage(given, [sample])[0, 0].item())
+            progress(0, number, _coverage(initial, [sample])[0, 0].item())
     terms, errors = (torch.stack(parts) for parts in zip(*samples, strict=True))
-    before = _coverage(given, samples)
-    scale = _fitted(terms, errors.clamp(min=1e-7).log())
-    model.uncertainty_scale.copy_(scale)
-    after = _coverage(scale, samples)
-    log.info(
-        "errors within one and two sigma: %s, before %s",
-        after.mean(0).tolist(),
-        before.mean(0).tolist(),
-    )
+    before = _coverage(initial, samples)
+    fitted = _fit_factors(terms, errors.clamp(min=LEAST_ERROR).log())
+    factors.copy_(fitted)
+    after = _coverage(fitted, samples)
+    shares = after.mean(0).tolist(), before.mean(0).tolist()
+    log.info("errors within one and two sigma: %s, before %s", *shares)
     return {"coverage": _by_name(names, after), "coverage_before": _by_name(names, before)}
 
 
 @torch.no_grad()
-def _sample(model, scene, rng):
-    """Terms (11, c, k) and absolute errors (c, k) at k valid pixels; None for scenes with fewer."""
-    guide, coarse = (
-        np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32),
-        scene.coarse,
-    )
-    at = np.flatnonzero(scene.guide_valid)
-    if len(at) < PIXELS or not scene.coarse_valid.any():
+def _sample(model: Bayesian, scene: TrainingScene, rng: np.random.Generator) -> Sample | None:
+    """Terms and errors at `PIXELS` random valid pixels; None for scenes with fewer."""
+    valid_pixels = np.flatnonzero(scene.guide_valid)
+    if len(valid_pixels) < PIXELS or not scene.coarse_valid.any():
         return None
-    at = torch.from_numpy(np.sort(rng.choice(at, PIXELS, replace=False)))
-    state = model.fit(
-        summarise(guide, coarse, scene.coarse_valid, ratio=scene.ratio, registered=False)
+    pixels = torch.from_numpy(np.sort(rng.choice(valid_pixels, PIXELS, replace=False)))
+    guide = np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32)
+    summary = summarise(
+        guide, scene.coarse, scene.coarse_valid, ratio=scene.ratio, registered=False
     )
-    inputs = torch.from_numpy(np.nan_to_num(guide))[None], torch.from_numpy(coarse)[None]
+    state = model.fit(summary)
+    inputs = torch.from_numpy(np.nan_to_num(guide))[None], torch.from_numpy(scene.coarse)[None]
     valid = torch.from_numpy(scene.guide_valid)[None, None]
+    factors: torch.Tensor = model.get_buffer("uncertainty_scale")
     terms = []
-    for alone in torch.eye(len(TERMS)):
-        model.uncertainty_scale.copy_(alone)
+    for one_term in torch.eye(len(TERMS)):  # with one factor 1 and the others 0
+        factors.copy_(one_term)
         fused = model(*inputs, state=state, guide_valid=valid)
-        terms.append(fused.sigma[0].flatten(1)[:, at].double() ** 2 - LEAST)
-    error = (fused.image[0] - torch.from_numpy(scene.target)).abs().flatten(1)[:, at]
+        terms.append(fused.sigma[0].flatten(1)[:, pixels].double() ** 2 - LEAST)
+    error = (fused.image[0] - torch.from_numpy(scene.target)).abs().flatten(1)[:, pixels]
     return torch.stack(terms), error.double()
 
 
-def _variance(scale, terms):
-    return torch.einsum("k,...kcn->...cn", scale, terms) + LEAST
+def _variance(factors: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
+    """(..., c, k) variance for factors (11,) and terms (..., 11, c, k)."""
+    return torch.einsum("k,...kcn->...cn", factors, terms) + LEAST
 
 
-def _fitted(terms, errors):
-    """(11,) factors for terms (s, 11, c, k) and the logarithm of errors (s, c, k)."""
-    place = torch.full((terms.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([place], RATE)
+def _fit_factors(terms: torch.Tensor, log_errors: torch.Tensor) -> torch.Tensor:
+    """(11,) factors for terms (s, 11, c, k) and the logarithm of absolute errors (s, c, k)."""
+    # the logarithm of the factors is fitted, so that they stay positive
+    log_factors = torch.full((terms.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([log_factors], RATE)
     for step in range(STEPS):
         optimiser.param_groups[0]["lr"] = RATE if step < 2 * STEPS // 3 else RATE / 5
-        away = errors - _variance(place.exp(), terms).log() / 2
-        loss = 0.0
-        for sigmas, share, weight in SHARES:
-            beyond = away - np.log(sigmas)
-            loss = loss + weight * torch.maximum(share * beyond, (share - 1) * beyond).mean()
+        distance = log_errors - _variance(log_factors.exp(), terms).log() / 2
+        loss = torch.zeros((), dtype=torch.float64)
+        for sigmas, share, weight in QUANTILES:
+            excess = distance - np.log(sigmas)
+            loss = loss + weight * torch.maximum(share * excess, (share - 1) * excess).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return place.detach().exp()
+    return log_factors.detach().exp()
 
 
-def _coverage(scale, samples):
+def _coverage(factors: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
     """(s, 2) shares of errors within one and two sigma."""
     shares = []
     for terms, error in samples:
-        sigma = _variance(scale, terms).sqrt()
+        sigma = _variance(factors, terms).sqrt()
         shares.append(torch.stack([(error < n * sigma).double().mean() for n in (1, 2)]))
     return torch.stack(shares)
 
 
-def _by_name(names, shares):
-    """Means per name, plain values."""
+def _by_name(names: Sequence[str], shares: torch.Tensor) -> dict[str, list[float]]:
+    """Mean of the shares (s, 2) over the scenes of each name, and over all, rounded."""
     rows = defaultdict(list)
     for name, share in zip(names, shares.tolist(), strict=True):
         rows[name].append(share)
