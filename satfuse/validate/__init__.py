@@ -1,4 +1,4 @@
-"""How good a product is: against its coarse input, its guide, its yardsticks, and the truth where it is known."""
+"""Quality of a product: against its coarse input, its guide, two baselines, and a known truth."""
 
 from satfuse.validate.report import validate_product
 

@@ -1,44 +1,54 @@
-"""The numbers of a report: pure functions on the views of a product, every one beside its yardsticks.
+"""The scores of a report: pure functions on the views of a product, each next to its baselines.
 
-A product close to its coarse input proves little: bicubic upsampling without any detail scores a cosine above 0.999.
-So each table has the rows `fused`, `bicubic` (best on the coarse side, no detail) and `regression` (guide bands mixed
-without residual: best on the guide side, biased on the coarse side).
+A product close to its coarse input proves little: bicubic upsampling without any detail scores a
+cosine above 0.999. So each table has the rows `fused`, `bicubic` (best on the coarse side, without
+detail) and `regression` (guide bands mixed without residual: best on the guide side, biased on the
+coarse side).
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import xarray as xr
 
 from satfuse import metrics
+from satfuse.arrays import BoolArray, FloatArray
 from satfuse.validate.fourier import coherence_ranges, cutoff
-from satfuse.validate.views import Views, apply_linear, fit_linear
+from satfuse.validate.views import View, Views, all_finite, apply_linear, fit_linear
+
+Scores = dict[str, Any]  # nested by name, plain numbers at the ends
 
 # Bands whose mean is red or near infrared (Cristille et al. 2024, NDVI)
-RED, NIR = ("S2N", "Oa08", "Oa09"), ("Oa17", "S3N", "Oa18")
-GUIDE_RED, GUIDE_NIR = "B04", "B08"
+RED = ("S2N", "Oa08", "Oa09")
+NIR = ("Oa17", "S3N", "Oa18")
+GUIDE_RED = "B04"
+GUIDE_NIR = "B08"
 SHARPNESS_PAIR = ("Oa08", "B04")  # 665 nm in both sensors
 NDVI_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 9))
-LAND_RMS = 0.03  # spectra whose root mean square lies below it are water: their angle is noise
+# root mean square reflectance of a spectrum; below it is water, whose spectral angle is noise
+LAND_RMS = 0.03
+SSIM_PX = 11  # window of SSIM, so the smallest image that has a score
 
 
-def coarse_consistency(views: Views) -> dict:
+def coarse_consistency(views: Views) -> dict[str, Scores]:
     """Degrade every image to the coarse grid and compare it with the coarse input.
 
     Returns
     -------
-    {"fused" | "bicubic" | "regression": {"overall": scores, "bands": {band: scores}}}; reflectance units, SAM in
-    degrees and radians; SSIM with the data range that stands beside it.
+    {"fused" | "bicubic" | "regression": {"overall": scores, "bands": {band: scores}}}; reflectance
+    units, SAM in degrees and radians; SSIM at the data range given as "ssim_data_range".
     """
     return {name: _coarse_scores(view.degraded, views) for name, view in views.images.items()}
 
 
-def _coarse_scores(image, views):
-    reference, valid = views.coarse, views.compare
+def _coarse_scores(image: FloatArray, views: Views) -> Scores:
+    reference = views.coarse
+    valid = views.compare
     data_range = float(np.ptp(reference[:, valid]))
-    flat = data_range <= 0 or min(valid.shape) < 11
-    ssim = (
-        np.full(len(reference), np.nan)
-        if flat
-        else metrics.ssim(image, reference, valid, data_range=data_range)
-    )
+    ssim = np.full(len(reference), np.nan)
+    if data_range > 0 and min(valid.shape) >= SSIM_PX:
+        ssim = metrics.ssim(image, reference, valid, data_range=data_range)
     columns = {
         "rmse": metrics.rmse(image, reference, valid, per_band=True),
         "bias": metrics.bias(image, reference, valid),
@@ -58,25 +68,27 @@ def _coarse_scores(image, views):
         "sam_rad": angle,
         "pixels": int(valid.sum()),
     }
-    return {"overall": overall, "bands": _by_band(views.bands, columns)}
+    return {"overall": overall, "bands": by_band(views.bands, columns)}
 
 
-def guide_consistency(views: Views) -> dict:
-    """Predict the guide's bands from every image, by a linear map fitted at coarse scale, and compare with the guide.
+def guide_consistency(views: Views) -> dict[str, Scores]:
+    """Predict the guide's bands from every image by a linear map, and compare with the guide.
 
-    The map coarse -> guide is fitted on the coarse input and the degraded guide; it is approximate for wide bands
-    (B08, B12). Scores are of the sampled fine pixels.
+    The map coarse -> guide is fitted on the coarse input and the degraded guide; it is approximate
+    for wide bands (B08, B12). Scores are of the sampled fine pixels.
 
     Returns
     -------
-    {image: {"overall": {"rmse", "correlation"}, "bands": {guide band: {"rmse", "bias", "correlation"}}}}
+    {image: {"overall": {"rmse", "correlation"}, "bands": {guide band: {"rmse", "bias",
+    "correlation"}}}}
     """
     weights = guide_weights(views)
-    both = np.isfinite(views.images["fused"].sample).all(0) & np.isfinite(views.guide.sample).all(0)
-    guide = views.guide.sample[:, both][:, None]
+    valid = valid_sample(views)
+    # metrics take (band, y, x): the valid pixels become one row
+    guide = views.guide.sample[:, valid][:, None]
     result = {}
     for name, view in views.images.items():
-        predicted = apply_linear(weights, view.sample[:, both][:, None])
+        predicted = apply_linear(weights, view.sample[:, valid][:, None])
         columns = {
             "rmse": metrics.rmse(predicted, guide, per_band=True),
             "bias": metrics.bias(predicted, guide),
@@ -86,68 +98,85 @@ def guide_consistency(views: Views) -> dict:
             "rmse": metrics.rmse(predicted, guide),
             "correlation": float(np.mean(columns["correlation"])),
         }
-        result[name] = {"overall": overall, "bands": _by_band(views.guide_bands, columns)}
+        result[name] = {"overall": overall, "bands": by_band(views.guide_bands, columns)}
     return result
 
 
-def guide_weights(views: Views) -> np.ndarray:
-    """The linear map from the coarse bands to the guide's, fitted at coarse scale; for `views.apply_linear`."""
+def guide_weights(views: Views) -> FloatArray:
+    """The linear map from coarse to guide bands, fitted at coarse scale, for `apply_linear`."""
     return fit_linear(views.coarse[:, views.compare], views.guide.degraded[:, views.compare])
 
 
-def panchromatic(views: Views) -> dict:
-    """SSIM of band means, every image against the guide, in the window of adjacent fine pixels; a copy scores 1."""
+def valid_sample(views: Views) -> BoolArray:
+    """(y, x) bool of the sample, True = guide and product have all bands."""
+    return all_finite(views.images["fused"].sample) & all_finite(views.guide.sample)
+
+
+def panchromatic(views: Views) -> dict[str, float]:
+    """SSIM of band means, every image against the guide, in the window; a copy scores 1."""
     guide = views.guide.window
-    if min(guide.shape[1:]) < 11:
+    if min(guide.shape[1:]) < SSIM_PX:
         return {}
     return {
         name: metrics.panchromatic_ssim(view.window, guide) for name, view in views.images.items()
     }
 
 
-def ndvi_maps(views: Views) -> dict[str, np.ndarray]:
-    """NDVI of the sampled pixels (y, x), of the guide and of every image; {} where a band is lacking."""
+def ndvi_maps(views: Views) -> dict[str, FloatArray]:
+    """NDVI (y, x) of the sampled pixels, of "guide" and every image; {} without the bands."""
     if not {*RED, *NIR} <= set(views.bands) or not {GUIDE_RED, GUIDE_NIR} <= set(views.guide_bands):
         return {}
-    maps = {
-        "guide": metrics.ndvi(
-            *(views.guide.sample[views.guide_bands.index(b)] for b in (GUIDE_RED, GUIDE_NIR))
-        )
-    }
+    maps = {"guide": guide_ndvi(views.guide.sample, views.guide_bands)}
     for name, view in views.images.items():
-        red, nir = (
-            view.sample[[views.bands.index(b) for b in group]].mean(axis=0) for group in (RED, NIR)
-        )
-        maps[name] = metrics.ndvi(red, nir)
+        maps[name] = metrics.ndvi(_band_mean(view, views, RED), _band_mean(view, views, NIR))
     return maps
 
 
-def ndvi_agreement(maps: dict[str, np.ndarray]) -> dict:
-    """NDVI of every image against the guide's: correlation, RMSE, bias, and the Jaccard index at each threshold."""
-    result = {}
-    for name in (n for n in maps if n != "guide"):
-        difference = maps[name] - maps["guide"]
-        valid = np.isfinite(difference)
-        result[name] = {
-            "correlation": metrics.pearson(maps[name], maps["guide"]),
-            "rmse": float(np.sqrt(np.mean(difference[valid] ** 2))) if valid.any() else np.nan,
-            "bias": float(np.mean(difference[valid])) if valid.any() else np.nan,
-            "jaccard": {
-                str(t): metrics.jaccard(maps[name] > t, maps["guide"] > t, valid)
-                for t in NDVI_THRESHOLDS
-            },
-        }
-    return result
+def guide_ndvi(guide: FloatArray, guide_bands: Sequence[str]) -> FloatArray:
+    """NDVI (y, x) of the guide (band, y, x) from B08 and B04."""
+    red, nir = (guide[guide_bands.index(band)] for band in (GUIDE_RED, GUIDE_NIR))
+    return metrics.ndvi(red, nir)
 
 
-def sharpness(views: Views) -> dict:
-    """How much of the guide's detail at 665 nm every image holds; {} where a band is lacking.
+def _band_mean(view: View, views: Views, names: Sequence[str]) -> FloatArray:
+    """Mean (y, x) of some bands of the sample."""
+    return view.sample[[views.bands.index(name) for name in names]].mean(axis=0)
+
+
+def ndvi_agreement(maps: dict[str, FloatArray]) -> dict[str, Scores]:
+    """NDVI of every image against the guide's.
+
+    Parameters
+    ----------
+    maps : NDVI (y, x) by image, of `ndvi_maps`; "guide" is one of them.
 
     Returns
     -------
-    {image: {"low" | "medium" | "high": power over the guide's, see `metrics.radial_power_ratio` (1 = as sharp as the
-    guide); "coherence_low" and so on: share of the image's power in this range that is the guide's pattern;
-    "half_power_px": half of the shortest period, in fine pixels, down to which it holds half of the guide's power}}
+    {image: {"correlation", "rmse", "bias" (image minus guide), "jaccard": {threshold: index of the
+    area above it}}}
+    """
+    return {
+        name: _ndvi_scores(image, maps["guide"]) for name, image in maps.items() if name != "guide"
+    }
+
+
+def _ndvi_scores(image: FloatArray, guide: FloatArray) -> Scores:
+    difference = image - guide
+    valid = np.isfinite(difference)
+    return {
+        "correlation": metrics.pearson(image, guide),
+        "rmse": float(np.sqrt(np.mean(difference[valid] ** 2))) if valid.any() else np.nan,
+        "bias": float(np.mean(difference[valid])) if valid.any() else np.nan,
+        "jaccard": {str(t): metrics.jaccard(image > t, guide > t, valid) for t in NDVI_THRESHOLDS},
+    }
+
+
+def sharpness(views: Views) -> dict[str, Scores]:
+    """Detail of every image at 665 nm in the window, against the guide's; {} without that band.
+
+    Returns
+    -------
+    {image: scores of `detail`}
     """
     band, guide_band = SHARPNESS_PAIR
     if band not in views.bands or guide_band not in views.guide_bands:
@@ -159,21 +188,33 @@ def sharpness(views: Views) -> dict:
     }
 
 
-def detail(band, reference, ratio: int) -> dict:
-    """Power, coherence and cutoff of one band (y, x) against a reference, as in `sharpness`."""
-    held = cutoff(band, reference)
+def detail(band: FloatArray, reference: FloatArray, ratio: int) -> dict[str, float]:
+    """Power, coherence and cutoff of one band (y, x) against a reference (y, x).
+
+    Returns
+    -------
+    "low", "medium", "high": power over the reference's, see `metrics.radial_power_ratio` (1 = as
+    sharp); "coherence_low" and so on: share of the band's power in this range whose pattern is the
+    reference's; "half_power_px": half of the shortest period, in fine pixels, down to which the
+    band keeps half of the reference's power.
+    """
+    frequency = cutoff(band, reference)
+    coherence = coherence_ranges(band, reference, ratio)
     return {
         **metrics.radial_power_ratio(band, reference, ratio),
-        **{
-            f"coherence_{name}": value
-            for name, value in coherence_ranges(band, reference, ratio).items()
-        },
-        "half_power_px": 0.5 / held if held else np.nan,
+        **{f"coherence_{name}": value for name, value in coherence.items()},
+        "half_power_px": 0.5 / frequency if frequency else np.nan,
     }
 
 
-def seam_statistic(image, edges_y=(), edges_x=(), *, reach=8) -> dict:
-    """How much larger steps across tile edges are than steps beside them; 1 = no seam.
+def seam_statistic(
+    image: FloatArray | xr.DataArray,
+    edges_y: Sequence[int] = (),
+    edges_x: Sequence[int] = (),
+    *,
+    reach: int = 8,
+) -> dict[str, float]:
+    """Compare steps across tile edges with the steps next to them; ratio 1 = no seam.
 
     Parameters
     ----------
@@ -183,76 +224,96 @@ def seam_statistic(image, edges_y=(), edges_x=(), *, reach=8) -> dict:
 
     Returns
     -------
-    {"ratio", "across", "inside", "edges"}: mean absolute steps in reflectance, their ratio, the number of edges used.
+    "across", "inside": mean absolute steps in reflectance; "ratio" of the two; "edges": how many
+    were used.
     """
-    across, inside = [], []
-    for axis, edges in ((1, edges_y), (2, edges_x)):
-        size = image.shape[axis]
-        for edge in (e for e in edges if 1 < e < size - 1):
-            first, last = max(edge - reach, 0), min(edge + reach, size)
-            near = np.moveaxis(
-                np.asarray(image[(slice(None),) * axis + (slice(first, last),)], float), axis, 0
-            )
-            step = np.abs(np.diff(near, axis=0))
-            at = edge - first - 1
-            across.append(np.nanmean(step[at]))
-            inside.append(np.nanmean(np.delete(step, at, axis=0)))
-    if not across:
+    steps = [
+        *_edge_steps(image, 1, edges_y, reach),
+        *_edge_steps(image, 2, edges_x, reach),
+    ]
+    if not steps:
         return {"ratio": np.nan, "across": np.nan, "inside": np.nan, "edges": 0}
-    across_mean, inside_mean = float(np.nanmean(across)), float(np.nanmean(inside))
+    across, inside = (float(np.nanmean(column)) for column in zip(*steps, strict=True))
     return {
-        "ratio": across_mean / inside_mean if inside_mean > 0 else np.nan,
-        "across": across_mean,
-        "inside": inside_mean,
-        "edges": len(across),
+        "ratio": across / inside if inside > 0 else np.nan,
+        "across": across,
+        "inside": inside,
+        "edges": len(steps),
     }
 
 
-def scores(image, target, ratio, valid=None) -> dict:
-    """An image against the target it should be, both (band, y, x) on the fine grid.
+def _edge_steps(
+    image: FloatArray | xr.DataArray, axis: int, edges: Sequence[int], reach: int
+) -> Iterator[tuple[float, float]]:
+    """Yield the mean absolute step across each edge along an axis, and that next to it."""
+    size = image.shape[axis]
+    for edge in edges:
+        if not 1 < edge < size - 1:
+            continue
+        first = max(edge - reach, 0)
+        nearby = (slice(None),) * axis + (slice(first, min(edge + reach, size)),)
+        step = np.abs(np.diff(np.moveaxis(np.asarray(image[nearby], float), axis, 0), axis=0))
+        at = edge - first - 1  # the step from the last pixel before the edge to the first after it
+        yield float(np.nanmean(step[at])), float(np.nanmean(np.delete(step, at, axis=0)))
 
-    SAM in degrees over all pixels and over land (root mean square of the target's spectrum at least 0.03; below it,
-    over water, angles are noise), RMSE in reflectance, PSNR in dB at data range 1, ERGAS at `ratio`, SSIM as the mean
-    of bands with the target's range as data range.
+
+def scores(
+    image: FloatArray, target: FloatArray, ratio: int, valid: BoolArray | None = None
+) -> dict[str, float]:
+    """Score an image against the target it should equal, both (band, y, x) on the fine grid.
+
+    Returns
+    -------
+    "sam_deg" over all pixels, "sam_land_deg" over land (spectra of the target whose root mean
+    square is at least `LAND_RMS`), "rmse" in reflectance, "psnr_db" at data range 1, "ergas" at
+    `ratio`, "ssim" as the mean of bands with the target's range as data range.
     """
     target = np.asarray(target, float)
     land = np.sqrt((target**2).mean(axis=0)) >= LAND_RMS
-    land &= True if valid is None else valid
-    good = np.isfinite(target).all(0) & (True if valid is None else valid)
-    data_range = float(np.ptp(target[:, good])) if good.any() else np.nan
-    small = min(target.shape[1:]) < 11 or not data_range > 0
+    finite = all_finite(target)
+    if valid is not None:
+        land &= valid
+        finite &= valid
+    data_range = float(np.ptp(target[:, finite])) if finite.any() else np.nan
+    ssim = np.nan
+    if min(target.shape[1:]) >= SSIM_PX and data_range > 0:
+        ssim = float(metrics.ssim(image, target, valid, data_range=data_range).mean())
     return {
         "sam_deg": metrics.sam_deg(image, target, valid),
         "sam_land_deg": metrics.sam_deg(image, target, land),
         "rmse": metrics.rmse(image, target, valid),
         "psnr_db": float(metrics.psnr(image, target, valid)),
         "ergas": metrics.ergas(image, target, ratio, valid),
-        "ssim": np.nan
-        if small
-        else float(metrics.ssim(image, target, valid, data_range=data_range).mean()),
+        "ssim": ssim,
     }
 
 
-def truth_scores(views: Views, truth) -> dict:
-    """Scores of every image in the window, where the product is valid, against the true fine reflectance.
+def truth_scores(views: Views, truth: xr.DataArray) -> dict[str, dict[str, float]]:
+    """Scores of every image in the window against the true fine reflectance.
 
-    `truth` is a DataArray (band, y, x) on the product's grid; bands that it lacks are left out.
+    Pixels count where the product is valid. `truth` is a DataArray (band, y, x) on the product's
+    grid; bands that it lacks are left out.
     """
     names = [b for b in views.bands if b in truth["band"].values]
     index = [views.bands.index(b) for b in names]
-    target = (
-        truth.sel(band=names)
-        .transpose("band", "y", "x")[:, views.window[0], views.window[1]]
-        .values
-    )
-    valid = np.isfinite(views.images["fused"].window).all(axis=0)
+    target = truth_window(views, truth, names)
+    valid = all_finite(views.images["fused"].window)
     return {
         name: scores(view.window[index], target, views.ratio, valid)
         for name, view in views.images.items()
     }
 
 
-def _by_band(names, columns):
+def truth_window(views: Views, truth: xr.DataArray, names: Sequence[str]) -> FloatArray:
+    """True reflectance (band, y, x) of some bands in the window."""
+    rows, columns = views.window
+    return truth.sel(band=list(names)).transpose("band", "y", "x")[:, rows, columns].values
+
+
+def by_band(
+    names: Sequence[str], columns: Mapping[str, Sequence[float] | FloatArray]
+) -> dict[str, dict[str, float]]:
+    """Turn columns (one value per band) into {band: {column: value}}."""
     return {
         name: {key: float(column[i]) for key, column in columns.items()}
         for i, name in enumerate(names)

@@ -1,9 +1,11 @@
-"""What the report on one product says: its tables and captions."""
+"""Text of the report on one product: its tables and captions."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from satfuse.validate.look import TITLES
-from satfuse.validate.markup import Picture, Table, text
+from satfuse.validate.drawing import TITLES
+from satfuse.validate.markup import FigureFile, Section, Table, text
 
 SUMMARY = (  # column title, section, keys below it, format
     ("coarse RMSE", "coarse_consistency", ("overall", "rmse"), "{:.5f}"),
@@ -31,86 +33,89 @@ SUMMARY = (  # column title, section, keys below it, format
     ("truth SSIM", "truth", ("ssim",), "{:.4f}"),
 )
 
-CAPTIONS = {
-    "quicklook": "Sentinel-2, Sentinel-3 and fused under one stretch (665, 560, 490 nm), and spectra of marked pixels.",
-    "composites": "True colour (665, 560, 490 nm) and false colour (865, 665, 560 nm); a row shares one stretch.",
-    "consistency": "RMSE per band. Above: degraded to the coarse grid against the Sentinel-3 input. Below: mixed to "
-    "the Sentinel-2 bands by a linear map fitted at coarse scale, against Sentinel-2.",
+CAPTIONS = {  # in the order of the page
+    "quicklook": "Sentinel-2, Sentinel-3 and fused under one stretch (665, 560, 490 nm), and the "
+    "spectra of the marked pixels.",
+    "composites": "True colour (665, 560, 490 nm) and false colour (865, 665, 560 nm); a row has "
+    "one stretch.",
+    "consistency": "RMSE per band. Above: degraded to the coarse grid, against the Sentinel-3 "
+    "input. Below: mixed to the Sentinel-2 bands by a linear map fitted at coarse scale, against "
+    "Sentinel-2.",
     "spectra": "Mean spectra over the valid pixels; dotted: one standard deviation.",
-    "ndvi": "NDVI of Sentinel-2 (B08, B04) and of the product (mean of Oa17, S3N, Oa18 and of S2N, Oa08, Oa09), and "
-    "how well areas above a threshold agree.",
-    "power": "Fourier spectra at 665 nm in a window of adjacent pixels. Above: log power in two dimensions; the square "
-    "is the coarse Nyquist frequency, beyond which Sentinel-3 holds nothing. Below: what lies below the blue line at "
-    "high frequency is missing detail; coherence tells whether the detail is that of Sentinel-2.",
-    "uncertainty": "Standard deviation of the errors as the product states it. Points, where the truth is known: the "
-    "errors in a window of adjacent pixels.",
-    "vegetation": "The land-cover map, where NDVI of the product agrees with its vegetation, and the Jaccard index "
-    "over the threshold; bars: 95 % interval, blocks resampled.",
-    "classes": "Mean spectra of the classes of the land-cover map with one standard deviation (dotted). Sentinel-3: "
-    "pixels of which the class covers at least half.",
+    "ndvi": "NDVI of Sentinel-2 (B08, B04) and of the product (mean of Oa17, S3N, Oa18 and of S2N, "
+    "Oa08, Oa09), and the agreement of the areas above a threshold.",
+    "power": "Fourier spectra at 665 nm in a window of adjacent pixels. Above: log power in two "
+    "dimensions; the square is the coarse Nyquist frequency, beyond which Sentinel-3 has no "
+    "information. Below: power below the blue line at high frequency is missing detail; coherence "
+    "is the share of the detail that is Sentinel-2's.",
+    "uncertainty": "Standard deviation of the errors as the product states it. Points, where the "
+    "truth is known: the errors in a window of adjacent pixels.",
+    "vegetation": "The land-cover map, the agreement of the product's NDVI with its vegetation, "
+    "and the Jaccard index over the threshold; bars: 95 % interval, blocks resampled.",
+    "classes": "Mean spectra of the classes of the land-cover map with one standard deviation "
+    "(dotted). Sentinel-3: pixels of which the class covers at least half.",
 }
 
 READING = (
-    "A product close to its coarse input proves little: S3 is an input, and bicubic upsampling without any detail "
-    "scores near-perfect cosine and SSIM. Read every number beside the rows bicubic S3 (no detail) and S2 mixed (guide "
-    "bands mixed linearly, without residual), and look at both sides: coarse (spectra) and guide (detail). Power is 1 "
-    "where the product is as sharp as Sentinel-2, coherence 1 where its detail is that of Sentinel-2. RMSE, bias and "
-    "Euclidean distance are in reflectance."
+    "A product close to its coarse input proves little: S3 is an input, and bicubic upsampling "
+    "without any detail scores near-perfect cosine and SSIM. Compare every number with the two "
+    "baselines, bicubic S3 (no detail) and S2 mixed (guide bands mixed linearly, without "
+    "residual), and look at both sides: coarse (spectra) and guide (detail). Power is 1 where the "
+    "product is as sharp as Sentinel-2, coherence 1 where its detail is that of Sentinel-2. RMSE, "
+    "bias and Euclidean distance are in reflectance."
 )
 
 
-def blocks(result: dict, drawn: dict[str, Path]) -> list[Table | Picture]:
-    """Tables and pictures of the report in reading order; `drawn` names the PNG files."""
-    pictures = [
-        Picture(path=drawn[name], caption=caption)
+def page_sections(result: dict[str, Any], figure_files: dict[str, Path]) -> list[Section]:
+    """Tables and figures of the report in reading order; `figure_files` are the PNG files."""
+    captioned = [
+        FigureFile(path=figure_files[name], caption=caption)
         for name, caption in CAPTIONS.items()
-        if name in drawn
+        if name in figure_files
     ]
-    first, *rest = _tables(result)
-    return [pictures[0], first, *pictures[1:], *rest]
+    first, *others = _tables(result)
+    return [captioned[0], first, *captioned[1:], *others]
 
 
-def summary_table(result: dict) -> Table:
-    """The table that sums a report up: one row per score, the fused product beside each yardstick."""
+def summary_table(result: dict[str, Any]) -> Table:
+    """The main table: one row per score, the fused product next to the baselines."""
     images = list(result["coarse_consistency"])
-    rows = []
-    for title, section, keys, form in SUMMARY:
-        if not result[section]:
-            continue
-        rows.append([title, *(text(pick(result[section][image], keys), form) for image in images)])
+    rows = [
+        [title, *(text(pick(result[section][image], keys), form) for image in images)]
+        for title, section, keys, form in SUMMARY
+        if result[section]
+    ]
     return Table(title="Scores", header=["score", *(TITLES[i] for i in images)], rows=rows)
 
 
-def pick(scores, keys: tuple[str, ...]):
-    """What stands below the keys of nested scores."""
+def pick(scores: Any, keys: Sequence[str]) -> float | None:  # noqa: ANN401  nested to any depth
+    """The value below the keys of nested scores."""
     for key in keys:
         scores = scores[key]
     return scores
 
 
-def band_table(result: dict, section: str, title: str) -> Table:
+def band_table(result: dict[str, Any], section: str, title: str) -> Table:
     """The scores per band of a section ("coarse_consistency", "guide_consistency")."""
     images = result[section]
     fused = images["fused"]["bands"]
     keys = list(next(iter(fused.values())))
-    others = [i for i in images if i != "fused"]
-    header = ["band", *keys, *(f"RMSE {TITLES[i]}" for i in others)]
+    baselines = [i for i in images if i != "fused"]
     rows = [
-        [
-            band,
-            *(text(row[k]) for k in keys),
-            *(text(images[i]["bands"][band]["rmse"]) for i in others),
-        ]
+        [band, *(text(row[k]) for k in keys)]
+        + [text(images[i]["bands"][band]["rmse"]) for i in baselines]
         for band, row in fused.items()
     ]
+    header = ["band", *keys, *(f"RMSE {TITLES[i]}" for i in baselines)]
     return Table(title=title, header=header, rows=rows)
 
 
-def vegetation_table(agreement: dict) -> Table:
+def vegetation_table(agreement: dict[str, Any]) -> Table:
     """Vegetation by NDVI against that of the land-cover map."""
     title = (
-        f"NDVI > {agreement['threshold']} against the vegetation of the land-cover map ({agreement['pixels']} pixels, "
-        f"{agreement['vegetated']:.1%} of them vegetation, {agreement['blocks']} blocks)"
+        f"NDVI > {agreement['threshold']} against the vegetation of the land-cover map "
+        f"({agreement['pixels']} pixels, {agreement['vegetated']:.1%} of them vegetation, "
+        f"{agreement['blocks']} blocks)"
     )
     rows = [
         [
@@ -123,11 +128,12 @@ def vegetation_table(agreement: dict) -> Table:
         ]
         for name, row in agreement["images"].items()
     ]
-    header = ["image", "Jaccard index", "95 %", "mean with the rest", "minus Sentinel-2", "95 %"]
+    macro = "mean with that of no vegetation"
+    header = ["image", "Jaccard index", "95 %", macro, "minus Sentinel-2", "95 %"]
     return Table(title=title, header=header, rows=rows)
 
 
-def class_table(classes: dict) -> Table:
+def class_table(classes: dict[str, Any]) -> Table:
     """Angles and divergences of the classes of the land-cover map."""
     sides = {"guide": "to S2", "coarse": "to S3"}
     images = list(next(iter(classes.values()))["guide"])
@@ -143,47 +149,56 @@ def class_table(classes: dict) -> Table:
     return Table(title="Spectra of the classes of the land-cover map", header=header, rows=rows)
 
 
-def uncertainty_table(scores: dict) -> Table:
-    """What the product says of its errors and, with the truth, how many keep to it."""
-    keys = {"mean": ("mean", "{:.5f}"), "rmse": ("RMSE", "{:.5f}")}
-    keys |= {f"within_{n}": (f"errors within {n} sigma", "{:.1%}") for n in (1, 2)}
-    keys = {key: told for key, told in keys.items() if key in scores["overall"]}
+def uncertainty_table(scores: dict[str, Any]) -> Table:
+    """The stated uncertainty and, with the truth, its coverage."""
+    columns = {
+        "mean": ("mean", "{:.5f}"),
+        "rmse": ("RMSE", "{:.5f}"),
+        "within_1": ("errors within 1 sigma", "{:.1%}"),
+        "within_2": ("errors within 2 sigma", "{:.1%}"),
+    }
+    columns = {key: column for key, column in columns.items() if key in scores["overall"]}
     rows = [
-        [name, *(text(row.get(key), form) for key, (_, form) in keys.items())]
+        [name, *(text(row.get(key), form) for key, (_, form) in columns.items())]
         for name, row in {"all": scores["overall"], **scores["bands"]}.items()
     ]
-    return Table(
-        title="Uncertainty", header=["band", *(title for title, _ in keys.values())], rows=rows
-    )
+    header = ["band", *(title for title, _ in columns.values())]
+    return Table(title="Uncertainty", header=header, rows=rows)
 
 
-def _interval(pair, form):
-    return "-" if None in pair else f"{form.format(pair[0])} to {form.format(pair[1])}"
+def _interval(bounds: Sequence[float | None], form: str) -> str:
+    low, high = bounds
+    return "-" if low is None or high is None else f"{form.format(low)} to {form.format(high)}"
 
 
-def _tables(result):
-    seam, spectra = result["seam"], result["spectra"]
-    rows = [
-        ["coarse pixels compared", "{compared} of {all}".format(**result["coarse_pixels"])],
-        [
-            "mean spectrum, Jensen-Shannon divergence (natural log) to Sentinel-3",
-            text(spectra["jensen_shannon"], "{:.2e}"),
-        ],
-        ["mean spectrum, angle to Sentinel-3, degrees", text(spectra["sam_deg"], "{:.3f}")],
-        ["mean spectrum, bias to Sentinel-3", text(spectra["bias"], "{:+.5f}")],
-        [
-            f"step across {seam['fused']['edges']} tile edges over steps beside, fused",
-            text(seam["fused"]["ratio"], "{:.3f}"),
-        ],
-        ["the same at the same places, Sentinel-2", text(seam["guide"]["ratio"], "{:.3f}")],
-    ]
-    tables = [summary_table(result)]
-    tables += [vegetation_table(result["vegetation"])] if result["vegetation"] else []
-    tables += [class_table(result["classes"])] if result["classes"] else []
-    tables += [uncertainty_table(result["uncertainty"])] if result["uncertainty"] else []
+def _tables(result: dict[str, Any]) -> list[Table]:
+    """All tables; those without scores are left out."""
+    optional = {
+        "vegetation": vegetation_table,
+        "classes": class_table,
+        "uncertainty": uncertainty_table,
+    }
     return [
-        *tables,
-        Table(title="Further numbers", header=["number", "value"], rows=rows),
+        summary_table(result),
+        *(table(result[section]) for section, table in optional.items() if result[section]),
+        _further_table(result),
         band_table(result, "coarse_consistency", "Against Sentinel-3, per band"),
         band_table(result, "guide_consistency", "Against Sentinel-2, per band"),
     ]
+
+
+def _further_table(result: dict[str, Any]) -> Table:
+    """Scores of the product alone: mean spectrum and seams."""
+    seam = result["seam"]
+    spectra = result["spectra"]
+    divergence = "mean spectrum, Jensen-Shannon divergence (natural log) to Sentinel-3"
+    step = f"step across {seam['fused']['edges']} tile edges over steps next to them, fused"
+    rows = [
+        ["coarse pixels compared", "{compared} of {all}".format(**result["coarse_pixels"])],
+        [divergence, text(spectra["jensen_shannon"], "{:.2e}")],
+        ["mean spectrum, angle to Sentinel-3, degrees", text(spectra["sam_deg"], "{:.3f}")],
+        ["mean spectrum, bias to Sentinel-3", text(spectra["bias"], "{:+.5f}")],
+        [step, text(seam["fused"]["ratio"], "{:.3f}")],
+        ["the same at the same places, Sentinel-2", text(seam["guide"]["ratio"], "{:.3f}")],
+    ]
+    return Table(title="Further numbers", header=["number", "value"], rows=rows)

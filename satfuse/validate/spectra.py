@@ -1,10 +1,13 @@
-"""Mean spectra of guide, coarse input and product, and the spectra of a few pixels."""
+"""Mean spectra of guide, coarse input and product."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from satfuse import metrics
+from satfuse.arrays import FloatArray
 from satfuse.sensors.bands import wavelengths_nm
 from satfuse.validate.views import Views
 
@@ -14,9 +17,9 @@ class Spectrum:
     """Mean and standard deviation of reflectance per band, with centre wavelengths in nm."""
 
     bands: tuple[str, ...]
-    wavelength_nm: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
+    wavelength_nm: FloatArray
+    mean: FloatArray
+    std: FloatArray
 
 
 def mean_spectra(views: Views) -> dict[str, Spectrum]:
@@ -28,10 +31,18 @@ def mean_spectra(views: Views) -> dict[str, Spectrum]:
     }
 
 
-def spectra_agreement(spectra: dict[str, Spectrum]) -> dict:
-    """Mean fused spectrum against the mean coarse one: Jensen-Shannon divergence (natural log), angle, bias."""
-    fused, coarse = spectra["fused"], spectra["coarse"]
-    a, b = fused.mean[:, None, None], coarse.mean[:, None, None]
+def spectra_agreement(spectra: dict[str, Spectrum]) -> dict[str, Any]:
+    """Compare the mean fused spectrum with the mean coarse one.
+
+    Returns
+    -------
+    "jensen_shannon" (divergence, natural log), "sam_deg", "sam_rad", "bias" (fused minus coarse),
+    "bands": {band: mean and standard deviation of both}.
+    """
+    fused = spectra["fused"]
+    coarse = spectra["coarse"]
+    a = fused.mean[:, None, None]
+    b = coarse.mean[:, None, None]
     return {
         "jensen_shannon": metrics.jensen_shannon(fused.mean, coarse.mean),
         "sam_deg": metrics.sam_deg(a, b),
@@ -49,12 +60,13 @@ def spectra_agreement(spectra: dict[str, Spectrum]) -> dict:
     }
 
 
-def spectrum(names, image) -> Spectrum:
+def spectrum(names: Sequence[str], image: FloatArray) -> Spectrum:
     """Spectrum of the pixels of (band, ...) that are finite in all bands; NaN without any."""
     pixels = image[:, np.isfinite(image).all(0)].astype(float)
-    mean, std = (
-        f(axis=1) if pixels.size else np.full(len(names), np.nan) for f in (pixels.mean, pixels.std)
-    )
+    undefined = np.full(len(names), np.nan)
     return Spectrum(
-        bands=tuple(names), wavelength_nm=np.array(wavelengths_nm(names)), mean=mean, std=std
+        bands=tuple(names),
+        wavelength_nm=np.array(wavelengths_nm(names)),
+        mean=pixels.mean(axis=1) if pixels.size else undefined,
+        std=pixels.std(axis=1) if pixels.size else undefined,
     )

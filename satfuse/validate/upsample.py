@@ -1,43 +1,48 @@
-"""Bicubic upsampling as a matrix per axis: the yardstick that holds no detail at all."""
+"""Bicubic upsampling as one matrix per axis: the baseline without any detail."""
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
-SHARPNESS = -0.75  # of the cubic kernel (Keys 1981), as torch and OpenCV have it
+from satfuse.arrays import FloatArray
+from satfuse.geometry.resample import cubic_kernel
 
 
-def bicubic_matrix(size: int, ratio: int) -> np.ndarray:
-    """(size * ratio, size) weights from coarse to fine pixels of one axis; pixels are areas, the border repeats.
+def bicubic_matrix(size: int, ratio: int) -> FloatArray:
+    """Weights of bicubic interpolation from coarse to fine pixels along one axis.
 
-    The same numbers as `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`.
+    Pixels are areas (the first fine pixel is centred at (0.5 / ratio - 0.5) coarse pixels) and the
+    border pixel repeats: `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`.
+
+    Parameters
+    ----------
+    size : coarse pixels along the axis.
+    ratio : fine pixels per coarse pixel.
+
+    Returns
+    -------
+    (size * ratio, size) matrix; its rows sum to 1.
     """
-    position = (np.arange(size * ratio) + 0.5) / ratio - 0.5
+    position = (np.arange(size * ratio) + 0.5) / ratio - 0.5  # of fine pixels, in coarse pixels
     nearest = np.floor(position).astype(int)
+    fine = np.arange(len(position))
     matrix = np.zeros((size * ratio, size))
-    for offset in (-1, 0, 1, 2):
+    for offset in (-1, 0, 1, 2):  # the four coarse pixels that cubic convolution reads
         column = np.clip(nearest + offset, 0, size - 1)
-        np.add.at(matrix, (np.arange(len(position)), column), _cubic(position - nearest - offset))
+        np.add.at(matrix, (fine, column), cubic_kernel(position - nearest - offset))
     return matrix
 
 
-def fill_nearest(image: np.ndarray) -> np.ndarray:
-    """(band, y, x) with pixels that lack any band replaced by the nearest pixel that has all; all NaN stays so."""
-    bad = ~np.isfinite(image).all(axis=0)
-    if not bad.any() or bad.all():
-        return image
-    rows, columns = distance_transform_edt(bad, return_distances=False, return_indices=True)
-    return image[:, rows, columns]
+def upsample(image: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
+    """Upsample along y and x with one matrix per axis.
 
+    Parameters
+    ----------
+    image : (band, y, x) coarse image without NaN.
+    rows, columns : (fine, coarse) matrices along y and x, or the rows of them that are needed.
 
-def upsample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Separable upsampling of (band, y, x) with one (fine, coarse) matrix per axis, to float32."""
+    Returns
+    -------
+    (band, len(rows), len(columns)) float32.
+    """
     return np.stack(
         [(rows @ band @ columns.T).astype(np.float32) for band in np.asarray(image, float)]
     )
-
-
-def _cubic(distance):
-    d, a = np.abs(distance), SHARPNESS
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))

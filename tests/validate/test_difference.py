@@ -1,4 +1,4 @@
-"""The hallucination check finds what was put into a product: where, how large, and in which one."""
+"""The hallucination check finds an added pattern: where, how large, and in which product."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,17 @@ from validate_field import HEIGHT, WIDTH
 
 from satfuse.errors import BandError, GridError
 from satfuse.validate.comparison.difference import NOISE, difference, difference_scores, residual
-from satfuse.validate.look import look_of
+from satfuse.validate.drawing import make_field_map
 from satfuse.validate.upsample import bicubic_matrix, upsample
 from satfuse.validate.views import make_views
 
-ROWS, COLUMNS = slice(60, 72), slice(150, 170)
+# of the added pattern
+ROWS = slice(60, 72)
+COLUMNS = slice(150, 170)
 
 
 def as_product(image):
+    """A product Dataset without a time axis."""
     return image.rename("reflectance").to_dataset()
 
 
@@ -31,10 +34,10 @@ def invented(truth, scene):
     return make_views(as_product(image), scene)
 
 
-def test_an_injected_pattern_is_found_at_its_place_and_size(first, invented, perfect, scene):
-    look = look_of(first, scene)
+def test_an_injected_pattern_is_found_at_its_place_and_size(first, invented, scene):
+    field = make_field_map(first, scene)
     for a, b, unsupported in ((first, invented, "other"), (invented, first, "first")):
-        scores = difference_scores(a, b, difference(a, b), look)
+        scores = difference_scores(a, b, difference(a, b), field)
         (region,) = scores["regions"]
         assert region["unsupported"] == unsupported
         assert region["easting_km"] == pytest.approx(450 + 0.03 * 160, abs=1e-6)
@@ -44,9 +47,8 @@ def test_an_injected_pattern_is_found_at_its_place_and_size(first, invented, per
         share = 12 * 20 / (HEIGHT * WIDTH)
         assert scores["share_beyond"] == scores["share_unsupported"] == pytest.approx(share)
         assert scores[f"unsupported_{unsupported}"] == pytest.approx(share)
-        assert scores["same_inputs"] and scores["rmse"] == pytest.approx(
-            0.06 * np.sqrt(share), rel=1e-3
-        )
+        assert scores["same_inputs"]
+        assert scores["rmse"] == pytest.approx(0.06 * np.sqrt(share), rel=1e-3)
         assert region["peak"] == pytest.approx(0.06 / residual(first).mean(), rel=0.05)
 
 
@@ -56,10 +58,11 @@ def test_place_and_size_hold_for_sampled_and_south_up_fields(truth, scene, monke
     monkeypatch.setattr(module, "SAMPLE_PX", 150)  # every second pixel
     image = truth.copy(deep=True)
     image[::2, ROWS, COLUMNS] += 0.1
-    flip = {"y": slice(None, None, -1)}
-    turned = scene.isel(y=flip["y"], y_coarse=flip["y"])
-    a, b = (make_views(as_product(i.isel(flip)), turned) for i in (truth, image))
-    (region,) = difference_scores(a, b, difference(a, b), look_of(a, turned))["regions"]
+    flip = slice(None, None, -1)
+    south_up = scene.isel(y=flip, y_coarse=flip)
+    a, b = (make_views(as_product(i.isel(y=flip)), south_up) for i in (truth, image))
+    field = make_field_map(a, south_up)
+    (region,) = difference_scores(a, b, difference(a, b), field)["regions"]
     assert region["northing_km"] == pytest.approx(6480 - 0.03 * 66, abs=0.03)
     assert region["easting_km"] == pytest.approx(450 + 0.03 * 160, abs=0.03)
     assert region["area_m2"] == pytest.approx(600 * 360)
@@ -69,60 +72,66 @@ def test_missing_detail_differs_but_is_not_invented(first, scene, truth):
     coarse = scene["coarse"].values
     blurred = truth.copy(data=upsample(coarse, *(bicubic_matrix(n, 10) for n in coarse.shape[1:])))
     half = (truth + blurred) / 2
+    field = make_field_map(first, scene)
     for image in (blurred, half):
         other = make_views(as_product(image), scene)
-        scores = difference_scores(first, other, difference(first, other), look_of(first, scene))
+        scores = difference_scores(first, other, difference(first, other), field)
         assert scores["share_beyond"] > 0.3
-        assert scores["unsupported_other"] < 1e-3 and scores["regions"] == []
+        assert scores["unsupported_other"] < 1e-3
+        assert scores["regions"] == []
 
 
 def test_equal_products_do_not_differ(first, scene):
-    scores = difference_scores(first, first, difference(first, first), look_of(first, scene))
-    assert scores["share_beyond"] == 0 == scores["rmse"] and scores["regions"] == []
+    field = make_field_map(first, scene)
+    scores = difference_scores(first, first, difference(first, first), field)
+    assert scores["share_beyond"] == 0 == scores["rmse"]
+    assert scores["regions"] == []
 
 
-def test_the_residual_is_the_scenes_own(truth, scene, first):
-    """Noise that the guide cannot explain raises it, by as much as the guide varies more at fine pixels."""
+def test_the_residual_follows_from_the_scene_alone(truth, scene, first):
+    """Noise that the guide cannot explain raises it, times the guide's spread at fine pixels.
+
+    The content of the product does not matter.
+    """
     clean = residual(first)
-    assert (clean >= NOISE).all() and clean.max() < 1.6 * NOISE
+    assert (clean >= NOISE).all()
+    assert clean.max() < 1.6 * NOISE
     noisy = scene.copy(deep=True)
     noisy["coarse"][:] += 0.01 * np.random.default_rng(0).standard_normal(noisy["coarse"].shape)
     fine = np.std(scene["guide"].values, axis=(1, 2))
     spread = np.median(fine / first.guide.degraded[:, first.compare].std(axis=1))
     assert spread > 1.05
-    for product in (
-        truth,
-        truth[::-1].assign_coords(band=truth.band),
-    ):  # whatever the product holds
-        found = residual(make_views(as_product(product), noisy))
-        assert np.mean(found) == pytest.approx(0.01 * spread, rel=0.06)
+    shuffled = truth[::-1].assign_coords(band=truth.band)
+    for product in (truth, shuffled):
+        raised = residual(make_views(as_product(product), noisy))
+        assert np.mean(raised) == pytest.approx(0.01 * spread, rel=0.06)
 
 
-def test_products_of_19_and_21_bands_are_compared_over_what_they_share(first, truth, scene):
+def test_products_of_19_and_21_bands_are_compared_over_their_common_bands(truth, scene):
     image = truth.copy(deep=True)
     image[:2] += 0.5  # Oa01 and Oa02, which the other one lacks
     wide = make_views(as_product(image), scene)
     narrow = make_views(as_product(truth[2:]), scene)
-    scores = difference_scores(narrow, wide, difference(narrow, wide), look_of(narrow, scene))
-    assert scores["share_beyond"] == 0 and list(scores["bands"]) == list(narrow.bands)
+    field = make_field_map(narrow, scene)
+    scores = difference_scores(narrow, wide, difference(narrow, wide), field)
+    assert scores["share_beyond"] == 0
+    assert list(scores["bands"]) == list(narrow.bands)
 
 
-def test_other_inputs_are_told(first, scene, truth):
+def test_different_inputs_are_reported(first, scene, truth):
     later = scene.copy(deep=True)
     later["coarse"][:] *= 1.02
     other = make_views(as_product(truth), later)
-    assert not difference_scores(first, other, difference(first, other), look_of(first, scene))[
-        "same_inputs"
-    ]
+    field = make_field_map(first, scene)
+    assert not difference_scores(first, other, difference(first, other), field)["same_inputs"]
 
 
 def test_products_that_cannot_be_compared_are_refused(first, truth, scene):
-    smaller = make_views(
-        as_product(truth.isel(y=slice(0, 200))), scene.isel(y=slice(0, 200), y_coarse=slice(0, 20))
-    )
+    north = slice(0, 200)
+    scene_north = scene.isel(y=north, y_coarse=slice(0, 20))
+    smaller = make_views(as_product(truth.isel(y=north)), scene_north)
     with pytest.raises(GridError, match=r"\(24, 30\) and \(20, 30\) coarse pixels"):
         difference(first, smaller)
+    a, b = (make_views(as_product(bands), scene) for bands in (truth[:3], truth[3:6]))
     with pytest.raises(BandError, match="share no band"):
-        difference(
-            make_views(as_product(truth[:3]), scene), make_views(as_product(truth[3:6]), scene)
-        )
+        difference(a, b)

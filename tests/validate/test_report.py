@@ -1,3 +1,5 @@
+"""The report: its JSON, tables, page and figures agree with the product."""
+
 import json
 import re
 from html.parser import HTMLParser
@@ -7,8 +9,8 @@ import pytest
 from skimage.io import imread
 
 from satfuse.validate import validate_product
+from satfuse.validate.drawing import make_field_map
 from satfuse.validate.figures import quicklook
-from satfuse.validate.look import look_of
 from satfuse.validate.views import make_views
 
 
@@ -16,20 +18,18 @@ from satfuse.validate.views import make_views
 def report(perfect, scene, truth, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     named = perfect.assign_attrs(id="<b>field & date</b>")
-    return folder, validate_product(
-        named, scene, folder, truth=truth, tile_edges=((120,), (100, 200))
-    )
+    edges = ((120,), (100, 200))
+    return folder, validate_product(named, scene, folder, truth=truth, tile_edges=edges)
 
 
-def test_json_holds_what_is_returned(report):
+def test_json_is_the_returned_result(report):
     folder, result = report
     assert json.loads((folder / "metrics.json").read_text()) == result
     assert result["truth"]["fused"]["rmse"] < 1e-6 < result["truth"]["bicubic"]["rmse"]
     assert result["truth"]["fused"]["psnr_db"] is None  # infinite
-    assert result["seam"]["fused"]["edges"] == 3
-    assert result["seam"]["fused"]["ratio"] == pytest.approx(
-        result["seam"]["guide"]["ratio"], rel=0.2
-    )
+    seam = result["seam"]
+    assert seam["fused"]["edges"] == 3
+    assert seam["fused"]["ratio"] == pytest.approx(seam["guide"]["ratio"], rel=0.2)
 
 
 def test_page_is_self_contained_and_escaped(report):
@@ -43,13 +43,14 @@ def test_page_is_self_contained_and_escaped(report):
 
     Parser().feed(html)
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
-    assert len(sources) == 6 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 6
+    assert all(s.startswith("data:image/png;base64,") for s in sources)
     assert not {"script", "link", "b"} & {tag for tag, _ in tags}
     assert not re.search(r"https?://", html)
     assert "&lt;b&gt;field &amp; date&lt;/b&gt;" in html
 
 
-def test_tables_name_every_band_and_yardstick(report):
+def test_tables_have_every_band_and_baseline(report):
     folder, result = report
     text = (folder / "metrics.md").read_text()
     assert all(f"\n| {band} |" in text for band in result["bands"])
@@ -60,48 +61,50 @@ def test_tables_name_every_band_and_yardstick(report):
     assert fused < 0.01 < bicubic == pytest.approx(result["truth"]["bicubic"]["sam_deg"], abs=1e-3)
 
 
-def test_figures_are_pictures(report):
+def test_figures_are_drawn(report):
     folder, _ = report
     for name in ("quicklook", "composites", "consistency", "spectra", "ndvi", "power"):
         image = imread(folder / f"{name}.png")
-        assert image.shape[0] > 300 and image[..., :3].std() > 5
+        assert image.shape[0] > 300
+        assert image[..., :3].std() > 5
 
 
 def test_few_bands_give_a_shorter_report(perfect, scene, tmp_path):
     result = validate_product(perfect.sel(band=["Oa04", "Oa11"]), scene, tmp_path)
-    assert (
-        result["ndvi"] == {} and result["truth"] == {} and result["seam"]["fused"]["ratio"] is None
-    )
-    assert not (tmp_path / "ndvi.png").exists() and (tmp_path / "quicklook.png").exists()
+    assert result["ndvi"] == {}
+    assert result["truth"] == {}
+    assert result["seam"]["fused"]["ratio"] is None
+    assert not (tmp_path / "ndvi.png").exists()
+    assert (tmp_path / "quicklook.png").exists()
 
 
 @pytest.mark.parametrize("south_up", [False, True])
 def test_panels_show_north_up_under_one_stretch(perfect, scene, south_up):
-    """Water lies in the south west of all three panels, whichever way the rows run."""
+    """Water is in the south west of all three panels, whichever way the rows run."""
     if south_up:
         perfect = perfect.isel(y=slice(None, None, -1))
         scene = scene.isel(y=slice(None, None, -1), y_coarse=slice(None, None, -1))
-    look = look_of(make_views(perfect, scene), scene)
-    assert look.extent_km == pytest.approx((450, 459, 6472.8, 6480))
-    for axis in quicklook(look).axes[:3]:
+    field = make_field_map(make_views(perfect, scene), scene)
+    assert field.extent_km == pytest.approx((450, 459, 6472.8, 6480))
+    for axis in quicklook(field).axes[:3]:
         (image,) = axis.get_images()
         array = image.get_array()
         top = array if image.origin == "upper" else array[::-1]
-        height, width = top.shape[0], top.shape[1]
+        height, width = top.shape[:2]
         south_west = top[int(0.9 * height) :, : width // 3, :3].mean()
-        rest = top[: height // 2, :, :3].mean()
-        assert south_west < 0.3 * rest
-        assert image.get_extent() == pytest.approx(look.extent_km)
-        for line in axis.get_lines():  # the marks of the three pixels lie inside
-            assert 450 < line.get_xdata()[0] < 459 and 6472.8 < line.get_ydata()[0] < 6480
+        north = top[: height // 2, :, :3].mean()
+        assert south_west < 0.3 * north
+        assert image.get_extent() == pytest.approx(field.extent_km)
+        for line in axis.get_lines():  # the marks of the three pixels are inside
+            assert 450 < line.get_xdata()[0] < 459
+            assert 6472.8 < line.get_ydata()[0] < 6480
 
 
 def test_marked_pixels_and_their_coarse_spectra_are_the_same_place(perfect, scene):
     """The spectra below the panels are those of the ground under the marks."""
-    look = look_of(make_views(perfect, scene), scene)
-    figure = quicklook(look)
-    marks, plots = figure.axes[2].get_lines(), figure.axes[3:6]
-    for mark, axis in zip(marks, plots, strict=True):
+    figure = quicklook(make_field_map(make_views(perfect, scene), scene))
+    marks = figure.axes[2].get_lines()
+    for mark, axis in zip(marks, figure.axes[3:6], strict=True):
         column = int((mark.get_xdata()[0] * 1000 - 450000) // 30)
         row = int((6480000 - mark.get_ydata()[0] * 1000) // 30)
         guide, coarse, fused = (line.get_ydata() for line in axis.get_lines())

@@ -1,4 +1,4 @@
-"""Several products of one place, compared."""
+"""Comparison of several products of one place."""
 
 from satfuse.validate.comparison.items import compare_items
 

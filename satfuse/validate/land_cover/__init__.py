@@ -1,1 +1,1 @@
-"""Products compared by the classes of a land-cover map."""
+"""Validation by the classes of a land-cover map."""
