@@ -1,4 +1,4 @@
-"""The synthetic field in the shapes of scenes and products."""
+"""The synthetic field as a scene and as products."""
 
 import numpy as np
 import pytest
@@ -23,10 +23,10 @@ def truth():
 
 @pytest.fixture(scope="session")
 def scene(truth):
-    """A scene without noise: the guide sees the same ground, the coarse image is the degraded truth."""
+    """Without noise: the guide shows the same field, the coarse image is the degraded truth."""
     guide = np.einsum("mb,myx->byx", materials(wavelengths_nm(S2_NAMES)), abundances(HEIGHT, WIDTH))
     coarse = degrade(truth.values, RATIO)
-    x, y = (truth[d].values.reshape(-1, RATIO).mean(1) for d in ("x", "y"))
+    x, y = (truth[dim].values.reshape(-1, RATIO).mean(1) for dim in ("x", "y"))
     dataset = xr.Dataset(
         {
             "guide": (("guide_band", "y", "x"), guide.astype(np.float32)),
@@ -53,14 +53,9 @@ def perfect(truth):
 
 
 def product(image):
-    """A product Dataset with one time, as `open_fused` gives it."""
-    dataset = (
-        image.rename("reflectance")
-        .expand_dims(time=[np.datetime64("2024-06-12T09:52:31", "ns")])
-        .to_dataset()
-    )
-    dataset["quality"] = (
-        ("time", "y", "x"),
-        np.zeros((1, image.sizes["y"], image.sizes["x"]), np.uint16),
-    )
+    """A product Dataset with one time, as `open_fused` returns it."""
+    time = np.datetime64("2024-06-12T09:52:31", "ns")
+    dataset = image.rename("reflectance").expand_dims(time=[time]).to_dataset()
+    quality = np.zeros((1, image.sizes["y"], image.sizes["x"]), np.uint16)
+    dataset["quality"] = (("time", "y", "x"), quality)
     return dataset.rio.write_crs("EPSG:32635")
