@@ -20,7 +20,8 @@ def test_strips_give_what_the_whole_gives():
     whole = np.stack(
         [degrade(b, 10, s, valid=np.isfinite(b)) for b, s in zip(image, sigmas, strict=True)]
     )
-    rows, columns = np.arange(3, 200, 7), np.arange(1, 90, 4)
+    rows = np.arange(3, 200, 7)
+    columns = np.arange(1, 90, 4)
     for step in (30, 50, 130, 200):
         calls = []
 
