@@ -45,7 +45,7 @@ def coarse_consistency(views: Views) -> dict[str, Scores]:
 def _coarse_scores(image: FloatArray, views: Views) -> Scores:
     reference = views.coarse
     valid = views.compare
-    data_range = float(np.ptp(reference[:, valid]))
+    data_range = float(np.ptp(reference[:, valid]))  # one for all bands, so that they compare
     ssim = np.full(len(reference), np.nan)
     if data_range > 0 and min(valid.shape) >= SSIM_PX:
         ssim = metrics.ssim(image, reference, valid, data_range=data_range)
@@ -56,7 +56,7 @@ def _coarse_scores(image: FloatArray, views: Views) -> Scores:
         "cosine": metrics.cosine(image, reference, valid, per_band=True),
         "ssim": ssim,
     }
-    angle = metrics.sam_rad(image, reference, valid)
+    angle = metrics.sam_rad(image, reference, valid)  # over all bands, so there is none per band
     overall = {
         "rmse": metrics.rmse(image, reference, valid),
         "bias": float(columns["bias"].mean()),
@@ -104,6 +104,7 @@ def guide_consistency(views: Views) -> dict[str, Scores]:
 
 def guide_weights(views: Views) -> FloatArray:
     """The linear map from coarse to guide bands, fitted at coarse scale, for `apply_linear`."""
+    # on the inputs alone: the same map for every image, whatever the product is
     return fit_linear(views.coarse[:, views.compare], views.guide.degraded[:, views.compare])
 
 
@@ -203,6 +204,7 @@ def detail(band: FloatArray, reference: FloatArray, ratio: int) -> dict[str, flo
     return {
         **metrics.radial_power_ratio(band, reference, ratio),
         **{f"coherence_{name}": value for name, value in coherence.items()},
+        # a detail is half a period, 1 / (2 f); 1 px at the Nyquist frequency of 0.5
         "half_power_px": 0.5 / frequency if frequency else np.nan,
     }
 
@@ -248,7 +250,7 @@ def _edge_steps(
     """Yield the mean absolute step across each edge along an axis, and that next to it."""
     size = image.shape[axis]
     for edge in edges:
-        if not 1 < edge < size - 1:
+        if not 1 < edge < size - 1:  # needs an ordinary step on both sides
             continue
         first = max(edge - reach, 0)
         nearby = (slice(None),) * axis + (slice(first, min(edge + reach, size)),)
@@ -269,7 +271,7 @@ def scores(
     `ratio`, "ssim" as the mean of bands with the target's range as data range.
     """
     target = np.asarray(target, float)
-    land = np.sqrt((target**2).mean(axis=0)) >= LAND_RMS
+    land = np.sqrt((target**2).mean(axis=0)) >= LAND_RMS  # False where the target is NaN
     finite = all_finite(target)
     if valid is not None:
         land &= valid
@@ -297,7 +299,7 @@ def truth_scores(views: Views, truth: xr.DataArray) -> dict[str, dict[str, float
     names = [b for b in views.bands if b in truth["band"].values]
     index = [views.bands.index(b) for b in names]
     target = truth_window(views, truth, names)
-    valid = all_finite(views.images["fused"].window)
+    valid = all_finite(views.images["fused"].window)  # the baselines on the same pixels
     return {
         name: scores(view.window[index], target, views.ratio, valid)
         for name, view in views.images.items()

@@ -71,7 +71,7 @@ def _draw_composites(
 ) -> None:
     """Draw guide, coarse input and product with their pixel sizes, and number the pixels."""
     composites = _select_bands(field, target_nm)
-    low, high = stretch(composites["guide"], composites["coarse"])
+    low, high = stretch(composites["guide"], composites["coarse"])  # of an input, not the product
     for axis, (key, composite) in zip(axes, composites.items(), strict=True):
         pixel_m = field.pixel_m * (field.ratio if key == "coarse" else 1)
         show_image(axis, to_rgb(composite, low, high), field, f"{TITLES[key]}, {pixel_m:g} m")
@@ -128,6 +128,7 @@ def _draw_bars(axis: Axes, table: dict[str, Scores], title: str) -> None:
     width = 0.8 / len(table)
     for k, (key, scores) in enumerate(table.items()):
         values = [scores["bands"][n]["rmse"] for n in names]
+        # groups of bars, centred on the tick of their band
         place = np.arange(len(names)) + (k - (len(table) - 1) / 2) * width
         axis.bar(place, values, width, color=COLOURS[key], label=TITLES[key])
     axis.set_xticks(range(len(names)), names)
@@ -210,7 +211,7 @@ def fourier(curves: Sequence[Curve], ratio: int) -> Figure:
 def _draw_planes(figure: SubFigure, curves: Sequence[Curve], nyquist: float) -> None:
     """Draw log power in two dimensions, with a square at the coarse Nyquist frequency."""
     planes = [_log_power(band) for _, _, band in curves]
-    low, high = np.percentile(planes[0], (2, 99.98))
+    low, high = np.percentile(planes[0], (2, 99.98))  # the centre is a few very bright pixels
     axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axis, plane, (title, _, _) in zip(axes, planes, curves, strict=True):
         drawn = axis.imshow(plane, extent=(-0.5, 0.5, -0.5, 0.5), origin="lower", cmap="magma")
@@ -224,6 +225,7 @@ def _draw_planes(figure: SubFigure, curves: Sequence[Curve], nyquist: float) -> 
 
 def _log_power(band: FloatArray) -> FloatArray:
     """Log10 of power (y, x), frequency 0 in the middle."""
+    # 1e-12: a baseline without detail has no power in places
     return np.log10(np.fft.fftshift(np.abs(metrics.windowed_fft(band)) ** 2) + 1e-12)
 
 
@@ -232,6 +234,7 @@ def _draw_power(axis: Axes, curves: Sequence[Curve]) -> None:
         axis.loglog(*metrics.radial_power(band), color=colour, label=title, lw=1.3)
     _, power = metrics.radial_power(curves[0][2])
     axis.set(ylabel="power", title="radially averaged power")
+    # the range of the first band: baselines without detail would fall far below it
     axis.set_ylim(power.min() / 30, power.max() * 3)
 
 
@@ -248,6 +251,7 @@ def _mark_frequencies(axis: Axes, nyquist: float, size: int) -> None:
     at_bottom = axis.get_xaxis_transform()  # x in data, y as a fraction of the axes
     axis.text(nyquist, 0.03, " coarse Nyquist", fontsize=8, va="bottom", transform=at_bottom)
     axis.set_xlabel("cycles per fine pixel")
+    # the lowest frequency of an image is 1 / size
     axis.set_xticks([f for f in TICKS if f >= 0.8 / size], minor=False)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -32,6 +32,7 @@ def radial_coherence(band: FloatArray, reference: FloatArray) -> tuple[FloatArra
         )
     a = metrics.windowed_fft(band)
     b = metrics.windowed_fft(reference)
+    # the mean over a ring before the square: phases that differ at random cancel
     frequency, cross = metrics.ring_means((a * b.conj()).real)
     _, power_a = metrics.ring_means(np.abs(a) ** 2)
     _, power_b = metrics.ring_means(np.abs(b) ** 2)

@@ -74,6 +74,7 @@ def page_sections(result: dict[str, Any], figure_files: dict[str, Path]) -> list
         if name in figure_files
     ]
     first, *others = _tables(result)
+    # quicklook, summary, then the details
     return [captioned[0], first, *captioned[1:], *others]
 
 

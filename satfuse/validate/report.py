@@ -136,7 +136,7 @@ def finite(value: Any) -> Any:  # noqa: ANN401  JSON of any nesting
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
-    if isinstance(value, str | int | None):
+    if isinstance(value, str | int | None):  # bool is an int
         return value
     return float(value) if math.isfinite(value) else None
 

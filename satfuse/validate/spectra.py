@@ -41,6 +41,7 @@ def spectra_agreement(spectra: dict[str, Spectrum]) -> dict[str, Any]:
     """
     fused = spectra["fused"]
     coarse = spectra["coarse"]
+    # metrics take (band, y, x): one pixel
     a = fused.mean[:, None, None]
     b = coarse.mean[:, None, None]
     return {

@@ -49,6 +49,7 @@ def uncertainty_scores(
     {"overall": scores, "bands": {band: scores}}: "mean" of the sampled pixels; with the truth also
     the scores of `coverage` over the window.
     """
+    # the mean is of the whole field, coverage of the window, where the truth is compared
     bands = {
         band: {"mean": _mean(values)}
         for band, values in zip(views.bands, sigma.sample, strict=True)
@@ -91,7 +92,7 @@ def uncertainty_figure(sigma: Uncertainty, scores: dict[str, Any], field: FieldM
     figure = Figure(figsize=field.figure_size(2), layout="constrained")
     left, right = figure.subplots(1, 2)
     image = _band_mean(sigma.sample)
-    low, high = np.nanpercentile(image, (1, 99))
+    low, high = np.nanpercentile(image, (1, 99))  # or a few pixels would set the colour scale
     drawn = show_image(left, image, field, "mean of the bands", cmap="viridis", vmin=low, vmax=high)
     left.set_ylabel(field.northing_label)
     figure.colorbar(drawn, ax=left, shrink=0.8, label="uncertainty, reflectance")

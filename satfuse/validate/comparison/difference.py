@@ -50,10 +50,13 @@ def residual(views: Views) -> FloatArray:
     """The scene's residual (band,) in reflectance at fine pixels; no product enters."""
     misfit = views.coarse - views.images["regression"].degraded
     at_coarse = np.sqrt(np.mean(misfit[:, views.compare] ** 2, axis=1))
+    # how much more the guide varies at fine than at coarse pixels: the median over its bands,
+    # and not below 1, since fine pixels are the less averaged ones
     fine = np.nanstd(views.guide.sample, axis=(1, 2), dtype=float)
     coarse = views.guide.degraded[:, views.compare].std(axis=1)
     varying = coarse > 0
     spread = np.median(fine[varying] / coarse[varying]) if varying.any() else 1.0
+    # misfit and sensor noise add as independent errors
     return np.hypot(at_coarse * max(spread, 1.0), NOISE)
 
 
@@ -87,6 +90,7 @@ def difference(first: Views, other: Views) -> Difference:
             "pixel size"
         )
     _, a, b = common_bands(first, other)
+    # everything in units of the residual from here on, so that bands count alike
     unit = residual(first)[a][:, None, None]
     detailed = supported(first)[a] / unit
     blurred = first.images["bicubic"].sample[a] / unit
@@ -152,6 +156,7 @@ def difference_scores(
         "bias": metrics.bias(x, z),
         "residual": residual(first)[a],
     }
+    # NaN as 0: the same holes are the same input
     coarse = np.nan_to_num(first.coarse[a]), np.nan_to_num(other.coarse[b])
     valid = np.isfinite(deviation.between)
 
@@ -163,7 +168,7 @@ def difference_scores(
         "bias": float(columns["bias"].mean()),
         "sam_deg": metrics.sam_deg(x, z),
         "bands": by_band(names, columns),
-        "same_inputs": bool(np.allclose(*coarse, atol=1e-4)),
+        "same_inputs": bool(np.allclose(*coarse, atol=1e-4)),  # to one digital number
         "limit": LIMIT,
         "share_beyond": share(deviation.between > LIMIT),
         "share_unsupported": share(deviation.disputed),
@@ -182,6 +187,7 @@ def regions(deviation: Difference, field: FieldMap) -> list[dict[str, Any]]:
     bounding box), "peak" (largest deviation between the products), "unsupported" ("first" or
     "other": which the inputs support less)}]
     """
+    # regions are counted in sampled pixels, which are `stride` fine pixels apart
     stride = field.rows[1] - field.rows[0] if len(field.rows) > 1 else 1
     step_m = field.pixel_m * stride
     return [

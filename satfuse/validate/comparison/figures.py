@@ -39,7 +39,7 @@ def colour(letter: str) -> str:
 def gallery(fields: dict[str, FieldMap]) -> Figure:
     """True colour of the guide, the coarse input and every product under one stretch."""
     panels = _panels(fields)
-    low, high = stretch(*(composite for _, _, composite in panels))
+    low, high = stretch(*(composite for _, _, composite in panels))  # the guide's, if it has any
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     first = fields["A"]
@@ -83,6 +83,7 @@ def spectra(mean: dict[str, dict[str, Spectrum]]) -> Figure:
         fused = images["fused"]
         with_deviation(left, fused, ".-", colour(letter), letter)
         mean_bias = fused.mean - images["coarse"].mean
+        # a product that is sharper than S3 varies more: its deviation is expected to be larger
         std_bias = fused.std - images["coarse"].std
         for values, style, name in ((mean_bias, ".-", "mean"), (std_bias, ".:", "deviation")):
             (line,) = right.plot(fused.wavelength_nm, values, style, color=colour(letter))

@@ -90,8 +90,8 @@ def compare_items(
     first = None
     for letter, item in zip(LETTERS, items, strict=False):
         product = _read(letter, item)
-        _check_place(first or product, product)
-        cover = None
+        _check_place(first or product, product)  # before the scores, which take long
+        cover = None  # read anew for every product: its pixels may differ
         if land_cover is not None and classes is not None:
             cover = read_land_cover(land_cover, product.scene, classes)
         records.append(finite({**_record(product, item), **measure(product.views, cover)}))
@@ -174,6 +174,7 @@ def _compare_pixels(first: Product, other: Product) -> PairReport:
 def _compare_sizes(first: Product, other: Product) -> PairReport:
     """Average the product with smaller pixels to those of the other."""
     letters = first.letter + other.letter
+    # by pixel size, not by letter: the comparison is always on the larger pixels
     large, small = sorted((first, other), key=lambda p: -p.field.pixel_m)
     sizes = read_sizes((large.fused, large.scene), (small.fused, small.scene))
     scores = size_scores(sizes)

@@ -61,6 +61,7 @@ def read_sizes(large: Run, small: Run) -> Sizes:
     if not names or not guide_names:
         raise BandError("the products share no band, or their guides do not")
     factor = largest_ratio // ratio
+    # both windows cover the same coarse pixels
     large_window = _middle(large_scene, ratio, largest_ratio)
     small_window = _middle(small_scene, largest_ratio, largest_ratio)
     small_image = _read_product(small_fused, names, small_window)
@@ -169,6 +170,7 @@ def _middle(scene: xr.Dataset, ratio: int, largest_ratio: int) -> dict[str, slic
         size = scene.sizes[f"{dim}_coarse"]
         count = min(WINDOW_PX // largest_ratio, size)
         start = (size - count) // 2
+        # from coarse to this scene's fine pixels
         window[dim] = slice(start * ratio, (start + count) * ratio)
     return window
 

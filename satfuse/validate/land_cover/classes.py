@@ -137,7 +137,7 @@ def read_land_cover(path: str | os.PathLike[str], scene: xr.Dataset, legend: Leg
 
 def _warp_codes(path: str | os.PathLike[str], box: GeoBox) -> IntArray:
     """Codes (y, x) of a raster on a GeoBox, 0 where it has none."""
-    codes = np.full(box.shape, -1, np.int32)
+    codes = np.full(box.shape, -1, np.int32)  # signed, so that -1 can stand for no data
     try:
         with rasterio.open(path) as source:
             if source.crs is None:
@@ -269,6 +269,7 @@ def vegetation_agreement(
     vegetated = np.isin(codes[valid], land_cover.legend.vegetation)
     counts = {name: _counts(image[valid], vegetated, blocks) for name, image in maps.items()}
     guide_curve, _ = _jaccard(counts["guide"].sum(-1))
+    # the threshold is chosen for the guide, so no image is favoured by its own
     best = int(np.nanargmax(guide_curve)) if np.isfinite(guide_curve).any() else 0
     return {
         "pixels": int(valid.sum()),
@@ -313,6 +314,7 @@ def _image_scores(counts: dict[str, FloatArray], best: int) -> dict[str, dict[st
 def _resample(counts: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """Jaccard indices (RESAMPLES,) of counts (4, block) over blocks drawn with replacement."""
     size = counts["guide"].shape[-1]
+    # how often each block is drawn; a fixed seed, so that a report can be repeated
     draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES)
     return {
         name: _jaccard(np.einsum("kb,rb->rk", count, draws))[0] for name, count in counts.items()
