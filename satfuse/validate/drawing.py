@@ -125,7 +125,7 @@ def show_image(
     image: FloatArray,
     field: FieldMap,
     title: str,
-    **style: Any,  # noqa: ANN401  passed on to matplotlib
+    **style: Any,
 ) -> AxesImage:
     """Draw an image of the whole field, north up, on axes in kilometres."""
     drawn = axis.imshow(

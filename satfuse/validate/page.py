@@ -89,7 +89,7 @@ def summary_table(result: dict[str, Any]) -> Table:
     return Table(title="Scores", header=["score", *(TITLES[i] for i in images)], rows=rows)
 
 
-def pick(scores: Any, keys: Sequence[str]) -> float | None:  # noqa: ANN401  nested to any depth
+def pick(scores: Any, keys: Sequence[str]) -> float | None:
     """The value below the keys of nested scores."""
     for key in keys:
         scores = scores[key]

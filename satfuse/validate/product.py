@@ -25,8 +25,8 @@ def validate_item(
     item : address of the product's STAC item, `<store>/items/<id>.json`.
     out : folder; the report goes into a folder named like the product.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
-    land_cover : path of a land-cover map, see `satfuse.validate.land_cover.read_land_cover`.
-    legend : of the map, see `satfuse.validate.land_cover.load_legend`.
+    land_cover : path of a land-cover map, see `satfuse.validate.land_cover.classes.read_land_cover`.
+    legend : of the map, see `satfuse.validate.land_cover.classes.load_legend`.
 
     Returns
     -------

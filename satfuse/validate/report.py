@@ -130,7 +130,7 @@ def write_report(
     log.info("report in %s", out_dir)
 
 
-def finite(value: Any) -> Any:  # noqa: ANN401  JSON of any nesting
+def finite(value: Any) -> Any:
     """Plain Python values that JSON can store: numbers that are not finite become None."""
     if isinstance(value, dict):
         return {str(k): finite(v) for k, v in value.items()}
