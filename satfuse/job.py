@@ -3,13 +3,14 @@
 import dataclasses
 import logging
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satfuse.catalog.credentials import s3_keys, user_and_password
 from satfuse.catalog.fields import Field, field_of_bbox, load_field
 from satfuse.catalog.specs import CatalogSpec, load_catalog
+from satfuse.dates import parse_interval
 from satfuse.errors import ConfigError
 from satfuse.geometry.grids import lonlat_bbox, parse_bbox
 from satfuse.pairing import PairRules
@@ -259,19 +260,4 @@ def day_window(start: str, end: str) -> tuple[datetime, datetime]:
     ConfigError
         Malformed, reversed, or in the future.
     """
-    first, last = _day(start), _day(end)
-    if first > last:
-        raise ConfigError(f"dates are reversed: start {start} is after end {end}")
-    if first > datetime.now(UTC).date():
-        raise ConfigError(f"date {start} is in the future; nothing has been acquired yet")
-    return (
-        datetime.combine(first, datetime.min.time(), UTC),
-        datetime.combine(last, datetime.max.time(), UTC),
-    )
-
-
-def _day(text):
-    try:
-        return date.fromisoformat(text)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"date {text!r} is malformed: a date is YYYY-MM-DD ({error})") from error
+    return parse_interval(start, end, days_only=True)

@@ -169,7 +169,7 @@ EARLY = {
     "bbox not finite": (box("nan,58,27,59"), "not finite"),
     "bbox not numbers": (box("a,b,c"), "not four numbers W,S,E,N"),
     "date in the future": (on("2999-01-01"), "2999-01-01 is in the future"),
-    "date malformed": (on("01.06.2024"), "a date is YYYY-MM-DD"),
+    "date malformed": (on("01.06.2024"), "is not a date .*; write 2024-06-01"),
     "dates reversed": (lambda p: p.fuse(f"--start {CLOUDY_DAY} --end {DAY}", date=None), "dates are reversed"),
     "no date": (lambda p: p.fuse(date=None), "name the days by --date"),
     "no S3 keys": (lambda p: p.fuse(catalog="cdse"), "cdse needs S3 keys: set AWS_ACCESS_KEY_ID"),

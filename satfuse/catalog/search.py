@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, timedelta
 
 import pystac
 import requests
@@ -19,7 +19,8 @@ from urllib3.util import Retry
 from satfuse.catalog.deduplicate import deduplicate, start_of
 from satfuse.catalog.policy import without_secrets
 from satfuse.catalog.specs import CatalogSpec
-from satfuse.errors import CatalogError, ConfigError
+from satfuse.dates import parse_interval
+from satfuse.errors import CatalogError
 from satfuse.geometry.grids import parse_bbox
 
 log = logging.getLogger(__name__)
@@ -102,35 +103,6 @@ def search(
         len(unique),
     )
     return unique[:max_items]
-
-
-def parse_interval(start, end) -> tuple[datetime, datetime]:
-    """Check two dates and give them as UTC datetimes; a plain date as `end` counts to its last microsecond.
-
-    Raises
-    ------
-    ConfigError
-        Malformed, reversed, or starting in the future.
-    """
-    since, until = _moment(start, "start"), _moment(end, "end", last=True)
-    if since > until:
-        raise ConfigError(f"start {start} lies after end {end}; swap them")
-    if since > datetime.now(UTC):
-        raise ConfigError(f"start {start} lies in the future; nothing has been acquired then yet")
-    return since, until
-
-
-def _moment(value, name, last=False):
-    text = value.isoformat() if isinstance(value, date) else str(value).strip()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{name} {text!r} is not a date; write 2024-06-01 or 2024-06-01T10:30:00Z"
-        ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    whole_day = timedelta(days=1, microseconds=-1) if last and len(text) <= 10 else timedelta(0)
-    return moment.astimezone(UTC) + whole_day
 
 
 class RateLimiter:

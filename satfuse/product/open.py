@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dask.array as da
 import numpy as np
@@ -14,7 +14,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, bbox_intersection
 from odc.geo.xr import xr_coords
 
-from satfuse.errors import BandError, ConfigError, GridError, ProductError
+from satfuse.dates import parse_date
+from satfuse.errors import BandError, GridError, ProductError
 from satfuse.geometry.grids import parse_bbox
 from satfuse.product.layout import ATTRS, FILL, SCALE
 from satfuse.product.mosaic import merge_time, on_grid
@@ -74,7 +75,7 @@ def open_fused(
         The store cannot be read.
     """
     box = parse_bbox(bbox)
-    start, end = parse_date(date)
+    start, end = parse_date(date, around=ONE_OVERPASS)
     if bands is not None:
         bands = [bands] if isinstance(bands, str) else list(bands)
         band_table(bands)
@@ -99,48 +100,6 @@ def open_fused(
     if chunks is None:
         return data.load()
     return data.chunk(chunks) if chunks else data
-
-
-def parse_date(value) -> tuple[datetime, datetime]:
-    """First and last moment (UTC) of a date, datetime or interval.
-
-    Raises
-    ------
-    ConfigError
-        Malformed, reversed, or wholly in the future.
-    """
-    if isinstance(value, str) and value.count("/") == 1:
-        first, last = value.split("/")
-        start, end = _span(first)[0], _span(last)[1]
-    elif isinstance(value, (tuple, list)) and len(value) == 2:
-        start, end = _span(value[0])[0], _span(value[1])[1]
-    else:
-        start, end = _span(value, around=ONE_OVERPASS)
-    if start > end:
-        raise ConfigError(
-            f"date {value!r} is reversed: {start:%Y-%m-%d} comes after {end:%Y-%m-%d}"
-        )
-    if start > datetime.now(UTC):
-        raise ConfigError(f"date {value!r} lies in the future")
-    return start, end
-
-
-def _span(value, around=timedelta(0)) -> tuple[datetime, datetime]:
-    if isinstance(value, np.datetime64):
-        value = (
-            value.item()
-            if np.datetime_data(value)[0] == "D"
-            else value.astype("datetime64[us]").item()
-        )
-    text = value.isoformat() if isinstance(value, date) else value
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except (AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(f"date {value!r}: give YYYY-MM-DD, an ISO time, or start/end") from error
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    if len(text.strip()) <= 10:
-        return moment, moment + timedelta(days=1) - timedelta(microseconds=1)
-    return moment - around, moment + around
 
 
 def _overlaps(a, b) -> bool:
