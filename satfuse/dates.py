@@ -7,7 +7,7 @@ import numpy as np
 
 from satfuse.errors import ConfigError
 
-# A date, a time, or the ISO 8601 text of one. A datetime64 in days is a date, in finer units a time.
+# A date, a time, or the ISO 8601 text of one. A datetime64 in days is a date, a finer one a time.
 DateLike = str | date | datetime | np.datetime64
 
 

@@ -1,11 +1,11 @@
 """Every error that satfuse raises on purpose.
 
-A message says what is wrong, what was found, and what is allowed or how to mend it.
+A message states in one line what is wrong, what was found, and what is allowed or how to fix it.
 """
 
 
 class SatfuseError(Exception):
-    """Root of all errors that a user can mend; the command line prints its message and exits with 1."""
+    """Base of all errors a user can fix; the command line prints the message and exits with 1."""
 
 
 class ConfigError(SatfuseError):
@@ -21,23 +21,23 @@ class GridError(SatfuseError):
 
 
 class CatalogError(SatfuseError):
-    """A STAC service that refuses, fails, or answers nonsense."""
+    """A STAC service that refuses a request, fails, or returns an invalid response."""
 
 
 class AccessError(SatfuseError):
-    """An href that its catalogue does not allow, missing credentials, a login page in place of data."""
+    """An href that its catalogue forbids, missing credentials, or a login page instead of data."""
 
 
 class ReadError(SatfuseError):
-    """An asset that is missing, truncated or damaged; names item, asset and cause."""
+    """A missing, truncated or damaged asset; the message names item, asset and cause."""
 
 
 class RadiometryError(SatfuseError):
-    """A scale or offset that cannot be decided; names the override."""
+    """A scale or offset that cannot be determined; the message names the override."""
 
 
 class NoPairError(SatfuseError):
-    """No pair passes the rules; lists the nearest candidates and the rule that each one fails."""
+    """No pair passes the rules; the message lists the nearest candidates and why each fails."""
 
 
 class RegistrationError(SatfuseError):
@@ -45,15 +45,15 @@ class RegistrationError(SatfuseError):
 
 
 class CubeError(SatfuseError):
-    """A training cube that is missing, damaged, or does not fit what is asked of it."""
+    """A training cube that is missing, damaged, or does not match the request."""
 
 
 class CheckpointError(SatfuseError):
-    """A checkpoint with other bands, a wrong hash, or an unknown model."""
+    """A checkpoint with other bands than requested, a wrong hash, or an unknown model."""
 
 
 class TrainError(SatfuseError):
-    """A training that diverged."""
+    """Training that diverged."""
 
 
 class ProductError(SatfuseError):
@@ -69,9 +69,9 @@ class SchedulerError(SatfuseError):
 
 
 class MissingExtraError(SatfuseError, ImportError):
-    """A package that an extra of satfuse brings is not installed."""
+    """A package of an optional extra of satfuse is not installed."""
 
-    def __init__(self, package: str, extra: str):
+    def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"{package} is not installed; it comes with: pip install 'satfuse[{extra}]'"
         )

@@ -283,7 +283,7 @@ LATE = {
         on(CLOUDY_DAY),
         r"no pair over small.*\n  S2B_MSIL2A_20240709.*guide cloud \d+\.\d% is above 5\.0%",
     ),
-    "HTML page in place of an API": (html_api, "local answered an HTML page in place of JSON"),
+    "HTML page in place of an API": (html_api, "local returned an HTML page instead of JSON"),
     "search refused": (refused_search, "the search was refused, HTTP 401"),
     "login page in place of a file": (
         behind_http(200, LOGIN),

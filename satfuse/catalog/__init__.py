@@ -1,1 +1,1 @@
-"""STAC services: what they offer (`specs`), what they hold (`search`), and how their files are reached (`access`)."""
+"""STAC services: their properties (`specs`), their items (`search`) and their files (`access`)."""

@@ -1,4 +1,4 @@
-"""Credentials for reading: taken from the environment when used, kept out of specs, items and messages."""
+"""Credentials for reading: looked up when they are used, never kept in specs, items or messages."""
 
 import configparser
 import os
@@ -11,50 +11,86 @@ import requests
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import AccessError
 
-_TOKEN_MARGIN = timedelta(minutes=5)
-_tokens: dict[str, tuple[str, datetime]] = {}
+_TOKEN_MARGIN = timedelta(minutes=5)  # a token is renewed this long before it expires
+_tokens: dict[str, tuple[str, datetime]] = {}  # "account/container" -> token and its expiry
 _token_lock = threading.Lock()
+_KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
+_REQUIRED_KEYS = {"access_key_id", "secret_access_key"}  # temporary keys have a session token too
 
 
 def s3_keys(spec: CatalogSpec) -> dict[str, str]:
-    """Access keys for obstore's S3Store: `access_key_id`, `secret_access_key` and, where there is one, `session_token`.
+    """Look up the S3 access keys of a catalogue.
 
-    From AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else from the profile $AWS_PROFILE of $AWS_SHARED_CREDENTIALS_FILE
-    (`~/.aws/credentials`). AccessError where there are none.
+    They come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else from the profile $AWS_PROFILE
+    of $AWS_SHARED_CREDENTIALS_FILE (`~/.aws/credentials`).
+
+    Returns
+    -------
+    Options of obstore's S3Store: `access_key_id`, `secret_access_key` and, for temporary keys,
+    `session_token`.
+
+    Raises
+    ------
+    AccessError
+        There are no keys.
     """
-    names = ("access_key_id", "secret_access_key", "session_token")
-    found = {n: os.environ[f"AWS_{n.upper()}"] for n in names if os.environ.get(f"AWS_{n.upper()}")}
-    if not {"access_key_id", "secret_access_key"} <= set(found):
-        profile = os.environ.get("AWS_PROFILE", "default")
-        parser = configparser.RawConfigParser()
-        parser.read(profile_file())
-        section = dict(parser[profile]) if profile in parser else {}
-        found = {n: section[f"aws_{n}"] for n in names if section.get(f"aws_{n}")}
-    if not {"access_key_id", "secret_access_key"} <= set(found):
+    keys = {
+        n: os.environ[f"AWS_{n.upper()}"] for n in _KEY_NAMES if os.environ.get(f"AWS_{n.upper()}")
+    }
+    if not set(keys) >= _REQUIRED_KEYS:
+        keys = _profile_keys()
+    if not set(keys) >= _REQUIRED_KEYS:
         raise AccessError(
-            f"catalogue {spec.name} needs S3 keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            f"or AWS_PROFILE to a profile of {profile_file()}"
+            f"catalogue {spec.name} needs S3 keys: set AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile of {profile_file()}"
         )
-    return found
+    return keys
+
+
+def _profile_keys() -> dict[str, str]:
+    profile = os.environ.get("AWS_PROFILE", "default")
+    parser = configparser.RawConfigParser()
+    parser.read(profile_file())
+    section = dict(parser[profile]) if profile in parser else {}
+    return {n: section[f"aws_{n}"] for n in _KEY_NAMES if section.get(f"aws_{n}")}
 
 
 def profile_file() -> Path:
-    """The file of AWS profiles."""
+    """Path of the file of AWS profiles."""
     return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser()
 
 
 def user_and_password(spec: CatalogSpec) -> tuple[str, str]:
-    """User and password from the variables that the catalogue names; AccessError where one is missing."""
-    values = os.environ.get(spec.user_env, ""), os.environ.get(spec.secret_env, "")
-    if not all(values):
+    """User and password from the environment variables that the catalogue names.
+
+    Raises
+    ------
+    AccessError
+        One of the two variables is not set.
+    """
+    user = os.environ.get(spec.user_env, "")
+    password = os.environ.get(spec.secret_env, "")
+    if not (user and password):
         raise AccessError(
-            f"catalogue {spec.name} needs an account: set {spec.user_env} and {spec.secret_env} in the environment"
+            f"catalogue {spec.name} needs an account: "
+            f"set {spec.user_env} and {spec.secret_env} in the environment"
         )
-    return values
+    return user, password
 
 
 def sas_token(spec: CatalogSpec, container: str) -> str:
-    """A short-lived read token for "account/container", kept in memory until five minutes before it expires."""
+    """Return a short-lived read token, cached in memory until shortly before it expires.
+
+    Parameters
+    ----------
+    spec : the catalogue whose `token_url` issues the token.
+    container : "account/container" in Azure's blob storage.
+
+    Raises
+    ------
+    AccessError
+        The service gives no token.
+    """
     with _token_lock:
         token, expiry = _tokens.get(container, ("", datetime.min.replace(tzinfo=UTC)))
         if datetime.now(UTC) + _TOKEN_MARGIN > expiry:
@@ -63,12 +99,12 @@ def sas_token(spec: CatalogSpec, container: str) -> str:
 
 
 def forget_token(container: str) -> None:
-    """Drop a token that the service refused, so that the next read asks for a fresh one."""
+    """Drop a token that the service refused, so that the next read requests a new one."""
     with _token_lock:
         _tokens.pop(container, None)
 
 
-def _request_token(spec, container):
+def _request_token(spec: CatalogSpec, container: str) -> tuple[str, datetime]:
     account, name = container.split("/")
     url = spec.token_url.format(account=account, container=name)
     try:
@@ -79,5 +115,6 @@ def _request_token(spec, container):
     except (requests.RequestException, KeyError, ValueError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise AccessError(
-            f"catalogue {spec.name}: no read token from {url} ({status or type(error).__name__}); try again later"
-        ) from None
+            f"catalogue {spec.name}: no read token from {url} ({status or type(error).__name__}); "
+            "try again later"
+        ) from None  # a chained error could carry the token

@@ -180,9 +180,9 @@ def test_503_without_retry_after_is_retried():
         (replace(WAF, headers={}), r"cdse .*rate limit, HTTP 429 .*requests_per_s"),
         (Fault(503, "busy"), r"cdse .*HTTP 503"),
         (Fault(400, "no such collection"), r"HTTP 400: no such collection"),
-        (HTML_LOGIN, r"HTML page in place of JSON"),
-        (Fault(200, '{"features": ['), r"in place of JSON"),
-        (Fault(200, '{"error": "WAF"}'), r"answered no STAC .*WAF"),
+        (HTML_LOGIN, r"HTML page instead of JSON"),
+        (Fault(200, '{"features": ['), r"instead of JSON"),
+        (Fault(200, '{"error": "WAF"}'), r"returned no STAC .*WAF"),
         (Fault(200, '{"features": [{"id": "broken"}]}'), r"not valid STAC \('broken'\)"),
     ],
 )
