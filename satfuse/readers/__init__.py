@@ -1,1 +1,1 @@
-"""Readers: items of one sensor -> one lazy Dataset with `valid`, `quality` and a ledger of what was read."""
+"""Readers: items of one sensor as one lazy Dataset with `valid`, `quality` and a ledger."""

@@ -1,4 +1,4 @@
-"""The record of what a reader read, and of what it could not."""
+"""The record of the assets that a reader read, replaced or missed."""
 
 import logging
 from dataclasses import dataclass
@@ -11,7 +11,11 @@ log = logging.getLogger(__name__)
 class Read:
     """One asset of one item; `attrs["ledger"]` of every Dataset is a list of these.
 
-    `status` is "read", "replaced" (something else stands in for it: `cause` says what) or "missing" (a hole).
+    Attributes
+    ----------
+    item, asset : id of the item and canonical key of the asset.
+    status : "read"; "replaced" by another source, which `cause` names; or "missing", a hole.
+    cause : why it was not read.
     """
 
     item: str
@@ -21,7 +25,7 @@ class Read:
 
 
 def log_holes(ledger: list[Read]) -> None:
-    """Warn of each entry that is not a plain read."""
+    """Log a warning for each asset that was replaced or is missing."""
     for entry in ledger:
         if entry.status != "read":
             log.warning("%s: asset %s %s: %s", entry.item, entry.asset, entry.status, entry.cause)

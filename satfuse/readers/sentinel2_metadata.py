@@ -1,57 +1,57 @@
-"""What the XML files of a Sentinel-2 L2A product say: time, angles, baseline, radiometry; items for SAFE folders."""
+"""Metadata of Sentinel-2 L2A products (time, angles, radiometry), and items of SAFE folders."""
 
 import logging
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pystac
 from odc.geo.geobox import GeoBox
 
+from satfuse.arrays import FloatArray
 from satfuse.catalog import access
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import ReadError
 from satfuse.readers.ledger import Read
 from satfuse.readers.sentinel2_angles import AngleGrids, field_nodes, mean_direction
+from satfuse.readers.xml_elements import number, text
 from satfuse.sensors.bands import S2_NAMES
 
 log = logging.getLogger(__name__)
 
-# `band_id` of the XML files counts all 13 bands, B10 too.
-_BAND_IDS = (
-    "B01",
-    "B02",
-    "B03",
-    "B04",
-    "B05",
-    "B06",
-    "B07",
-    "B08",
-    "B8A",
-    "B09",
-    "B10",
-    "B11",
-    "B12",
-)
+T = TypeVar("T")
+
+# `band_id` of the XML files counts all 13 bands of the sensor, also B10, which L2A does not ship.
+_BAND_IDS = (*S2_NAMES[:10], "B10", *S2_NAMES[10:])
 _SAFE_NAME = re.compile(
     r"(S2[A-D])_MSIL2A_(\d{8}T\d{6})_N(\d{2})(\d{2})_R(\d{3})_T(\w{5})_\d{8}T\d{6}"
 )
-# ESA adds 1000 to every digital number from baseline 04.00 on, Collection-1 included
+# ESA adds 1000 to every digital number from baseline 04.00 on, Collection-1 included.
 OFFSET_SINCE_BASELINE = 4.0
+DEFAULT_QUANTIFICATION = 10000.0  # assumed where no product metadata states it
 
 
 @dataclass(frozen=True, kw_only=True)
 class S2Metadata:
-    """Facts of one item.
+    """Metadata of one item.
 
-    `clock` names where `sensing_time` (UTC) came from: "MTD_TL SENSING_TIME", "item sensing time", or "item datatake
-    start", which is up to 12 minutes early. `offsets` (band -> digital numbers) and `quantification` turn digital
-    numbers into reflectance, (DN + offset) / quantification; `offsets` is None where no product metadata states that of
-    every band. Angles are means over the tile in degrees, azimuths from north; NaN where nothing states them. Those at
-    a field are variables of `open_sentinel2`.
+    Attributes
+    ----------
+    platform : "S2A", "S2B", "S2C" or "S2D".
+    sensing_time : UTC.
+    clock : the origin of `sensing_time`: "MTD_TL SENSING_TIME", "item sensing time", or "item
+        datatake start", which is up to 12 minutes early.
+    baseline : processing baseline, such as "05.11"; "" where unknown.
+    offsets, quantification : reflectance = (DN + offset) / quantification. Offsets are in digital
+        numbers per band; None where no product metadata states that of every band.
+    sun_zenith_deg, sun_azimuth_deg, view_zenith_deg, view_azimuth_deg : means over the tile,
+        azimuths from north; NaN where nothing states them. Angles at a field are variables of
+        `open_sentinel2`.
     """
 
     platform: str
@@ -74,10 +74,13 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
     ReadError
         A metadata file that the item lists is missing or malformed.
     """
-    time, clock, angles = _item_time(item), _item_clock(spec), _item_angles(item.properties)
     if _lists(spec, item, "granule_metadata"):
         time, angles = _read_xml(spec, item, "granule_metadata", _tile_facts)
         clock = "MTD_TL SENSING_TIME"
+    else:
+        time = _item_time(item)
+        angles = _item_angles(item.properties)
+        clock = _item_clock(spec)
     baseline, offsets, quantification = radiometry(item, spec)
     return S2Metadata(
         platform=platform_of(item),
@@ -91,34 +94,46 @@ def metadata(item: pystac.Item, spec: CatalogSpec) -> S2Metadata:
 
 
 def radiometry(item: pystac.Item, spec: CatalogSpec) -> tuple[str, dict[str, int] | None, float]:
-    """Baseline, offsets (None where not every band's is stated) and quantification of one item, see `S2Metadata`."""
+    """Baseline, offsets and quantification of one item, see `S2Metadata`.
+
+    Raises
+    ------
+    ReadError
+        MTD_MSIL2A.xml, which the item lists, is missing or malformed.
+    """
     if not _lists(spec, item, "product_metadata"):
-        return item_baseline(item), None, 10000.0
+        return item_baseline(item), None, DEFAULT_QUANTIFICATION
     baseline, offsets, quantification = _read_xml(spec, item, "product_metadata", _radiometry)
-    return baseline, offsets if set(S2_NAMES) <= set(offsets) else None, quantification
+    complete = set(offsets) >= set(S2_NAMES)
+    return baseline, offsets if complete else None, quantification
 
 
 def field_angles(
     item: pystac.Item, spec: CatalogSpec, geobox: GeoBox, *, holes: bool
-) -> tuple[np.ndarray, str, list[Read]]:
-    """Sun zenith and azimuth, view zenith and azimuth at the nodes of a field (`sentinel2_angles.field_nodes`).
+) -> tuple[FloatArray, str, list[Read]]:
+    """Sun and view angles at the nodes of a field (`sentinel2_angles.field_nodes`).
 
     Parameters
     ----------
-    holes : where MTD_TL.xml cannot be read, go on with what the item states.
+    item : one tile.
+    spec : the catalogue of the item.
+    geobox : the field.
+    holes : True = where MTD_TL.xml cannot be read, use the angles that the item states.
 
     Returns
     -------
-    angles : (4, y, x) in degrees, azimuths from north; NaN where unknown.
-    source : "MTD_TL grids"; "item properties", the same numbers all over the field; or "none".
-    ledger : what became of MTD_TL.xml; empty where the item does not list it.
+    angles : (4, y, x) in degrees: sun zenith and azimuth, view zenith and azimuth, azimuths from
+        north; NaN where unknown.
+    origin : "MTD_TL grids"; "item properties", one number per angle for the whole field; or "none".
+    ledger : the read of MTD_TL.xml; empty where the item does not list the file.
 
     Raises
     ------
     ReadError
         MTD_TL.xml is missing or malformed, and `holes` is False.
     """
-    key, ledger = "granule_metadata", []
+    key = "granule_metadata"
+    failure = ""
     if _lists(spec, item, key):
         try:
             grids = _read_xml(spec, item, key, AngleGrids.from_xml)
@@ -126,33 +141,37 @@ def field_angles(
         except ReadError as error:
             if not holes:
                 raise
-            ledger = [Read(item=item.id, asset=key, status="missing", cause=str(error))]
+            failure = str(error)
     stated = np.array(list(_item_angles(item.properties).values()))
-    source = "item properties" if np.isfinite(stated).any() else "none"
-    if ledger and source != "none":
-        ledger = [
-            replace(
-                ledger[0], status="replaced", cause=f"angles come from the item; {ledger[0].cause}"
-            )
-        ]
+    origin = "item properties" if np.isfinite(stated).any() else "none"
+    ledger = []
+    if failure and origin == "none":
+        ledger = [Read(item=item.id, asset=key, status="missing", cause=failure)]
+    elif failure:
+        cause = f"angles come from the item; {failure}"
+        ledger = [Read(item=item.id, asset=key, status="replaced", cause=cause)]
     x, y = field_nodes(geobox)
-    return np.broadcast_to(stated[:, None, None], (4, len(y), len(x))), source, ledger
+    return np.broadcast_to(stated[:, None, None], (4, len(y), len(x))), origin, ledger
 
 
 def platform_of(item: pystac.Item) -> str:
-    """ "S2A", "S2B", "S2C" or "S2D", from the item's id or its `platform`."""
-    match = re.match(r"S2[A-D]", item.id) or re.search(
-        r"2[a-d]$", item.properties.get("platform", "").lower()
-    )
-    if not match:
-        raise ReadError(
-            f"{item.id}: neither the id nor platform={item.properties.get('platform')!r} names a Sentinel-2"
-        )
-    return match[0] if match[0].startswith("S2") else f"S{match[0].upper()}"
+    """Return "S2A", "S2B", "S2C" or "S2D", from the item's id or its `platform`.
+
+    Raises
+    ------
+    ReadError
+        Neither names a Sentinel-2.
+    """
+    if name := re.match(r"S2[A-D]", item.id):
+        return name[0]
+    platform = item.properties.get("platform", "")
+    if name := re.search(r"2[a-d]$", platform.lower()):
+        return f"S{name[0].upper()}"
+    raise ReadError(f"{item.id}: neither the id nor platform={platform!r} names a Sentinel-2")
 
 
 def item_baseline(item: pystac.Item) -> str:
-    """Processing baseline such as "05.11" as the item states it, in a property or in a product name; "" if nowhere."""
+    """Processing baseline, such as "05.11", from a property or a product name; "" where unknown."""
     properties = item.properties
     stated = properties.get("s2:processing_baseline") or properties.get("processing:version")
     if stated:
@@ -164,9 +183,10 @@ def item_baseline(item: pystac.Item) -> str:
 
 
 def safe_item(path: str | Path) -> pystac.Item:
-    """An item for a SAFE folder on disk, with the asset keys and properties of the Copernicus Data Space.
+    """Make an item for a SAFE folder on disk, with the keys of the Copernicus Data Space.
 
-    Open it with `catalog.specs.local_catalog(url, root)`, `root` being a folder above the SAFE folder.
+    Open it with `catalog.specs.local_catalog(url, root)`, `root` being a folder above the SAFE
+    folder.
 
     Parameters
     ----------
@@ -179,16 +199,18 @@ def safe_item(path: str | Path) -> pystac.Item:
     """
     path = Path(path).resolve()
     name = _SAFE_NAME.match(path.name)
-    product, tiles = path / "MTD_MSIL2A.xml", sorted(path.glob("GRANULE/*/MTD_TL.xml"))
+    product = path / "MTD_MSIL2A.xml"
+    tiles = sorted(path.glob("GRANULE/*/MTD_TL.xml"))
     if not name or not product.is_file() or len(tiles) != 1:
         raise ReadError(
-            f"{path} is no Sentinel-2 L2A SAFE folder: its name, MTD_MSIL2A.xml or GRANULE/*/MTD_TL.xml"
+            f"{path} is no Sentinel-2 L2A SAFE folder: it needs a name S2?_MSIL2A_….SAFE, "
+            "MTD_MSIL2A.xml and one GRANULE/*/MTD_TL.xml"
         )
-    west_south_east_north, ring = _footprint(product)
+    bbox, ring = _footprint(product)
     item = pystac.Item(
         path.name.removesuffix(".SAFE"),
         geometry={"type": "Polygon", "coordinates": [ring]},
-        bbox=west_south_east_north,
+        bbox=bbox,
         datetime=datetime.strptime(name[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         properties={
             "platform": f"sentinel-{name[1][1:].lower()}",
@@ -199,25 +221,22 @@ def safe_item(path: str | Path) -> pystac.Item:
         },
         collection="sentinel-2-l2a",
     )
-    item.add_asset(
-        "product_metadata",
-        pystac.Asset(str(product), media_type="application/xml", roles=["metadata"]),
-    )
-    item.add_asset(
-        "granule_metadata",
-        pystac.Asset(str(tiles[0]), media_type="application/xml", roles=["metadata"]),
-    )
+    for key, file in (("product_metadata", product), ("granule_metadata", tiles[0])):
+        asset = pystac.Asset(str(file), media_type="application/xml", roles=["metadata"])
+        item.add_asset(key, asset)
     for image in sorted(tiles[0].parent.glob("IMG_DATA/R*/*.jp2")):
         key = "_".join(image.stem.split("_")[-2:])  # T29UNU_20221005T115411_B02_10m -> B02_10m
         item.add_asset(key, pystac.Asset(str(image), media_type="image/jp2", roles=["data"]))
     return item
 
 
-def _lists(spec, item, key):
+def _lists(spec: CatalogSpec, item: pystac.Item, key: str) -> bool:
     return spec.assets["sentinel2"].get(key) in item.assets
 
 
-def _read_xml(spec, item, key, parse):
+def _read_xml(
+    spec: CatalogSpec, item: pystac.Item, key: str, parse: Callable[[ET.Element], T]
+) -> T:
     path = access.fetch(spec, item, "sentinel2", key)
     try:
         return parse(ET.parse(path).getroot())
@@ -227,37 +246,38 @@ def _read_xml(spec, item, key, parse):
         ) from error
 
 
-def _radiometry(root) -> tuple[str, dict[str, int], float]:
+def _radiometry(root: ET.Element) -> tuple[str, dict[str, int], float]:
     """Baseline, offset per band and quantification value of MTD_MSIL2A.xml."""
-    baseline = root.find(".//PROCESSING_BASELINE").text.strip()
-    quantification = float(root.find(".//BOA_QUANTIFICATION_VALUE").text)
-    listed = {
-        _BAND_IDS[int(e.get("band_id"))]: int(float(e.text)) for e in root.iter("BOA_ADD_OFFSET")
+    baseline = text(root, ".//PROCESSING_BASELINE")
+    quantification = number(root, ".//BOA_QUANTIFICATION_VALUE")
+    offsets = {
+        _BAND_IDS[int(e.get("band_id", ""))]: int(float(e.text or ""))
+        for e in root.iter("BOA_ADD_OFFSET")
     }
     # 99.99 marks reprocessed data without the offset
-    if not listed and (float(baseline) < OFFSET_SINCE_BASELINE or baseline == "99.99"):
-        listed = dict.fromkeys(_BAND_IDS, 0)
-    return baseline, listed, quantification
+    if not offsets and (float(baseline) < OFFSET_SINCE_BASELINE or baseline == "99.99"):
+        offsets = dict.fromkeys(_BAND_IDS, 0)
+    return baseline, offsets, quantification
 
 
-def _tile_facts(root) -> tuple[datetime, dict[str, float]]:
+def _tile_facts(root: ET.Element) -> tuple[datetime, dict[str, float]]:
     """Sensing time and mean angles of MTD_TL.xml."""
-    time = datetime.fromisoformat(root.find(".//SENSING_TIME").text.strip().replace("Z", "+00:00"))
+    time = datetime.fromisoformat(text(root, ".//SENSING_TIME").replace("Z", "+00:00"))
     sun = _mean_angles(root.iter("Mean_Sun_Angle"))
     view = _mean_angles(root.iter("Mean_Viewing_Incidence_Angle"))
     return time, _named(*sun, *view)
 
 
-def _mean_angles(elements) -> tuple[float, float]:
-    """Mean direction of elements that hold ZENITH_ANGLE and AZIMUTH_ANGLE: zenith, azimuth in degrees."""
-    pairs = [
-        (float(e.find("ZENITH_ANGLE").text), float(e.find("AZIMUTH_ANGLE").text)) for e in elements
-    ]
+def _mean_angles(elements: Iterable[ET.Element]) -> tuple[float, float]:
+    """Mean zenith and azimuth in degrees of elements with ZENITH_ANGLE and AZIMUTH_ANGLE."""
+    pairs = [(number(e, "ZENITH_ANGLE"), number(e, "AZIMUTH_ANGLE")) for e in elements]
     return mean_direction(*np.array(pairs, dtype=float).reshape(-1, 2).T)
 
 
-def _item_angles(properties) -> dict[str, float]:
-    def first(*keys):
+def _item_angles(properties: dict[str, Any]) -> dict[str, float]:
+    """Mean angles that the item's properties state; NaN for those they do not."""
+
+    def first(*keys: str) -> float:
         return next((float(properties[k]) for k in keys if properties.get(k) is not None), np.nan)
 
     sun_zenith = first("s2:mean_solar_zenith")
@@ -271,7 +291,9 @@ def _item_angles(properties) -> dict[str, float]:
     )
 
 
-def _named(sun_zenith, sun_azimuth, view_zenith, view_azimuth):
+def _named(
+    sun_zenith: float, sun_azimuth: float, view_zenith: float, view_azimuth: float
+) -> dict[str, float]:
     return {
         "sun_zenith_deg": sun_zenith,
         "sun_azimuth_deg": sun_azimuth,
@@ -280,24 +302,23 @@ def _named(sun_zenith, sun_azimuth, view_zenith, view_azimuth):
     }
 
 
-def _item_time(item):
+def _item_time(item: pystac.Item) -> datetime:
     time = item.datetime or item.common_metadata.start_datetime
     if time is None:
         raise ReadError(f"{item.id} states no datetime")
     return time.astimezone(UTC)
 
 
-def _item_clock(spec):
+def _item_clock(spec: CatalogSpec) -> str:
     return "item sensing time" if spec.datetime["sentinel2"] == "sensing" else "item datatake start"
 
 
-def _footprint(product):
-    """bbox and outer ring (lon, lat) from EXT_POS_LIST of MTD_MSIL2A.xml, which counts lat lon lat lon …"""
+def _footprint(product: Path) -> tuple[list[float], list[list[float]]]:
+    """Box and outer ring (lon, lat) from EXT_POS_LIST of MTD_MSIL2A.xml (lat lon lat lon …)."""
     try:
-        numbers = np.array(
-            ET.parse(product).getroot().find(".//EXT_POS_LIST").text.split(), dtype=float
-        )
-    except (ET.ParseError, AttributeError, ValueError) as error:
+        positions = text(ET.parse(product).getroot(), ".//EXT_POS_LIST")
+        numbers = np.array(positions.split(), dtype=float)
+    except (ET.ParseError, ValueError) as error:
         raise ReadError(f"{product} is damaged or of another format: {error}") from error
     ring = numbers.reshape(-1, 2)[:, ::-1]
     return [*ring.min(axis=0).tolist(), *ring.max(axis=0).tolist()], ring.tolist()

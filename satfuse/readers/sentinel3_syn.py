@@ -1,14 +1,15 @@
-"""Sentinel-3 SY_2_SYN items on their swath: 21 nadir bands, flags, geolocation, row times, angles.
+"""Sentinel-3 SY_2_SYN items on their swath: 21 nadir bands, flags, positions, times, angles.
 
-Reflectance is decoded by hand (int16, scale, fill -10000; zeros are data). The `*_err` variables are not read: their
-values are no standard deviation. Every band has its own valid pixels; `valid` is their intersection over the bands
-that could be read.
+Reflectance is decoded by hand (int16, scale, fill -10000; zeros are data). The `*_err` variables
+are not read: their values are no standard deviation. Every band has its own valid pixels; `valid`
+is their intersection over the bands that could be read.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -19,9 +20,10 @@ from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import BandError, ConfigError, ReadError
 from satfuse.geometry.grids import parse_bbox
 from satfuse.readers.ledger import Read, log_holes
-from satfuse.readers.loaders import Source
+from satfuse.readers.loaders import ItemAsset
 from satfuse.readers.sentinel3_files import (
     HOLE,
+    Variable,
     flag_masks,
     frame_interval,
     frame_key,
@@ -38,9 +40,9 @@ __all__ = ["open_syn", "sen3_item"]
 log = logging.getLogger(__name__)
 
 MARGIN = 4  # pixels kept around a bbox, for the interpolation of the swath mapping
-JOIN_S = 5  # frames further apart than this are not consecutive
+JOIN_S = 5  # frames with a longer pause between them are not consecutive
 _SWATH = ("row", "column")
-# Which flags of flags.nc make which quality.
+# Flags of flags.nc and the quality flags that they become.
 _CLOUD_FLAGS = {
     "CLOUD": Quality.COARSE_CLOUD,
     "CLOUD_AMBIGUOUS": Quality.COARSE_CLOUD,
@@ -55,7 +57,9 @@ _SYN_FLAGS = {
     "too_low": Quality.COARSE_SUSPECT,
     "high_error": Quality.COARSE_SUSPECT,
 }
-_SYN_NEEDED = ("land", "success")  # COARSE_SUSPECT where one of them is not set
+_SYN_REQUIRED = ("land", "success")  # COARSE_SUSPECT where one of them is not set
+# asset key -> variables and global attributes of the file
+_Files = dict[str, tuple[dict[str, Variable], dict[str, Any]]]
 
 
 def open_syn(
@@ -64,7 +68,7 @@ def open_syn(
     spec: CatalogSpec,
     bands: Iterable[str] = S3_NAMES,
     missing: str = "raise",
-    bbox=None,
+    bbox: str | Sequence[float] | None = None,
 ) -> xr.Dataset:
     """Open one frame, or consecutive frames of one orbit joined along rows, lazily.
 
@@ -74,32 +78,34 @@ def open_syn(
     spec : the catalogue of the items.
     bands : names of nadir bands; () for flags, times and angles alone.
     missing : "raise", or "flag" to leave holes where files cannot be read. A hole is NaN, has
-        `Quality.ASSET_MISSING`, and stands in the ledger. A band that cannot be read takes nothing from `valid`, unless
-        no band can. Without flags.nc `valid` rests on the bands alone; without time.nc rows are spread over the frame's
-        interval. geolocation.nc may always be missing: positions then come from the OLCI tie points (every 64th column,
-        not corrected for terrain).
-    bbox : (west, south, east, north) in degrees, or None for the whole swath. Cuts to the rows and columns that cover
-        the box, and 4 pixels around.
+        `Quality.ASSET_MISSING`, and is listed in the ledger. `valid` ignores a band that cannot be
+        read, unless none can. Without flags.nc it depends on the bands alone; without time.nc the
+        frame's interval is divided evenly over the rows. geolocation.nc may always be missing:
+        positions then come from the OLCI tie points (every 64th column, not corrected for terrain).
+    bbox : (west, south, east, north) in degrees, or text "W,S,E,N": cut to the rows and columns
+        that cover the box and 4 pixels around. None = the whole swath.
 
     Returns
     -------
-    Dataset with `reflectance (band, row, column)` float32, NaN where missing; `valid (row, column)` bool, True = usable
-    in every band that was read (no bit of `COARSE_INVALID`); `quality` uint16; `latitude`, `longitude`, `sun_zenith`,
-    `view_zenith`, `sun_azimuth`, `view_azimuth (row, column)` degrees, azimuths 0 to 360 from north; `time (row)` UTC.
-    `attrs`: `ledger`, `item_ids`, `platform`, `clock` ("time.nc rows" or "frame interval"), `positions`.
+    Dataset with `reflectance (band, row, column)` float32, NaN where missing; `valid (row, column)`
+    bool, True = usable in every band that was read (no bit of `COARSE_INVALID`); `quality` uint16;
+    `latitude`, `longitude`, `sun_zenith`, `view_zenith`, `sun_azimuth`, `view_azimuth (row,
+    column)` degrees, azimuths 0 to 360 from north; `time (row)` UTC. `attrs`: `ledger`, `item_ids`,
+    `platform`, `clock` ("time.nc rows" or "frame interval"), `positions`.
 
     Raises
     ------
     ReadError
-        A file is missing or damaged; frames do not follow each other; the swath does not cover `bbox`.
+        A file is missing or damaged; frames do not follow each other; the swath does not cover
+        `bbox`.
     BandError, ConfigError, GridError
         Unknown band, value of `missing`, or a bad `bbox`.
     """
     items = _in_order([items] if isinstance(items, pystac.Item) else list(items))
     bands = tuple(bands)
-    if foreign := set(bands) - set(S3_NAMES):
+    if unknown := set(bands) - set(S3_NAMES):
         raise BandError(
-            f"SYN has no nadir band {', '.join(sorted(foreign))}; known: {', '.join(S3_NAMES)}"
+            f"SYN has no nadir band {', '.join(sorted(unknown))}; known: {', '.join(S3_NAMES)}"
         )
     if missing not in ("raise", "flag"):
         raise ConfigError(f'missing={missing!r} must be "raise" or "flag"')
@@ -107,7 +113,8 @@ def open_syn(
     columns = {f.sizes["column"] for f in frames}
     if len(columns) > 1:
         raise ReadError(
-            f"frames {', '.join(i.id for i in items)} differ in their number of columns: {sorted(columns)}"
+            f"frames {', '.join(i.id for i in items)} differ in their number of columns: "
+            f"{sorted(columns)}"
         )
     swath = _join(frames)
     known = bands_named(bands)
@@ -121,74 +128,70 @@ def open_syn(
     return swath if bbox is None else _cut(swath, parse_bbox(bbox))
 
 
-def _in_order(items):
-    """By start; one item per frame, NTC before STC; ReadError unless they are consecutive frames of one orbit."""
+def _in_order(items: list[pystac.Item]) -> list[pystac.Item]:
+    """Sort by start, keep one item per frame (NTC before STC), check that they are consecutive."""
     if not items:
         raise ReadError("no Sentinel-3 item to open")
-    items = sorted(
-        items,
-        key=lambda i: "_O_ST_" in i.id or i.properties.get("product:timeliness_category") == "ST",
-    )
-    frames = {}
-    for item in items:
+    frames: dict[tuple[Any, ...], pystac.Item] = {}
+    for item in sorted(items, key=_is_stc):  # False, NTC, comes first
         frames.setdefault(frame_key(item), item)
-    items = sorted(frames.values(), key=frame_interval)
-    for before, after in pairwise(items):
+    ordered = sorted(frames.values(), key=frame_interval)
+    for before, after in pairwise(ordered):
         pause_s = (frame_interval(after)[0] - frame_interval(before)[1]).total_seconds()
         if frame_key(before)[:2] != frame_key(after)[:2] or pause_s > JOIN_S:
             raise ReadError(
-                f"{before.id} and {after.id} are not consecutive frames of one orbit ({pause_s:.0f} s apart)"
+                f"{before.id} and {after.id} are not consecutive frames of one orbit "
+                f"({pause_s:.0f} s apart)"
             )
-    return items
+    return ordered
 
 
-def _open_files(item, spec, bands, holes):
-    """(variables, header) of every file that can be opened, by asset key, and the ledger."""
-    files, ledger = {}, []
+def _is_stc(item: pystac.Item) -> bool:
+    return "_O_ST_" in item.id or item.properties.get("product:timeliness_category") == "ST"
+
+
+def _open_files(
+    item: pystac.Item, spec: CatalogSpec, bands: tuple[str, ...], holes: bool
+) -> tuple[_Files, list[Read]]:
+    """Open every file that can be opened, and record the others in the ledger."""
+    files: _Files = {}
+    ledger = []
+    # the tie points come before the geolocation that they may replace
     for key in (*bands, "flags", "time", "tiepoints_olci", "geolocation"):
         try:
-            files[key] = open_variables(Source.of(spec, item, "sentinel3_syn", key))
+            files[key] = open_variables(ItemAsset.of(spec, item, "sentinel3_syn", key))
             ledger.append(Read(item=item.id, asset=key, status="read"))
         except ReadError as error:
-            stands_in = key == "geolocation" and "tiepoints_olci" in files
-            if not (holes or stands_in):
+            if key == "geolocation" and "tiepoints_olci" in files:
+                cause = f"positions come from the OLCI tie points; {error}"
+                ledger.append(Read(item=item.id, asset=key, status="replaced", cause=cause))
+            elif holes:
+                ledger.append(Read(item=item.id, asset=key, status="missing", cause=str(error)))
+            else:
                 raise
-            cause = f"positions come from the OLCI tie points; {error}" if stands_in else str(error)
-            ledger.append(
-                Read(
-                    item=item.id,
-                    asset=key,
-                    status="replaced" if stands_in else "missing",
-                    cause=cause,
-                )
-            )
     if "geolocation" not in files and "tiepoints_olci" not in files:
         raise ReadError(
-            f"{item.id}: neither geolocation nor tiepoints_olci can be read, so no pixel has a position"
+            f"{item.id}: neither geolocation nor tiepoints_olci can be read, "
+            "so no pixel has a position"
         )
     return files, ledger
 
 
-def _frame(item, spec, bands, holes):
-    """One whole frame, lazy."""
+def _frame(item: pystac.Item, spec: CatalogSpec, bands: tuple[str, ...], holes: bool) -> xr.Dataset:
+    """Open one whole frame, lazily."""
     files, ledger = _open_files(item, spec, bands, holes)
     like = _grid_variable(item, files, bands)
     raw = {b: _raw(files, b, like, holes) for b in bands}
     layers = [_decoded(files, b, raw[b]) for b in bands]
     latitude, longitude = _positions(files, like)
-    time = files.get("time")
-    header = next(iter(files.values()))[1]
-    interval = frame_interval(item)
-    times, clock = row_times(
-        time and _variable(files, "time", "Time"), header, interval, like.shape[0]
-    )
+    time = _variable(files, "time", "Time") if "time" in files else None
+    _, header = next(iter(files.values()))
+    times, clock = row_times(time, header, frame_interval(item), like.shape[0])
     quality = _quality(files, raw, layers, like, any(r.status == "missing" for r in ledger))
-    reflectance = (
-        da.stack(layers)
-        if layers
-        else da.empty((0, *like.shape), dtype="float32", chunks=(0, *like.chunks))
-    )
-    variables = {
+    reflectance = da.empty((0, *like.shape), dtype="float32", chunks=(0, *like.chunks))
+    if layers:
+        reflectance = da.stack(layers)
+    variables: dict[str, tuple[Any, ...]] = {
         "reflectance": (("band", *_SWATH), reflectance, {"units": "1"}),
         "valid": (_SWATH, (quality & np.uint16(COARSE_INVALID)) == 0),
         "quality": (_SWATH, quality, flag_attrs()),
@@ -209,33 +212,33 @@ def _frame(item, spec, bands, holes):
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
-def _grid_variable(item, files, bands):
+def _grid_variable(item: pystac.Item, files: _Files, bands: tuple[str, ...]) -> Variable:
     """Any variable on the image grid, for its shape and chunks; ReadError unless all agree."""
     names = {**{b: f"SDR_{b}" for b in bands}, "flags": "SYN_flags", "geolocation": "lat"}
-    found = {key: _variable(files, key, name) for key, name in names.items() if key in files}
-    if not found:
+    variables = {key: _variable(files, key, name) for key, name in names.items() if key in files}
+    if not variables:
         raise ReadError(f"{item.id}: none of its image files can be read")
-    shapes = {key: v.shape for key, v in found.items()}
+    shapes = {key: v.shape for key, v in variables.items()}
     if len(set(shapes.values())) > 1:
         raise ReadError(f"{item.id}: its files differ in size (rows, columns): {shapes}")
-    return next(iter(found.values()))
+    return next(iter(variables.values()))
 
 
-def _variable(files, key, name):
+def _variable(files: _Files, key: str, name: str) -> Variable:
     variables, _ = files[key]
     if name not in variables:
-        source = next(iter(variables.values())).source
-        raise source.error(f"it has no variable {name}, only {', '.join(variables)}")
+        asset = next(iter(variables.values())).asset
+        raise asset.error(f"it has no variable {name}, only {', '.join(variables)}")
     return variables[name]
 
 
-def _raw(files, band, like, holes):
+def _raw(files: _Files, band: str, like: Variable, holes: bool) -> da.Array:
     if band not in files:
         return da.full(like.shape, HOLE, dtype="int32", chunks=like.chunks)
     return _variable(files, band, f"SDR_{band}").lazy(holes=holes)
 
 
-def _decoded(files, band, raw):
+def _decoded(files: _Files, band: str, raw: da.Array) -> da.Array:
     if band not in files:
         return da.full(raw.shape, np.nan, dtype="float32", chunks=raw.chunks)
     variable = _variable(files, band, f"SDR_{band}")
@@ -243,7 +246,14 @@ def _decoded(files, band, raw):
     return da.where((raw == variable.fill) | (raw == HOLE), np.float32(np.nan), scaled)
 
 
-def _quality(files, raw, layers, like, incomplete):
+def _quality(
+    files: _Files,
+    raw: dict[str, da.Array],
+    layers: list[da.Array],
+    like: Variable,
+    incomplete: bool,
+) -> da.Array:
+    """Flags (row, column): of all bands, of flags.nc, and of missing files where `incomplete`."""
     base = Quality.ASSET_MISSING if incomplete else Quality(0)
     quality = da.full(like.shape, np.uint16(base), dtype="uint16", chunks=like.chunks)
     holes = [raw[band] == HOLE for band in raw]
@@ -251,53 +261,66 @@ def _quality(files, raw, layers, like, incomplete):
         quality |= (da.isnan(layer) & ~hole).astype("uint16") * np.uint16(Quality.COARSE_MISSING)
         quality |= hole.astype("uint16") * np.uint16(Quality.ASSET_MISSING)
     if holes:
-        quality |= reduce(da.logical_and, holes).astype("uint16") * np.uint16(
-            Quality.COARSE_MISSING
-        )
-    if "flags" not in files:
-        return quality
-    for name, meaning, needed in (
-        ("CLOUD_flags", _CLOUD_FLAGS, ()),
-        ("SYN_flags", _SYN_FLAGS, _SYN_NEEDED),
-    ):
-        variable = _variable(files, "flags", name)
-        bits = flag_masks(variable, (*meaning, *needed))
-        flags = variable.lazy()
-        for flag, mark in meaning.items():
-            quality |= ((flags & bits[flag]) != 0).astype("uint16") * np.uint16(mark)
-        for flag in needed:
-            quality |= ((flags & bits[flag]) == 0).astype("uint16") * np.uint16(
-                Quality.COARSE_SUSPECT
-            )
+        no_band = reduce(da.logical_and, holes).astype("uint16")
+        quality |= no_band * np.uint16(Quality.COARSE_MISSING)
+    if "flags" in files:
+        quality |= _flag_quality(_variable(files, "flags", "CLOUD_flags"), _CLOUD_FLAGS)
+        syn_flags = _variable(files, "flags", "SYN_flags")
+        quality |= _flag_quality(syn_flags, _SYN_FLAGS, required=_SYN_REQUIRED)
     return quality
 
 
-def _positions(files, like):
+def _flag_quality(
+    variable: Variable, meaning: dict[str, Quality], *, required: tuple[str, ...] = ()
+) -> da.Array:
+    """Quality of flags that are set, and `COARSE_SUSPECT` where a required one is not."""
+    bits = flag_masks(variable, (*meaning, *required))
+    flags = variable.lazy()
+    quality = da.zeros(variable.shape, dtype="uint16", chunks=flags.chunks)
+    for flag, mark in meaning.items():
+        quality |= ((flags & bits[flag]) != 0).astype("uint16") * np.uint16(mark)
+    for flag in required:
+        unset = ((flags & bits[flag]) == 0).astype("uint16")
+        quality |= unset * np.uint16(Quality.COARSE_SUSPECT)
+    return quality
+
+
+def _positions(files: _Files, like: Variable) -> tuple[da.Array, da.Array]:
+    """Latitude and longitude (row, column) in degrees."""
     if "geolocation" in files:
-        return [_variable(files, "geolocation", name).lazy_decoded() for name in ("lat", "lon")]
-    return _directions(files, like, "OLC_TP_lat", "OLC_TP_lon")
+        latitude = _variable(files, "geolocation", "lat").lazy_decoded()
+        return latitude, _variable(files, "geolocation", "lon").lazy_decoded()
+    directions = _directions(files, like, "OLC_TP_lat", "OLC_TP_lon")
+    return directions[0], directions[1]
 
 
-def _angles(files, like):
-    """Sun and view angles (row, column); NaN where the tie points cannot be read."""
+def _angles(files: _Files, like: Variable) -> dict[str, da.Array]:
+    """Sun and view angles (row, column) in degrees; NaN where the tie points cannot be read."""
     if "tiepoints_olci" not in files:
         hole = da.full(like.shape, np.nan, chunks=like.chunks)
         return dict.fromkeys(("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"), hole)
-    angles = {}
+    angles: dict[str, da.Array] = {}
     for name, zenith, azimuth in (("sun", "SZA", "SAA"), ("view", "OLC_VZA", "OLC_VAA")):
         directions = _directions(files, like, zenith, azimuth)
         angles |= {f"{name}_zenith": directions[0], f"{name}_azimuth": directions[1] % 360}
     return angles
 
 
-def _directions(files, like, zenith, azimuth):
-    pair = [_variable(files, "tiepoints_olci", name) for name in (zenith, azimuth)]
-    return tie_directions(*pair, like.shape, chunks=like.chunks)
+def _directions(files: _Files, like: Variable, zenith: str, azimuth: str) -> da.Array:
+    rows, columns = like.shape
+    row_chunk, column_chunk = like.chunks
+    return tie_directions(
+        _variable(files, "tiepoints_olci", zenith),
+        _variable(files, "tiepoints_olci", azimuth),
+        (rows, columns),
+        chunks=(row_chunk, column_chunk),
+    )
 
 
-def _join(frames):
-    """Frames one after the other; rows of a later frame that the earlier one has already are dropped."""
-    parts, last = [], None
+def _join(frames: list[xr.Dataset]) -> xr.Dataset:
+    """Concatenate frames along rows; rows that an earlier frame has already are dropped."""
+    parts: list[xr.Dataset] = []
+    last = None
     for frame in frames:
         if last is not None:
             frame = frame.isel(row=np.flatnonzero(frame.time.values > last))
@@ -310,15 +333,16 @@ def _join(frames):
         "clock": clocks.pop() if len(clocks) == 1 else "frame interval",
         "positions": ", ".join(dict.fromkeys(f.attrs["positions"] for f in parts)),
     }
-    joined = (
-        parts[0] if len(parts) == 1 else xr.concat(parts, "row", combine_attrs="drop_conflicts")
-    )
-    return joined.assign_attrs(attrs)
+    if len(parts) == 1:
+        return parts[0].assign_attrs(attrs)
+    return xr.concat(parts, "row", combine_attrs="drop_conflicts").assign_attrs(attrs)
 
 
-def _cut(swath, bbox):
+def _cut(swath: xr.Dataset, bbox: tuple[float, float, float, float]) -> xr.Dataset:
+    """Cut to the rows and columns that cover a box, and a margin around."""
     west, south, east, north = bbox
-    lat, lon = swath.latitude, swath.longitude
+    lat = swath.latitude
+    lon = swath.longitude
     inside = (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
     rows, columns = da.compute(inside.any("column").data, inside.any("row").data)
     if not rows.any():
@@ -326,7 +350,7 @@ def _cut(swath, bbox):
             f"the swath of {', '.join(swath.attrs['item_ids'])} does not cover the box {bbox}"
         )
     window = {}
-    for dim, hit in (("row", rows), ("column", columns)):
-        index = np.flatnonzero(hit)
+    for dim, covered in (("row", rows), ("column", columns)):
+        index = np.flatnonzero(covered)
         window[dim] = slice(max(index[0] - MARGIN, 0), index[-1] + 1 + MARGIN)
     return swath.isel(window)

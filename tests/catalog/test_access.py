@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from satfuse.catalog import access, credentials, download
 from satfuse.catalog.specs import load_catalog, local_catalog
 from satfuse.errors import AccessError, ReadError, StoreError
-from satfuse.readers.loaders import Source
+from satfuse.readers.loaders import ItemAsset
 
 LONG_AGO = "Wed, 01 May 2024 00:00:00 GMT"
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(5000)
@@ -397,7 +397,7 @@ def test_what_gdal_could_not_read_is_explained(files, monkeypatch, answer, kind,
     files.answers["/x.tif"] = answer
     item = item_with(own.dlr_enmap(), "image", f"http://{files.host}/x.tif")
     with fails(kind, match):
-        Source.of(at_dlr(files), item, "enmap", "image").probe()
+        ItemAsset.of(at_dlr(files), item, "enmap", "image").probe()
 
 
 def test_keys_that_gdal_is_refused_are_explained(files, monkeypatch):
@@ -411,7 +411,7 @@ def test_keys_that_gdal_is_refused_are_explained(files, monkeypatch):
     with fails(
         AccessError, r"asset B02: catalogue cdse denied access.*expired; check AWS_ACCESS_KEY_ID"
     ):
-        Source.of(at_s3(f"http://{files.host}"), item, "sentinel2", "B02").probe()
+        ItemAsset.of(at_s3(f"http://{files.host}"), item, "sentinel2", "B02").probe()
 
 
 def test_one_download_for_many_threads_and_few_connections(files, monkeypatch):

@@ -18,7 +18,7 @@ from satfuse.catalog import access, credentials, download
 from satfuse.catalog.specs import load_catalog
 from satfuse.errors import AccessError
 from satfuse.readers.enmap import open_enmap
-from satfuse.readers.loaders import Source
+from satfuse.readers.loaders import ItemAsset
 from satfuse.readers.sentinel2 import open_sentinel2
 from satfuse.readers.sentinel3_syn import open_syn
 
@@ -114,7 +114,7 @@ def test_syn_files_are_read_with_the_token(planetary, blobs, small_archive):
 
 
 def test_a_token_that_is_refused_is_explained_and_asked_for_again(planetary, blobs):
-    source = Source.of(planetary.spec, blobs[1]["sentinel2"], "sentinel2", "B02")
+    source = ItemAsset.of(planetary.spec, blobs[1]["sentinel2"], "sentinel2", "B02")
     stale = "/token/" + PLANETARY.containers["sentinel2"]
     planetary.answers[stale] = token("sv=2023&sig=SENTINELSAS-stale")
     with pytest.raises(
@@ -151,7 +151,7 @@ def test_enmap_is_read_with_the_password(small_archive, monkeypatch):
         with pytest.raises(
             AccessError, match=r"HTTP 401.*ENMAP_USERNAME and ENMAP_PASSWORD"
         ) as caught:
-            Source.of(spec, moved, "enmap", "pixel_mask").probe()
+            ItemAsset.of(spec, moved, "enmap", "pixel_mask").probe()
     assert "SENTINELPASSWORD" not in repr(caught.value)
 
 
@@ -190,7 +190,7 @@ def test_a_redirect_to_another_host_is_refused_before_gdal_asks(blobs, elsewhere
     with FileServer(blobs[0], redirects={"/image.tif": "/second", "/second": target}) as server:
         spec, item = redirected(server, monkeypatch)
         source = (spec, item, "enmap", "image")
-        for read in (Source.of(*source).probe, partial(access.check_remote, *source)):
+        for read in (ItemAsset.of(*source).probe, partial(access.check_remote, *source)):
             with pytest.raises(AccessError, match=r"host 'localhost:.*is not among"):
                 read()
         assert server.seen and not elsewhere.seen
@@ -207,7 +207,7 @@ def test_a_redirect_within_the_catalogue_is_followed_once(blobs, monkeypatch):
     with FileServer(blobs[0]) as server:
         server.redirects = {"/image.tif": path_of_b02(blobs)}
         spec, item = redirected(server, monkeypatch)
-        source = Source.of(spec, item, "enmap", "image")
+        source = ItemAsset.of(spec, item, "enmap", "image")
         source.probe()
         source.probe()
         assert [path for _, path, _ in server.seen].count("/image.tif") == 1
@@ -244,9 +244,9 @@ def test_a_password_in_use_goes_to_no_other_catalogue(blobs, monkeypatch):
         free = replace(load_catalog("earth-search"), **here)
         feature = own.dlr_enmap()
         feature["assets"] = {free.assets["sentinel2"]["B02"]: {"href": public.url + path}}
-        other = Source.of(free, pystac.Item.from_dict(feature), "sentinel2", "B02")
+        other = ItemAsset.of(free, pystac.Item.from_dict(feature), "sentinel2", "B02")
         with (
-            Source.of(spec, item, "enmap", "image").opened() as name,
+            ItemAsset.of(spec, item, "enmap", "image").opened() as name,
             ThreadPoolExecutor(1) as pool,
         ):
             pool.submit(other.probe).result()
@@ -269,8 +269,8 @@ def test_threads_read_each_with_its_own_token(planetary, blobs):
         for asset in far.assets.values():
             asset.href = asset.href.replace("sentinel2l2a01.", "second.")
         pairs = [(planetary.spec, blobs[1]["sentinel2"]), (spec, far)] * 6
-        sources = [Source.of(s, i, "sentinel2", band) for band in BANDS[:2] for s, i in pairs]
+        sources = [ItemAsset.of(s, i, "sentinel2", band) for band in BANDS[:2] for s, i in pairs]
         with sources[1].opened() as name, ThreadPoolExecutor(6) as pool:
-            list(pool.map(Source.probe, sources))
+            list(pool.map(ItemAsset.probe, sources))
             rasterio.open(name).close()
     assert {path for _, path, _ in second.seen} > {"/token"}

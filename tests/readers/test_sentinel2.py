@@ -281,7 +281,7 @@ def test_truncated_jp2_of_many_tiles_never_gives_numbers(tmp_path, tile, files_u
     with rasterio.open(path, "w", **profile, **georeference) as image:
         image.write(numbers, 1)
     item.assets["B02_10m"].href = str(path)
-    source = loaders.Source.of(files_under(tmp_path), item, "sentinel2", "B02")
+    source = loaders.ItemAsset.of(files_under(tmp_path), item, "sentinel2", "B02")
     options = {
         "dtype": "float32",
         "resampling": "bilinear",

@@ -164,7 +164,7 @@ def test_thailand_all_bands_without_an_offset(samples, tmp_path):
     with pytest.raises(RadiometryError, match="MTD_MSIL2A"):
         open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     spec = replace(spec, radiometry={"sentinel2": "baseline"})
-    with pytest.raises(RadiometryError, match="the data say the opposite"):
+    with pytest.raises(RadiometryError, match="the data show the opposite"):
         open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
     item.properties["s2:processing_baseline"] = "02.14"
     ruled = open_sentinel2(item, THAILAND_BOX, spec=spec, bands=("B03",))
