@@ -1,8 +1,9 @@
-"""A small STAC API that speaks each service's dialect, and misbehaves when told to.
+"""A small STAC API that speaks the dialect of each service, and fails on request.
 
-What it imitates is written in the products reference: CDSE pages by token and says no `numberMatched`; earth-search
-pages with a full body (`merge` false), fails above 267 items and has no filter; DLR pages by `startIndex` (`merge`
-true), takes only cql2-text and returns every collection when none is named. The server does not filter: clients must.
+CDSE pages by token and returns no `numberMatched`; earth-search pages with a full body (`merge`
+false), fails above 267 items and has no filter; DLR pages by `startIndex` (`merge` true), takes
+only cql2-text and returns every collection when none is named. The server does not filter: clients
+must.
 """
 
 import json
@@ -23,7 +24,7 @@ _EXTENSIONS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One answer that goes wrong: status, headers, body, or a wait before the normal answer."""
+    """A failing response: status, headers and body, or a wait before the normal response."""
 
     status: int = 200
     body: str = ""
@@ -40,12 +41,18 @@ HTML_LOGIN = Fault(
 
 
 class DialectServer(LoopbackServer):
-    """`with DialectServer("cdse", features) as server:`; `server.url`, `server.requests` (time, method, path, body)."""
+    """Serves `features` in a service's dialect while its `with` lasts.
+
+    `server.url` is its address, `server.requests` a list of (time, method, path, body).
+    """
 
     def __init__(self, dialect: str, features=(), *, faults=(), page_size: int = 100):
         super().__init__(_Handler)
-        self.dialect, self.features, self.page_size = dialect, list(features), page_size
-        self.faults, self.requests = list(faults), []
+        self.dialect = dialect
+        self.features = list(features)
+        self.page_size = page_size
+        self.faults = list(faults)
+        self.requests = []
         self.lock = threading.Lock()
 
     @property
@@ -53,7 +60,7 @@ class DialectServer(LoopbackServer):
         return [r for r in self.requests if r[2].startswith("/search")]
 
     def answer(self, body: dict) -> tuple[int, dict]:
-        """The page of items that `body` asks for, or the refusal that the real service gives."""
+        """The page of items that `body` requests, or the refusal of the real service."""
         limit = min(int(body.get("limit", 20)), self.page_size)
         if self.dialect == "earth-search":
             return self._earth_search(body, limit)
@@ -72,8 +79,8 @@ class DialectServer(LoopbackServer):
         ids = [f["id"] for f in self.features]
         start = ids.index(body["next"]) + 1 if "next" in body else 0
         page = self.features[start : start + limit]
-        rest = {k: v for k, v in body.items() if k != "next"}
-        link = {"body": {**rest, "next": page[-1]["id"] if page else ""}, "merge": False}
+        search = {k: v for k, v in body.items() if k != "next"}
+        link = {"body": {**search, "next": page[-1]["id"] if page else ""}, "merge": False}
         counts = {
             "numberMatched": len(ids),
             "context": {"matched": len(ids), "returned": len(page), "limit": limit},
@@ -87,8 +94,8 @@ class DialectServer(LoopbackServer):
                 "description": "only filter-lang=cql2-text is supported",
             }
         start = int(body.get("startIndex", 0))
-        wanted = body.get("collections")
-        features = [f for f in self.features if not wanted or f["collection"] in wanted]
+        collections = body.get("collections")
+        features = [f for f in self.features if not collections or f["collection"] in collections]
         link = {"body": {"startIndex": start + limit, "limit": limit}, "merge": True}
         page = self._page(features[start : start + limit], start + limit, link, total=len(features))
         return 200, {**page, "numberMatched": len(features)}
@@ -135,17 +142,17 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append((time.monotonic(), self.command, self.path, body))
-            fault = (
-                server.faults.pop(0) if server.faults and self.path.startswith("/search") else None
-            )
+            is_search = self.path.startswith("/search")
+            fault = server.faults.pop(0) if server.faults and is_search else None
         if fault:
             time.sleep(fault.wait_s)
         if fault and (fault.body or fault.status != 200):
             return self._send(fault.status, fault.body, fault.headers)
-        if self.path.startswith("/search"):
+        if is_search:
             status, answer = server.answer(body)
         else:
-            status, answer = 200, server.landing()
+            status = 200
+            answer = server.landing()
         return self._send(status, json.dumps(answer), {"Content-Type": "application/geo+json"})
 
     def _send(self, status, text, headers):

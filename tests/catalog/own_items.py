@@ -1,4 +1,4 @@
-"""Our own STAC items, in the shape of each service's, made by code."""
+"""Invented STAC items in the form of each service's."""
 
 from datetime import datetime, timedelta
 
@@ -38,9 +38,12 @@ def cdse_s2(
     strip="T093541",
     made="T140000",
 ):
-    """Sentinel-2 at CDSE: `datetime` is the datatake start 09:30:31, the tile is seen some minutes later."""
+    """Sentinel-2 at CDSE: `datetime` is the datatake start, minutes before the tile is seen."""
     compact = day.replace("-", "")
-    name = f"S2{platform.upper()}_MSIL2A_{compact}T093031_N{baseline.replace('.', '')}_R136_T{tile}_{compact}{made}"
+    satellite = f"S2{platform.upper()}"
+    number = baseline.replace(".", "")
+    name = f"{satellite}_MSIL2A_{compact}T093031_N{number}_R136_T{tile}_{compact}{made}"
+    datastrip = f"S2A_OPER_MSI_L2A_DS_2APS_{compact}{made}_S{compact}{strip}_N{baseline}"
     time = f"{day}T09:30:31.024Z"
     return feature(
         name,
@@ -55,8 +58,8 @@ def cdse_s2(
             "eo:cloud_cover": cloud,
             "processing:version": baseline,
             "processing:datetime": f"{day}{made[:3]}:00:00Z",
-            "eopf:datatake_id": f"GS2{platform.upper()}_{compact}T093031_046000_N{baseline}",
-            "eopf:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_{compact}{made}_S{compact}{strip}_N{baseline}",
+            "eopf:datatake_id": f"G{satellite}_{compact}T093031_046000_N{baseline}",
+            "eopf:datastrip_id": datastrip,
         },
         {
             k: f"s3://eodata/Sentinel-2/{name}.SAFE/{k}.jp2"
@@ -80,7 +83,8 @@ def cdse_syn(
     first = datetime.fromisoformat(start)
     stamp = first.strftime("%Y%m%dT%H%M%S")
     timeliness = "NT" if kind == "ntc" else "ST"
-    name = f"S3{platform.upper()}_SY_2_SYN____{stamp}_{made}_0179_113_{orbit % 385:03d}_1800_ESA_O_{timeliness}_002"
+    frame = f"{stamp}_{made}_0179_113_{orbit % 385:03d}_1800"
+    name = f"S3{platform.upper()}_SY_2_SYN____{frame}_ESA_O_{timeliness}_002"
     return feature(
         name,
         f"sentinel-3-syn-2-syn-{kind}",
@@ -108,6 +112,7 @@ def earth_s2(
 ):
     """Sentinel-2 at earth-search: `datetime` is the sensing time of the tile."""
     name = f"S2A_{tile}_20240601_{sequence}_L2A"
+    datastrip = f"S2A_OPER_MSI_L2A_DS_SGS__20240601T132101_S20240601T093541_N{baseline}"
     return feature(
         name,
         "sentinel-2-l2a",
@@ -120,7 +125,7 @@ def earth_s2(
             "s2:processing_baseline": baseline,
             "s2:sequence": str(sequence),
             "s2:generation_time": f"2024-06-0{1 + sequence}T12:00:00Z",
-            "s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_SGS__20240601T132101_S20240601T093541_N{baseline}",
+            "s2:datastrip_id": datastrip,
         },
         {
             k: f"https://{EARTH.hosts[0]}/cogs/{name}/{k}.tif"
@@ -132,14 +137,15 @@ def earth_s2(
 def earth_c1_s2(
     tile="35VLF", baseline="05.11", *, time="2024-06-01T09:36:44.564Z", made="T140000", cloud=3.5
 ):
-    """Sentinel-2 Collection 1 at earth-search: no sequence; the id holds the start of the datastrip."""
-    name, compact = f"S2A_T{tile}_20240601T093541_L2A", baseline.replace(".", "")
-    folder = f"https://{EARTH_C1.hosts[0]}/sentinel-2-c1-l2a/{tile[:2]}/{tile[2]}/{tile[3:]}/2024/6/{name}"
-    bands = {
-        v: f"{k}.tif"
-        for k, v in EARTH_C1.assets["sentinel2"].items()
-        if not k.endswith("_metadata")
-    }
+    """Sentinel-2 Collection 1 at earth-search: no sequence; the id has the datastrip's start."""
+    name = f"S2A_T{tile}_20240601T093541_L2A"
+    compact = baseline.replace(".", "")
+    place = f"{tile[:2]}/{tile[2]}/{tile[3:]}"
+    folder = f"https://{EARTH_C1.hosts[0]}/sentinel-2-c1-l2a/{place}/2024/6/{name}"
+    product = f"S2A_MSIL2A_20240601T093031_N{compact}_R136_T{tile}_20240601{made}.SAFE"
+    datastrip = f"S2A_OPER_MSI_L2A_DS_2APS_20240601{made}_S20240601T093541_N{baseline}"
+    keys = EARTH_C1.assets["sentinel2"]
+    bands = {keys[k]: f"{k}.tif" for k in keys if not k.endswith("_metadata")}
     files = {
         **bands,
         "granule_metadata": "metadata.xml",
@@ -155,9 +161,9 @@ def earth_c1_s2(
             "grid:code": f"MGRS-{tile}",
             "eo:cloud_cover": cloud,
             "s2:processing_baseline": baseline,
-            "s2:product_uri": f"S2A_MSIL2A_20240601T093031_N{compact}_R136_T{tile}_20240601{made}.SAFE",
+            "s2:product_uri": product,
             "s2:generation_time": f"2024-06-01T{made[1:3]}:00:00.000000Z",
-            "s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_20240601{made}_S20240601T093541_N{baseline}",
+            "s2:datastrip_id": datastrip,
         },
         {key: f"{folder}/{file}" for key, file in files.items()},
         version="1.1.0",
@@ -179,7 +185,7 @@ def dlr_enmap(
     made="20240701T122237",
     collection="ENMAP_HSI_L2A",
 ):
-    """EnMAP at DLR: numbers are strings, the orbit is not what its name says, L0 quicklooks are mixed in."""
+    """EnMAP at DLR: numbers as strings, a wrong `sat:relative_orbit`, L0 quicklooks mixed in."""
     name = f"ENMAP01-____L2A-DT0000080454_20240601T1020{second:02d}Z_0{tile}_V{version}_{made}Z"
     return feature(
         name if collection == "ENMAP_HSI_L2A" else name.replace("__L2A", "___L0"),

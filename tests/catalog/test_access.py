@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ SECRETS = ("SENTINELKEYID", "SENTINELSECRET", "SENTINELUSER", "SENTINELPASSWORD"
 
 @pytest.fixture(autouse=True)
 def own_world(tmp_path, monkeypatch, caplog):
-    """An empty cache, no credentials of the machine, and no secret in any log record or traceback."""
+    """An empty cache, no credentials of the machine, and no secret in any log or traceback."""
     for name in [n for n in os.environ if n.startswith(("AWS_", "ENMAP_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path / "cache"))
@@ -83,11 +84,10 @@ def bucket(s3_url, tmp_path_factory):
     }
     store = S3Store("eodata", config=keys, client_options={"allow_http": True})
     path = tmp_path_factory.mktemp("tif") / "x.tif"
-    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint16", "tiled": True,
-               "blockxsize": 16, "blockysize": 16}  # fmt: skip
-    with rasterio.open(
-        path, "w", **profile, crs="EPSG:32635", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)
-    ) as f:
+    shape = {"width": 64, "height": 64, "count": 1, "dtype": "uint16"}
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    place = {"crs": "EPSG:32635", "transform": rasterio.Affine(10, 0, 0, 0, -10, 0)}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **tiles, **place) as f:
         f.write(np.arange(64 * 64, dtype="uint16").reshape(1, 64, 64))
     obstore.put(store, "S3/geo.nc", HDF5)
     obstore.put(store, "S3/login.nc", b"<!DOCTYPE html><html>log in</html>")
@@ -103,20 +103,26 @@ def syn(href, **fields):
     return item_with(own.cdse_syn(), "geolocation", href, **fields)
 
 
-def test_fetch_from_s3_once(bucket, s3_url, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("bucket")
+def test_fetch_from_s3_once(s3_url, monkeypatch, tmp_path):
     give_keys(monkeypatch)
-    spec, item = at_s3(s3_url), syn("s3://eodata/S3/geo.nc", **{"file:size": len(HDF5)})
+    spec = at_s3(s3_url)
+    item = syn("s3://eodata/S3/geo.nc", **{"file:size": len(HDF5)})
     path = access.fetch(spec, item, "sentinel3_syn", "geolocation")
-    assert path.read_bytes() == HDF5 and path.suffix == ".nc" and tmp_path / "cache" in path.parents
+    assert path.read_bytes() == HDF5
+    assert path.suffix == ".nc"
+    assert tmp_path / "cache" in path.parents
     # the second time nothing is asked: the endpoint is gone
     gone = replace(spec, endpoint="http://127.0.0.1:9")
     assert access.fetch(gone, item, "sentinel3_syn", "geolocation") == path
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_gdal_reads_a_window_through_vsis3(bucket, s3_url, monkeypatch):
+@pytest.mark.usefixtures("bucket")
+def test_gdal_reads_a_window_through_vsis3(s3_url, monkeypatch):
     give_keys(monkeypatch)
-    spec, item = at_s3(s3_url), item_with(own.cdse_s2(), "B02_10m", "s3://eodata/S2/B02.tif")
+    spec = at_s3(s3_url)
+    item = item_with(own.cdse_s2(), "B02_10m", "s3://eodata/S2/B02.tif")
     href = access.gdal_href(spec, item, "sentinel2", "B02")
     assert href == "/vsis3/eodata/S2/B02.tif"
     with rasterio.Env(**access.gdal_env(spec)), rasterio.open(href) as f:
@@ -124,7 +130,8 @@ def test_gdal_reads_a_window_through_vsis3(bucket, s3_url, monkeypatch):
     assert window.tolist() == [[660, 661, 662], [724, 725, 726]]
 
 
-def test_keys_from_an_aws_profile(bucket, s3_url, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("bucket")
+def test_keys_from_an_aws_profile(s3_url, monkeypatch, tmp_path):
     (tmp_path / "profiles").write_text(
         "[cdse]\naws_access_key_id = SENTINELKEYID\naws_secret_access_key = SENTINELSECRET%1\n"
     )
@@ -161,7 +168,8 @@ def test_missing_keys_name_the_variables():
             call()
 
 
-def test_missing_object_and_login_page_and_wrong_size(bucket, s3_url, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("bucket")
+def test_missing_object_and_login_page_and_wrong_size(s3_url, monkeypatch, tmp_path):
     give_keys(monkeypatch)
     spec = at_s3(s3_url)
     with fails(
@@ -181,7 +189,8 @@ def test_missing_object_and_login_page_and_wrong_size(bucket, s3_url, monkeypatc
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
-def test_unwritable_cache_says_how_to_move_it(bucket, s3_url, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("bucket")
+def test_unwritable_cache_says_how_to_move_it(s3_url, monkeypatch, tmp_path):
     give_keys(monkeypatch)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SATFUSE_CACHE", str(tmp_path / "file"))
@@ -210,14 +219,15 @@ def test_a_failing_object_store_is_tried_again(files, monkeypatch):
     ]
     spec = at_s3(f"http://{files.host}")
     path = access.fetch(spec, syn("s3://eodata/S3/geo.nc"), "sentinel3_syn", "geolocation")
-    assert path.read_bytes() == HDF5 and len(files.seen) == 3
+    assert path.read_bytes() == HDF5
+    assert len(files.seen) == 3
 
 
 # --- https --------------------------------------------------------------------------------------
 
 
 class _Files(BaseHTTPRequestHandler):
-    """Answers by path from `server.answers`: (status, headers, body), or a list of them taken in turn."""
+    """Serves by path from `server.answers`: (status, headers, body), or a list of them in turn."""
 
     def do_GET(self):
         self.server.seen.append(
@@ -237,7 +247,7 @@ class _Files(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def log_message(self, *_):
         pass
@@ -246,8 +256,12 @@ class _Files(BaseHTTPRequestHandler):
 @pytest.fixture
 def files():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Files)
-    server.answers, server.seen, server.counting = {}, [], threading.Lock()
-    server.now, server.most, server.wait_s = 0, 0, 0.0
+    server.answers = {}
+    server.seen = []
+    server.counting = threading.Lock()
+    server.now = 0
+    server.most = 0
+    server.wait_s = 0.0
     server.host = f"127.0.0.1:{server.server_address[1]}"
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -369,7 +383,8 @@ def test_gdal_sends_the_password_from_its_options(files, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG, "rasterio")
     with rasterio.Env(**env), pytest.raises(rasterio.RasterioIOError) as caught:
         rasterio.open(href)
-    assert files.seen and all(s[1].startswith("Basic ") for s in files.seen)
+    assert files.seen
+    assert all(s[1].startswith("Basic ") for s in files.seen)
     assert not any(s in str(caught.value) for s in SECRETS)
 
 
@@ -418,11 +433,11 @@ def test_one_download_for_many_threads_and_few_connections(files, monkeypatch):
     give_account(monkeypatch)
     files.wait_s = 0.05
     files.answers = {f"/{i}.xml": (200, {}, b"<?xml?><a/>") for i in range(6)}
-    jobs = [threading.Thread(target=fetch_metadata, args=(files, f"/{i % 6}.xml"), kwargs={"max_connections": 2})
-            for i in range(18)]  # fmt: skip
-    [j.start() for j in jobs]
-    [j.join() for j in jobs]
-    assert len(files.seen) == 6 and files.most <= 2
+    with ThreadPoolExecutor(18) as pool:
+        for i in range(18):
+            pool.submit(fetch_metadata, files, f"/{i % 6}.xml", max_connections=2)
+    assert len(files.seen) == 6
+    assert files.most <= 2
 
 
 # --- SAS ----------------------------------------------------------------------------------------
@@ -485,7 +500,8 @@ def test_blobs_are_fetched_with_the_token_and_a_refused_token_is_dropped(files):
     with fails(AccessError, "planetary-computer denied access"):
         access.fetch(spec, item, "sentinel2", "product_metadata")
     path = access.fetch(spec, item, "sentinel2", "product_metadata")
-    assert path.read_bytes() == b"<?xml?><a/>" and "SENTINELSAS" not in str(path)
+    assert path.read_bytes() == b"<?xml?><a/>"
+    assert "SENTINELSAS" not in str(path)
     asked = [s[0].split("/")[1] for s in files.seen]
     assert asked == ["token", "sentinel2-l2", "token", "sentinel2-l2"]
 
@@ -493,7 +509,7 @@ def test_blobs_are_fetched_with_the_token_and_a_refused_token_is_dropped(files):
 # --- local --------------------------------------------------------------------------------------
 
 
-def test_local_files_are_read_where_they_lie(tmp_path):
+def test_local_files_are_read_in_place(tmp_path):
     spec = local_catalog("http://127.0.0.1:1", tmp_path)
     (tmp_path / "geo.nc").write_bytes(HDF5)
     item = syn(str(tmp_path / "geo.nc"))

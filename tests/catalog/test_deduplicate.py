@@ -10,8 +10,9 @@ def items(*features):
     return [pystac.Item.from_dict(f) for f in features]
 
 
-def kept(found, sensor, catalog="cdse"):
-    return [i.id for i in deduplicate(found, sensor, load_catalog(catalog).collections[sensor])]
+def kept(candidates, sensor, catalog="cdse"):
+    collections = load_catalog(catalog).collections[sensor]
+    return [i.id for i in deduplicate(candidates, sensor, collections)]
 
 
 def test_the_highest_baseline_wins_whatever_the_order():
@@ -26,22 +27,24 @@ def test_the_newest_processing_of_one_baseline_wins():
 
 @pytest.mark.parametrize("milliseconds", [563, 0])
 def test_earth_search_sequences_differ_by_a_millisecond(milliseconds):
-    """0 ms: the older sequence lies in the previous second."""
+    """0 ms: the older sequence is in the previous second."""
     newer = f"2024-06-01T09:36:44.{milliseconds:03d}Z"
     older = "2024-06-01T09:36:44.562Z" if milliseconds else "2024-06-01T09:36:43.999Z"
-    found = items(own.earth_s2(sequence=0, baseline="02.14", time=older), own.earth_s2(time=newer))
-    assert kept(found, "sentinel2", "earth-search") == ["S2A_35VLF_20240601_1_L2A"]
+    candidates = items(
+        own.earth_s2(sequence=0, baseline="02.14", time=older), own.earth_s2(time=newer)
+    )
+    assert kept(candidates, "sentinel2", "earth-search") == ["S2A_35VLF_20240601_1_L2A"]
 
 
 def test_tiles_platforms_days_and_datastrips_are_different_acquisitions():
-    found = items(
+    candidates = items(
         own.cdse_s2(),
         own.cdse_s2("35VLG"),
         own.cdse_s2(platform="b"),
         own.cdse_s2(day="2024-06-11"),
         own.cdse_s2(strip="T093702", made="T150000"),
     )
-    assert len(kept(found, "sentinel2")) == 5
+    assert len(kept(candidates, "sentinel2")) == 5
 
 
 def test_ntc_wins_over_stc_even_when_stc_was_made_later():
@@ -53,19 +56,19 @@ def test_ntc_wins_over_stc_even_when_stc_was_made_later():
 
 
 def test_consecutive_frames_other_orbits_and_platforms_stay():
-    found = items(
+    candidates = items(
         own.cdse_syn(),
         own.cdse_syn("2024-06-01T09:04:00.5"),
         own.cdse_syn(orbit=41001),
         own.cdse_syn(platform="b"),
     )
-    assert len(kept(found, "sentinel3_syn")) == 4
+    assert len(kept(candidates, "sentinel3_syn")) == 4
 
 
 def test_enmap_keeps_the_highest_version_of_each_tile():
     old = own.dlr_enmap(version="010402", made="20250101T000000")
-    found = items(old, own.dlr_enmap(version="010502"), own.dlr_enmap("02", second=50))
-    assert [i.split("_V")[1][:6] for i in kept(found, "enmap", "dlr")] == ["010502", "010502"]
+    candidates = items(old, own.dlr_enmap(version="010502"), own.dlr_enmap("02", second=50))
+    assert [i.split("_V")[1][:6] for i in kept(candidates, "enmap", "dlr")] == ["010502", "010502"]
 
 
 def test_an_item_that_does_not_say_what_it_is_is_kept():

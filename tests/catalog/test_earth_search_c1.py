@@ -1,4 +1,4 @@
-"""Sentinel-2 Collection 1 at earth-search: found apart from the older collection, its radiometry read, not guessed."""
+"""Sentinel-2 Collection 1 at earth-search: a collection of its own with radiometry metadata."""
 
 from dataclasses import replace
 
@@ -18,7 +18,8 @@ WHERE = {"bbox": (26.3, 58.2, 26.6, 58.5), "start": "2024-06-01", "end": "2024-0
 
 def test_only_its_collection_is_found_and_of_it_the_newest_processing():
     # the service refuses no collection that it was not asked for; the client must
-    old, new = own.earth_c1_s2(baseline="05.00", made="T100000"), own.earth_c1_s2("35VLF")
+    old = own.earth_c1_s2(baseline="05.00", made="T100000")
+    new = own.earth_c1_s2("35VLF")
     old["id"] += "_again"
     with DialectServer("earth-search", [own.earth_s2(), old, new]) as server:
         items = search(
@@ -26,7 +27,8 @@ def test_only_its_collection_is_found_and_of_it_the_newest_processing():
         )
         body = server.searches[0][3]
     assert [i.id for i in items] == [new["id"]]
-    assert body["collections"] == ["sentinel-2-c1-l2a"] and body["limit"] <= 267
+    assert body["collections"] == ["sentinel-2-c1-l2a"]
+    assert body["limit"] <= 267
 
 
 def test_every_asset_is_reached_in_its_own_bucket_only():
@@ -41,10 +43,13 @@ def test_every_asset_is_reached_in_its_own_bucket_only():
 
 
 def test_the_offset_of_the_product_metadata_is_applied_once(small_archive, small_recipe):
-    """A SAFE under Collection 1's asset keys reads as it does under those of the Data Space, with the raster:offset
-    of the items ignored."""
+    """The same SAFE reads equally under the asset keys of Collection 1 and of the Data Space.
+
+    The `raster:offset` of the items is ignored.
+    """
     here = {"schemes": ("file",), "hosts": (), "root": str(small_archive.root)}
-    safe, local = small_archive.items["sentinel-2-l2a"][0], load_catalog("local")
+    safe = small_archive.items["sentinel-2-l2a"][0]
+    local = load_catalog("local")
     feature = own.earth_c1_s2()
     for key, name in own.EARTH_C1.assets["sentinel2"].items():
         feature["assets"][name]["href"] = safe.assets[local.assets["sentinel2"][key]].href
@@ -54,9 +59,8 @@ def test_the_offset_of_the_product_metadata_is_applied_once(small_archive, small
         open_sentinel2(item, box, spec=replace(spec, **here), bands=bands).compute()
         for item, spec in ((pystac.Item.from_dict(feature), own.EARTH_C1), (safe, local))
     )
-    assert read.attrs["offsets"] == [dict.fromkeys(bands, -1000)] and read.attrs["baselines"] == [
-        "05.11"
-    ]
+    assert read.attrs["offsets"] == [dict.fromkeys(bands, -1000)]
+    assert read.attrs["baselines"] == ["05.11"]
     np.testing.assert_array_equal(read.reflectance.values, expected.reflectance.values)
     np.testing.assert_array_equal(read.scl.values, expected.scl.values)
     assert np.isfinite(expected.reflectance.values).mean() > 0.9

@@ -1,4 +1,4 @@
-"""Search against a real STAC API server on loopback: `rustac serve` with a few items of our own."""
+"""Search against a real STAC API server on loopback: `rustac serve` with a few invented items."""
 
 import json
 import shutil
@@ -119,4 +119,5 @@ def test_pages_of_two(archive):
 def test_files_of_found_items_are_reached(archive):
     first = search(archive, "sentinel3_syn", bbox=BBOX, start="2024-06-01", end="2024-06-01")[0]
     path = access.fetch(archive, first, "sentinel3_syn", "flags")
-    assert path.parent == Path(archive.root) and path.name.endswith("-flags.nc")
+    assert path.parent == Path(archive.root)
+    assert path.name.endswith("-flags.nc")

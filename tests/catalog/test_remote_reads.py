@@ -22,7 +22,8 @@ from satfuse.readers.loaders import ItemAsset
 from satfuse.readers.sentinel2 import open_sentinel2
 from satfuse.readers.sentinel3_syn import open_syn
 
-LOCAL, PLANETARY = load_catalog("local"), load_catalog("planetary-computer")
+LOCAL = load_catalog("local")
+PLANETARY = load_catalog("planetary-computer")
 SIGNATURE = "sv=2024-01-01&sig=SENTINELSAS%3D"
 BANDS = ("B01", "B02", "B05", "B12")
 
@@ -37,8 +38,9 @@ def own_world(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def blobs(small_archive, tmp_path_factory):
-    """Planetary Computer's containers as folders, and an item of each sensor: COGs, XML and NetCDF by its keys."""
-    root, items = tmp_path_factory.mktemp("blobs"), {}
+    """Planetary Computer's containers as folders, and an item of each sensor with its keys."""
+    root = tmp_path_factory.mktemp("blobs")
+    items = {}
     for sensor, collection in (
         ("sentinel2", "sentinel-2-l2a"),
         ("sentinel3_syn", "sentinel-3-syn-2-syn-ntc"),
@@ -49,7 +51,8 @@ def blobs(small_archive, tmp_path_factory):
             service: item.assets[LOCAL.assets[sensor][key]]
             for key, service in PLANETARY.assets[sensor].items()
         }
-        item.assets, item.collection_id = {}, PLANETARY.collections[sensor][0]
+        item.assets = {}
+        item.collection_id = PLANETARY.collections[sensor][0]
         (root / container).mkdir()
         for service, asset in files.items():
             path = root / container / asset.href.rsplit("/")[-1].replace(".jp2", ".tif")
@@ -93,7 +96,8 @@ def test_sentinel2_cogs_and_metadata_are_read_with_the_token(
     ).compute()
     for name in ("reflectance", "valid", "quality", "scl"):
         np.testing.assert_array_equal(far[name].values, near[name].values)
-    assert near.valid.mean() > 0.5 and far.attrs["offsets"] == [dict.fromkeys(BANDS, -1000)]
+    assert near.valid.mean() > 0.5
+    assert far.attrs["offsets"] == [dict.fromkeys(BANDS, -1000)]
     kinds = {
         path.rsplit(".")[-1] for _, path, _ in planetary.seen if path.startswith("/sentinel2-l2/")
     }
@@ -139,7 +143,8 @@ def test_enmap_is_read_with_the_password(small_archive, monkeypatch):
             "login_hosts": (),
             "timeout_s": 5.0,
         }
-        spec, moved = replace(load_catalog("dlr"), **here), item.clone()
+        spec = replace(load_catalog("dlr"), **here)
+        moved = item.clone()
         for asset in moved.assets.values():
             asset.href = asset.href.replace(str(small_archive.root), server.url)
         far = open_enmap(moved, spec=spec)
@@ -193,14 +198,14 @@ def test_a_redirect_to_another_host_is_refused_before_gdal_asks(blobs, elsewhere
         for read in (ItemAsset.of(*source).probe, partial(access.check_remote, *source)):
             with pytest.raises(AccessError, match=r"host 'localhost:.*is not among"):
                 read()
-        assert server.seen and not elsewhere.seen
+        assert server.seen
+        assert not elsewhere.seen
         # the reason for all this: GDAL itself follows. Where it stops doing so, `final_address` is
         # not needed
         with rasterio.Env(**access.gdal_env(spec, "enmap")):
             rasterio.open(access.gdal_href(*source)).close()
-    assert elsewhere.seen and not any(
-        "Authorization" in headers for _, _, headers in elsewhere.seen
-    )
+    assert elsewhere.seen
+    assert not any("Authorization" in headers for _, _, headers in elsewhere.seen)
 
 
 def test_a_redirect_within_the_catalogue_is_followed_once(blobs, monkeypatch):
@@ -254,7 +259,8 @@ def test_a_password_in_use_goes_to_no_other_catalogue(blobs, monkeypatch):
     assert all(
         headers.get("Authorization", "").startswith("Basic ") for _, _, headers in guarded.seen
     )
-    assert public.seen and not any("Authorization" in headers for _, _, headers in public.seen)
+    assert public.seen
+    assert not any("Authorization" in headers for _, _, headers in public.seen)
 
 
 def test_threads_read_each_with_its_own_token(planetary, blobs):
@@ -262,9 +268,13 @@ def test_threads_read_each_with_its_own_token(planetary, blobs):
     other = "sv=2024-01-01&sig=SENTINELSAS-other"
     with FileServer(blobs[0], query=other, answers={"/token": token(other)}) as second:
         spec = replace(
-            planetary.spec, name="second", endpoint=second.url, token_url=f"{second.url}/token",
-            containers={"sentinel2": "second/sentinel2-l2"}, hosts=("second.blob.core.windows.net",),
-        )  # fmt: skip
+            planetary.spec,
+            name="second",
+            endpoint=second.url,
+            token_url=f"{second.url}/token",
+            containers={"sentinel2": "second/sentinel2-l2"},
+            hosts=("second.blob.core.windows.net",),
+        )
         far = blobs[1]["sentinel2"].clone()
         for asset in far.assets.values():
             asset.href = asset.href.replace("sentinel2l2a01.", "second.")

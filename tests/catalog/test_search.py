@@ -1,3 +1,4 @@
+import json
 import logging
 import pickle
 import threading
@@ -55,9 +56,11 @@ def test_every_page_is_read_once_in_each_dialect(dialect):
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_cloud_filter_is_sent_in_the_dialect_and_applied_here(dialect):
     name, sensor, make = DIALECTS[dialect]
-    kinds = (3.5, 80.0, None) if sensor == "sentinel2" else ("3", "80", None)
-    features = [make("35VL" + "FGH"[i], cloud=c) if sensor == "sentinel2" else make(f"0{i}", cloud=c, second=10 + i)
-                for i, c in enumerate(kinds)]  # fmt: skip
+    if sensor == "sentinel2":
+        features = [make("35VLF", cloud=3.5), make("35VLG", cloud=80.0), make("35VLH", cloud=None)]
+    else:
+        clouds = enumerate(("3", "80", None))  # text, as the service has it
+        features = [make(f"0{i}", cloud=cloud, second=10 + i) for i, cloud in clouds]
     with DialectServer(dialect, features) as server:
         items = search(at(server, name), sensor, max_cloud=20, **WHERE)
         body = server.searches[0][3]
@@ -67,9 +70,8 @@ def test_cloud_filter_is_sent_in_the_dialect_and_applied_here(dialect):
         "earth-search": {"query": {"eo:cloud_cover": {"lte": 20}}},
         "dlr": {"filter": "eo:cloud_cover <= 20", "filter-lang": "cql2-text"},
     }
-    assert {k: v for k, v in body.items() if k in ("query", "filter", "filter-lang")} == expected[
-        dialect
-    ]
+    filters = {k: v for k, v in body.items() if k in ("query", "filter", "filter-lang")}
+    assert filters == expected[dialect]
 
 
 def test_the_imitation_refuses_what_the_real_service_refuses():
@@ -104,17 +106,16 @@ def test_dlr_strings_become_numbers_and_identifiers_stay():
     with DialectServer("dlr", [own.dlr_enmap(cloud="4"), quicklook]) as server:
         (item,) = search(at(server, "dlr"), "enmap", **WHERE)
     p = item.properties
-    assert (
-        p["eo:cloud_cover"] == 4
-        and p["sat:relative_orbit"] == 12097
-        and p["enmap:nodata"] == -32768
-    )
+    assert p["eo:cloud_cover"] == 4
+    assert p["sat:relative_orbit"] == 12097
+    assert p["enmap:nodata"] == -32768
     assert p["enmap:sunAzimuthAngle"] == 26.673897
-    assert p["enmap:datatakeID"] == "0000080454" and p["platform"] == "enmap"
+    assert p["enmap:datatakeID"] == "0000080454"
+    assert p["platform"] == "enmap"
 
 
 def test_datatake_start_widens_the_window_and_sensing_time_does_not():
-    """The tile of a datatake that starts at 09:30:31 may be seen at 09:41: it must be found."""
+    """A tile of a datatake that starts at 09:30:31 may be sensed at 09:41: it must match."""
     window = {**WHERE, "start": "2024-06-01T09:40:00Z", "end": "2024-06-01T09:45:00Z"}
     with DialectServer("cdse", [own.cdse_s2()]) as server:
         assert len(search(at(server, "cdse"), "sentinel2", **window)) == 1
@@ -137,13 +138,13 @@ def test_antimeridian_items_are_kept_on_both_sides_only():
     east = own.cdse_syn()
     east["bbox"] = [170.0, 52.0, -160.0, 64.0]
     with DialectServer("cdse", [east]) as server:
-        for west, found in ((175.0, 1), (-170.0, 1), (26.0, 0)):
-            got = search(
+        for west, count in ((175.0, 1), (-170.0, 1), (26.0, 0)):
+            items = search(
                 at(server, "cdse"),
                 "sentinel3_syn",
                 **{**WHERE, "bbox": (west, 58.0, west + 1, 59.0)},
             )
-            assert len(got) == found
+            assert len(items) == count
 
 
 def test_items_come_in_order_of_time_pickle_and_keep_no_link_to_the_service():
@@ -151,9 +152,8 @@ def test_items_come_in_order_of_time_pickle_and_keep_no_link_to_the_service():
     with DialectServer("cdse", features) as server:
         items = search(at(server, "cdse"), "sentinel3_syn", **WHERE)
         (first,) = search(at(server, "cdse"), "sentinel3_syn", max_items=1, **WHERE)
-    assert [i.id for i in items] == [features[1]["id"], features[0]["id"]] and first.id == items[
-        0
-    ].id
+    assert [i.id for i in items] == [features[1]["id"], features[0]["id"]]
+    assert first.id == items[0].id
     assert pickle.loads(pickle.dumps(items[0])).to_dict() == items[0].to_dict()
     assert server.url not in str(items[0].to_dict())
 
@@ -163,7 +163,8 @@ def test_429_on_post_is_retried_and_retry_after_is_honoured():
         items = search(at(server, "cdse"), "sentinel2", **WHERE)
     assert len(items) == 1
     times = [r[0] for r in server.searches]
-    assert len(times) == 2 and times[1] - times[0] >= 1.0
+    assert len(times) == 2
+    assert times[1] - times[0] >= 1.0
 
 
 def test_503_without_retry_after_is_retried():
@@ -186,7 +187,7 @@ def test_503_without_retry_after_is_retried():
         (Fault(200, '{"features": [{"id": "broken"}]}'), r"not valid STAC \('broken'\)"),
     ],
 )
-def test_failures_name_service_status_and_way_out(fault, message):
+def test_failures_name_service_status_and_fix(fault, message):
     with DialectServer("cdse", [own.cdse_s2()], faults=[fault] * 20) as server:
         with pytest.raises(CatalogError, match=message):
             search(at(server, "cdse"), "sentinel2", **WHERE)
@@ -211,9 +212,10 @@ def test_a_service_that_is_not_there():
 def test_empty_page_ends_the_search():
     with DialectServer("cdse", []) as server:
         assert search(at(server, "cdse"), "sentinel2", **WHERE) == []
-    endless = '{"features": [], "links": [{"rel": "next", "method": "POST", "href": "%s/search", "body": {}}]}'
     with DialectServer("cdse", [own.cdse_s2()]) as server:
-        server.faults = [Fault(200, endless % server.url)] * 5
+        link = {"rel": "next", "method": "POST", "href": f"{server.url}/search", "body": {}}
+        endless = json.dumps({"features": [], "links": [link]})
+        server.faults = [Fault(200, endless)] * 5
         assert search(at(server, "cdse"), "sentinel2", **WHERE) == []
         assert len(server.searches) == 1
 
@@ -243,7 +245,8 @@ def test_requests_of_all_threads_are_spaced():
 
 
 def test_rate_limiter_does_not_save_up_idle_time(monkeypatch):
-    clock, slept = [100.0], []
+    clock = [100.0]
+    slept = []
     monkeypatch.setattr(search_module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(search_module.time, "sleep", slept.append)
     limiter = RateLimiter(4)

@@ -1,4 +1,4 @@
-"""A small SAFE tile with known digital numbers, and where it lies."""
+"""A small SAFE tile with known digital numbers, and its place."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def acquisition():
 
 @pytest.fixture(scope="session")
 def make_tile(acquisition):
-    """Write a tile whose band values are whole digital numbers; keyword arguments change the acquisition."""
+    """Write a tile whose values are whole digital numbers; keywords change the acquisition."""
 
     def make(folder: Path, *, left=388800, top=3469800, seed=0, **changes) -> SafeTile:
         rng = np.random.default_rng(seed)
@@ -55,9 +55,8 @@ def make_tile(acquisition):
             reflectance[band.name] = rng.integers(300, 6000, (side, side)) / 10000
         reflectance["B02"][100, 50] = -0.02
         reflectance["B04"][10:20, :] = np.nan
-        reflectance["B08"][200, 200] = (
-            6.5535  # the largest digital number at offset 0, clipped to it at -1000
-        )
+        # the largest digital number at offset 0, clipped to it at -1000
+        reflectance["B08"][200, 200] = 6.5535
         scl = np.full((SIDE // 2, SIDE // 2), 5, "uint8")
         for row, value in enumerate(range(12), start=20):
             scl[row, :] = value

@@ -15,9 +15,13 @@ from satfuse.simulate.archive.enmap_files import EnmapScene, dead_bands, enmap_b
 GRID = snap_geobox("EPSG:32632", 600000, 5400000, 603000, 5402400, resolution=30)
 WAVELENGTH_NM, FWHM_NM = enmap_bands()
 LAYERS = {
-    "cloud": (0, Quality.GUIDE_CLOUD), "cloud_shadow": (1, Quality.GUIDE_SHADOW), "cirrus": (2, Quality.GUIDE_CLOUD),
-    "haze": (3, Quality(0)), "snow": (4, Quality.SNOW), "testflags": (5, Quality(0)),
-}  # fmt: skip
+    "cloud": (0, Quality.GUIDE_CLOUD),
+    "cloud_shadow": (1, Quality.GUIDE_SHADOW),
+    "cirrus": (2, Quality.GUIDE_CLOUD),
+    "haze": (3, Quality(0)),
+    "snow": (4, Quality.SNOW),
+    "testflags": (5, Quality(0)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def cube():
     cube = rng.integers(-200, 8000, (224, *GRID.shape)) / 10000
     cube[:, :, :3] = np.nan
     cube[50, 40, 40] = np.nan
-    cube[150] = np.nan  # dead besides those that METADATA.XML calls dead
+    cube[150] = np.nan  # not marked as dead in METADATA.XML
     return cube
 
 
@@ -65,7 +69,8 @@ def test_reflectance_comes_back(opened, cube):
     expected = cube.astype("float32")
     expected[dead_bands(WAVELENGTH_NM)] = np.nan
     np.testing.assert_allclose(opened.reflectance.values, expected, atol=1e-7)
-    assert opened.reflectance.dtype == "float32" and float(opened.reflectance.min()) < -0.019
+    assert opened.reflectance.dtype == "float32"
+    assert float(opened.reflectance.min()) < -0.019
     assert opened.odc.geobox == GRID
 
 
@@ -77,8 +82,10 @@ def test_wavelengths_keep_the_order_of_the_file(opened):
 
 
 def test_dead_and_water_vapour_bands_are_not_usable(opened):
-    usable, nm = opened.usable.values, opened.wavelength_nm.values
-    assert not usable[dead_bands(WAVELENGTH_NM)].any() and not usable[150]
+    usable = opened.usable.values
+    nm = opened.wavelength_nm.values
+    assert not usable[dead_bands(WAVELENGTH_NM)].any()
+    assert not usable[150]
     assert not usable[((nm >= 1320) & (nm <= 1410)) | ((nm >= 1790) & (nm <= 1970))].any()
     outside = ~(
         dead_bands(WAVELENGTH_NM) | ((nm >= 1320) & (nm <= 1410)) | ((nm >= 1790) & (nm <= 1970))
@@ -96,8 +103,10 @@ def test_quality_layers(opened, layer):
 
 
 def test_valid_needs_every_usable_band(opened):
-    assert not opened.valid.values[:, :3].any() and not opened.valid.values[40, 40]
-    assert opened.quality.values[40, 40] == Quality.GUIDE_MISSING and opened.valid.values[40, 41]
+    assert not opened.valid.values[:, :3].any()
+    assert not opened.valid.values[40, 40]
+    assert opened.quality.values[40, 40] == Quality.GUIDE_MISSING
+    assert opened.valid.values[40, 41]
 
 
 def test_item_of_a_folder(product):
@@ -112,7 +121,7 @@ def test_item_of_a_folder(product):
     } <= set(item.assets)
 
 
-def test_without_metadata_or_tags_the_error_says_what_lacks(copy, files_under):
+def test_without_metadata_or_tags_the_error_says_what_is_missing(copy, files_under):
     only(copy, "*METADATA.XML").unlink()
     with pytest.raises(ReadError, match=r"METADATA\.XML.*missing.*wavelength"):
         open_enmap(enmap_item(copy), spec=files_under(copy.parent), missing="flag")
@@ -135,20 +144,23 @@ def test_band_tags_stand_in_for_metadata(tmp_path, files_under):
         image.update_tags(start_time="2022-07-24T10:45:26")
         for i, (nm, bbl) in enumerate([("550.5", "1"), ("1939.0", "1"), ("1650.0", "0")], start=1):
             image.update_tags(i, wavelength=nm, fwhm="6.5", bbl=bbl, wavelength_units="Nanometers")
-    item, spec = enmap_item(path), files_under(tmp_path)
+    item = enmap_item(path)
+    spec = files_under(tmp_path)
     with pytest.raises(ReadError, match="quality_cloud"):
         open_enmap(item, spec=spec)
     got = open_enmap(item, spec=spec, missing="flag").compute()
     assert list(got.usable.values) == [True, False, False]
     np.testing.assert_allclose(got.reflectance.values, 0.25, rtol=1e-6)
-    assert got.attrs["wavelengths_from"] == "band tags" and got.valid.all()
+    assert got.attrs["wavelengths_from"] == "band tags"
+    assert got.valid.all()
     assert (got.quality.values == Quality.ASSET_MISSING).all()
     assert {r.asset: r.status for r in got.attrs["ledger"]}["metadata"] == "replaced"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "html"])
 def test_damaged_image(copy, files_under, damage):
-    item, spec = enmap_item(copy), files_under(copy.parent)
+    item = enmap_item(copy)
+    spec = files_under(copy.parent)
     path = only(copy, "*SPECTRAL_IMAGE_COG.TIF")
     whole = path.read_bytes()
     lazy = open_enmap(item, spec=spec)
@@ -160,7 +172,8 @@ def test_damaged_image(copy, files_under, damage):
 
 
 def test_damaged_metadata_and_foreign_metadata(copy, files_under):
-    item, spec = enmap_item(copy), files_under(copy.parent)
+    item = enmap_item(copy)
+    spec = files_under(copy.parent)
     path = only(copy, "*METADATA.XML")
     text = path.read_text()
     path.write_text(text[: len(text) // 2])

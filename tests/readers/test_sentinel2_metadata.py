@@ -43,7 +43,8 @@ def test_item_of_a_safe_folder_has_the_shape_of_the_data_space(tile):
 
 
 def test_without_tile_metadata_the_clock_says_so(tile, files_under):
-    item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
+    item = safe_item(tile.folder)
+    spec = files_under(tile.folder.parent)
     del item.assets["granule_metadata"]
     item.properties |= {
         "view:sun_elevation": 70.0,
@@ -51,9 +52,11 @@ def test_without_tile_metadata_the_clock_says_so(tile, files_under):
         "view:incidence_angle": 4.5,
     }
     facts = metadata(item, spec)
-    assert facts.clock == "item datatake start" and facts.sensing_time == item.datetime
+    assert facts.clock == "item datatake start"
+    assert facts.sensing_time == item.datetime
     assert (facts.sun_zenith_deg, facts.view_zenith_deg) == (20.0, 4.5)
-    assert facts.sun_azimuth_deg == pytest.approx(13.1) and np.isnan(facts.view_azimuth_deg)
+    assert facts.sun_azimuth_deg == pytest.approx(13.1)
+    assert np.isnan(facts.view_azimuth_deg)
     sensing = replace(spec, datetime={**spec.datetime, "sentinel2": "sensing"})
     assert metadata(item, sensing).clock == "item sensing time"
 
@@ -76,14 +79,17 @@ def with_metadata(tmp_path, item, change):
     return item
 
 
-def test_metadata_decides_the_offset_and_not_the_date_or_name(tmp_path, tile, files_under):
-    def without_offset(text):
-        lines = [
-            line for line in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in line
-        ]
-        return "\n".join(lines).replace("05.11", "99.99")
+def without_offsets(text):
+    lines = text.replace("><", ">\n<").splitlines()
+    return "\n".join(line for line in lines if "BOA_ADD_OFFSET" not in line)
 
-    item = with_metadata(tmp_path, safe_item(tile.folder), without_offset)
+
+def test_metadata_decides_the_offset_and_not_the_date_or_name(tmp_path, tile, files_under):
+    item = with_metadata(
+        tmp_path,
+        safe_item(tile.folder),
+        lambda text: without_offsets(text).replace("05.11", "99.99"),
+    )
     assert set(metadata(item, files_under(tmp_path.parent.parent)).offsets.values()) == {0}
 
 
@@ -94,19 +100,13 @@ def test_offset_differs_per_band(tmp_path, tile, files_under):
         tmp_path, item, lambda text: text.replace(old, old.replace("-1000", "-500"))
     )
     facts = metadata(item, files_under(tmp_path.parent.parent))
-    assert facts.offsets["B04"] == -500 and facts.offsets["B03"] == -1000
+    assert facts.offsets["B04"] == -500
+    assert facts.offsets["B03"] == -1000
 
 
 def test_baseline_without_its_offset_is_refused(tmp_path, tile, files_under):
-    def without_offset(text):
-        return "\n".join(
-            x for x in text.replace("><", ">\n<").splitlines() if "BOA_ADD_OFFSET" not in x
-        )
-
-    item, spec = (
-        with_metadata(tmp_path, safe_item(tile.folder), without_offset),
-        files_under(tmp_path.parent.parent),
-    )
+    item = with_metadata(tmp_path, safe_item(tile.folder), without_offsets)
+    spec = files_under(tmp_path.parent.parent)
     with pytest.raises(RadiometryError, match=rf"{item.id}.*baseline 05\.11.*{OVERRIDE}"):
         open_sentinel2(item, tile.geobox, spec=spec, bands=("B02",))
     assert metadata(item, spec).clock == "MTD_TL SENSING_TIME"  # pairing needs no offset
@@ -120,8 +120,9 @@ def test_offset_that_lacks_a_band_is_refused(tmp_path, tile, files_under):
 
 
 def test_catalogue_can_override_the_offset(tile, files_under):
-    """The way to pass it through pairs, scenes and the command line; a catalogue that says nothing trusts metadata."""
-    item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
+    """A spec passes the offset through pairs and scenes; one without a rule trusts the metadata."""
+    item = safe_item(tile.folder)
+    spec = files_under(tile.folder.parent)
     for radiometry, offset in (({"sentinel2": "boa_offset=0"}, 0), ({}, -1000)):
         got = open_sentinel2(
             item, tile.geobox, spec=replace(spec, radiometry=radiometry), bands=("B02",)
@@ -132,7 +133,8 @@ def test_catalogue_can_override_the_offset(tile, files_under):
 
 
 def test_no_product_metadata_at_all_needs_the_override(tile, files_under):
-    item, spec = safe_item(tile.folder), files_under(tile.folder.parent)
+    item = safe_item(tile.folder)
+    spec = files_under(tile.folder.parent)
     del item.assets["product_metadata"]
     assert metadata(item, spec).offsets is None
     with pytest.raises(RadiometryError, match=OVERRIDE):
@@ -149,7 +151,7 @@ DESERT = {"B02": 1100, "B03": 1900, "B04": 2700, "B12": 4200}
 
 @pytest.fixture
 def cog_item(tmp_path):
-    """An earth-search item (its keys, no MTD_MSIL2A.xml) of a surface, and its catalogue made local."""
+    """An earth-search item (its keys, no MTD_MSIL2A.xml) of a surface, and a local catalogue."""
     spec = load_catalog("earth-search")
     spec = replace(spec, schemes=("file",), root=str(tmp_path), hosts=())
     grid = snap_geobox("EPSG:32631", 388800, 3466800, 391800, 3469800)
@@ -187,7 +189,7 @@ def cog_item(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "surface, baseline, added, expected",
+    ("surface", "baseline", "added", "expected"),
     [
         (FOREST, "05.00", 1000, -1000),
         (FOREST, "02.14", 0, 0),
@@ -203,7 +205,7 @@ def test_baseline_confirmed_by_dark_numbers_decides(cog_item, surface, baseline,
 
 
 @pytest.mark.parametrize(
-    "surface, baseline, added, why",
+    ("surface", "baseline", "added", "why"),
     [
         (FOREST, "05.00", 0, "opposite"),  # the service has taken the offset out
         (FOREST, "02.14", 1000, "opposite"),

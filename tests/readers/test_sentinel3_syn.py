@@ -14,7 +14,8 @@ from satfuse.sensors.quality import Quality
 from satfuse.simulate.archive.sen3 import write_sen3
 from satfuse.simulate.archive.sen3_swath import SynFrame, swath_grid
 
-ROWS, COLUMNS = 60, 129
+ROWS = 60
+COLUMNS = 129
 FRAME = SynFrame(
     platform="S3A",
     start=datetime(2024, 6, 1, 10, 21, 7, 250000),
@@ -84,10 +85,11 @@ def opened(archive, spec):
 
 def test_digital_numbers_are_decoded_and_fill_is_nan(opened, orbit):
     _, reflectance, cloud, land = orbit
-    seen = (land & ~cloud)[:ROWS]
-    expected = np.where(seen, reflectance[:, :ROWS], np.nan)
+    clear_land = (land & ~cloud)[:ROWS]
+    expected = np.where(clear_land, reflectance[:, :ROWS], np.nan)
     np.testing.assert_allclose(opened.reflectance.values, expected.astype("float32"), rtol=1e-6)
-    assert opened.reflectance.dtype == "float32" and tuple(opened.band.values) == S3_NAMES
+    assert opened.reflectance.dtype == "float32"
+    assert tuple(opened.band.values) == S3_NAMES
     assert float(opened.reflectance[3, 5, 7]) == 0.0
 
 
@@ -95,9 +97,8 @@ def test_valid_is_the_intersection_of_the_bands(opened, spec, item):
     assert not opened.valid.values[6, 8]
     assert opened.quality.values[6, 8] & Quality.COARSE_MISSING
     one = open_syn(item, spec=spec, bands=("Oa01",))
-    assert np.isfinite(
-        one.reflectance.values[0, 6, 8]
-    )  # the band itself is there, its pixel failed as a whole
+    # this band has data where another one misses
+    assert np.isfinite(one.reflectance.values[0, 6, 8])
     assert np.isfinite(opened.reflectance.values).all(0)[opened.valid.values].all()
 
 
@@ -106,22 +107,27 @@ def test_flags_become_quality(opened, orbit):
     quality = opened.quality.values
     np.testing.assert_array_equal(quality & Quality.COARSE_CLOUD > 0, cloud[:ROWS])
     suspect = quality & Quality.COARSE_SUSPECT > 0
-    assert suspect[:, 120:].all() and not suspect[20:30, :100].any()
+    assert suspect[:, 120:].all()
+    assert not suspect[20:30, :100].any()
     usable = (land & ~cloud)[:ROWS].copy()
     usable[6, 8] = False
     np.testing.assert_array_equal(opened.valid.values, usable)
 
 
 @pytest.mark.parametrize(
-    "variable, flag, quality",
+    ("variable", "flag", "quality"),
     [
-        ("CLOUD_flags", "CLOUD_AMBIGUOUS", Quality.COARSE_CLOUD), ("CLOUD_flags", "CLOUD_MARGIN", Quality.COARSE_CLOUD),
-        ("CLOUD_flags", "SNOW_ICE", Quality.SNOW), ("SYN_flags", "SYN_SDR_OOR", Quality.COARSE_SUSPECT),
-        ("SYN_flags", "SYN_no_sln", Quality.COARSE_MISSING), ("SYN_flags", "SYN_too_low", Quality.COARSE_SUSPECT),
-        ("SYN_flags", "SYN_partly_water", Quality.COARSE_SUSPECT), ("SYN_flags", "SYN_no_slo", Quality(0)),
+        ("CLOUD_flags", "CLOUD_AMBIGUOUS", Quality.COARSE_CLOUD),
+        ("CLOUD_flags", "CLOUD_MARGIN", Quality.COARSE_CLOUD),
+        ("CLOUD_flags", "SNOW_ICE", Quality.SNOW),
+        ("SYN_flags", "SYN_SDR_OOR", Quality.COARSE_SUSPECT),
+        ("SYN_flags", "SYN_no_sln", Quality.COARSE_MISSING),
+        ("SYN_flags", "SYN_too_low", Quality.COARSE_SUSPECT),
+        ("SYN_flags", "SYN_partly_water", Quality.COARSE_SUSPECT),
+        ("SYN_flags", "SYN_no_slo", Quality(0)),
         ("SYN_flags", "SYN_AOT_climato", Quality(0)),
     ],
-)  # fmt: skip
+)
 def test_each_flag_is_found_by_its_name(copy, files_under, variable, flag, quality):
     with h5netcdf.File(copy / "flags.nc", "a") as file:
         names = str(file[variable].attrs["flag_meanings"]).split()
@@ -156,18 +162,17 @@ def test_missing_geolocation_is_replaced_by_tie_points(opened, copy, files_under
     metres = 111195
     north = (got.latitude - opened.latitude) * metres
     east = (got.longitude - opened.longitude) * metres * np.cos(np.radians(31))
-    assert (
-        max(np.abs(north).max(), np.abs(east).max()) < 10
-    )  # a scan line bends by metres between two tie points
+    # a scan line bends by metres between two tie points
+    assert max(np.abs(north).max(), np.abs(east).max()) < 10
     entry = next(r for r in got.attrs["ledger"] if r.asset == "geolocation")
-    assert entry.status == "replaced" and "tie points" in entry.cause
-    assert (
-        got.attrs["positions"] == "OLCI tie points" and (got.quality.values[20:30, :10] == 0).all()
-    )
+    assert entry.status == "replaced"
+    assert "tie points" in entry.cause
+    assert got.attrs["positions"] == "OLCI tie points"
+    assert (got.quality.values[20:30, :10] == 0).all()
 
 
 @pytest.mark.parametrize(
-    "longitude, latitude, columns", [(179.95, 10, 129), (20, 89.8, 100), (-170, -60, 66)]
+    ("longitude", "latitude", "columns"), [(179.95, 10, 129), (20, 89.8, 100), (-170, -60, 66)]
 )
 def test_tie_points_work_at_the_antimeridian_and_the_pole(
     tmp_path, files_under, longitude, latitude, columns
@@ -181,7 +186,8 @@ def test_tie_points_work_at_the_antimeridian_and_the_pole(
     got = open_syn(sen3_item(folder), spec=files_under(tmp_path), bands=()).compute()
 
     def unit(lat, lon):
-        lat, lon = np.radians(lat), np.radians(lon)
+        lat = np.radians(lat)
+        lon = np.radians(lon)
         return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
     apart = unit(got.latitude.values, got.longitude.values) - unit(swath.latitude, swath.longitude)
@@ -196,7 +202,7 @@ def test_row_times_are_utc(opened):
 
 
 @pytest.mark.parametrize(
-    "changes, clock, start",
+    ("changes", "clock", "start"),
     [
         ({"clock_offset_s": 0.0}, "time.nc rows", "2024-06-01T10:21:07.250"),
         ({"clock_offset_s": 17.0}, "time.nc rows", "2024-06-01T10:21:07.250"),
@@ -250,7 +256,7 @@ def test_consecutive_frames_join_in_order_and_duplicates_go(archive, spec, orbit
 
 
 @pytest.mark.parametrize(
-    "change, text",
+    ("change", "text"),
     [
         ({"sat:absolute_orbit": 99}, "consecutive"),
         ({"platform": "sentinel-3b"}, "consecutive"),
@@ -276,15 +282,18 @@ def test_bbox_cuts_to_the_rows_and_columns_around_it(item, spec, opened):
     west, east = np.quantile(opened.longitude.values, [0.45, 0.55])
     south, north = np.quantile(opened.latitude.values, [0.45, 0.55])
     cut = open_syn(item, spec=spec, bands=("Oa08",), bbox=(west, south, east, north)).compute()
-    assert 0 < cut.sizes["row"] < ROWS and 0 < cut.sizes["column"] < COLUMNS
+    assert 0 < cut.sizes["row"] < ROWS
+    assert 0 < cut.sizes["column"] < COLUMNS
 
     def inside(swath):
-        lat, lon = swath.latitude.values, swath.longitude.values
+        lat = swath.latitude.values
+        lon = swath.longitude.values
         return (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
 
     assert inside(cut).sum() == inside(opened).sum() > 0
     hit = np.flatnonzero(inside(cut).any(1))
-    assert hit[0] == 4 and cut.sizes["row"] - hit[-1] == 5
+    assert hit[0] == 4
+    assert cut.sizes["row"] - hit[-1] == 5
     whole = opened.reflectance.sel(band="Oa08").values[inside(opened)]
     np.testing.assert_array_equal(cut.reflectance.values[0][inside(cut)], whole)
 
@@ -297,19 +306,22 @@ def test_bbox_elsewhere_is_an_error(item, spec):
 
 
 @pytest.mark.parametrize(
-    "file, key", [("Syn_S5N_reflectance.nc", "S5N"), ("flags.nc", "flags"), ("time.nc", "time")]
+    ("file", "key"), [("Syn_S5N_reflectance.nc", "S5N"), ("flags.nc", "flags"), ("time.nc", "time")]
 )
 def test_missing_files_are_errors_or_flagged_holes(copy, files_under, file, key):
     (copy / file).unlink()
-    item, spec = sen3_item(copy), files_under(copy.parent)
+    item = sen3_item(copy)
+    spec = files_under(copy.parent)
     with pytest.raises(ReadError, match=f"{item.id}.*{key}"):
         open_syn(item, spec=spec, bands=("Oa08", "S5N"))
     got = open_syn(item, spec=spec, bands=("Oa08", "S5N"), missing="flag").compute()
     assert (got.quality.values & Quality.ASSET_MISSING).all()
     assert [r.asset for r in got.attrs["ledger"] if r.status == "missing"] == [key]
     finite = np.isfinite(got.reflectance.values)
-    assert finite[0].any() and finite[1].any() == (key != "S5N")
-    assert finite[0][got.valid.values].all() and got.valid.any()
+    assert finite[0].any()
+    assert finite[1].any() == (key != "S5N")
+    assert finite[0][got.valid.values].all()
+    assert got.valid.any()
     assert got.attrs["clock"] == ("frame interval" if key == "time" else "time.nc rows")
 
 
@@ -321,15 +333,16 @@ def test_an_unreadable_band_takes_nothing_from_valid(copy, files_under, opened, 
     item = sen3_item(copy)
     got = open_syn(item, spec=files_under(copy.parent), missing="flag").compute()
     np.testing.assert_array_equal(got.valid.values, opened.valid.values)
-    assert got.valid.any() and not got.valid.all()
+    assert got.valid.any()
+    assert not got.valid.all()
     lost = np.array(S3_NAMES) == band
     assert np.isnan(got.reflectance.values[lost]).all()
     np.testing.assert_array_equal(got.reflectance.values[~lost], opened.reflectance.values[~lost])
     np.testing.assert_array_equal(got.quality.values, opened.quality.values | Quality.ASSET_MISSING)
     (read,) = (r for r in got.attrs["ledger"] if r.status == "missing")
-    assert (
-        (read.item, read.asset) == (item.id, band) and item.id in read.cause and band in read.cause
-    )
+    assert (read.item, read.asset) == (item.id, band)
+    assert item.id in read.cause
+    assert band in read.cause
 
 
 def test_without_any_band_nothing_is_valid(copy, files_under):
@@ -338,14 +351,16 @@ def test_without_any_band_nothing_is_valid(copy, files_under):
     got = open_syn(
         sen3_item(copy), spec=files_under(copy.parent), bands=("Oa08", "S5N"), missing="flag"
     ).compute()
-    assert not got.valid.any() and (got.quality.values & Quality.COARSE_MISSING).all()
+    assert not got.valid.any()
+    assert (got.quality.values & Quality.COARSE_MISSING).all()
     assert open_syn(
         sen3_item(copy), spec=files_under(copy.parent), bands=()
     ).valid.any()  # none asked for
 
 
 def test_damaged_netcdf(copy, files_under):
-    item, spec = sen3_item(copy), files_under(copy.parent)
+    item = sen3_item(copy)
+    spec = files_under(copy.parent)
     path = copy / "Syn_Oa08_reflectance.nc"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -361,11 +376,12 @@ def test_damaged_netcdf(copy, files_under):
     with pytest.raises(ReadError, match=f"{item.id}.*Oa08"):
         lazy.reflectance.compute()
     got = lenient.compute()
-    assert np.isnan(got.reflectance).all() and (got.quality.values & Quality.ASSET_MISSING).all()
+    assert np.isnan(got.reflectance).all()
+    assert (got.quality.values & Quality.ASSET_MISSING).all()
     assert not got.valid.any()
 
 
-def test_files_of_different_size_are_refused(copy, files_under, archive, orbit, tmp_path):
+def test_files_of_different_size_are_refused(copy, files_under, orbit, tmp_path):
     swath, reflectance, cloud, land = orbit
     short = replace(FRAME, rows=30)
     rows = slice(0, 30)
