@@ -291,7 +291,7 @@ def _item(spec: CatalogSpec, feature: dict[str, Any]) -> pystac.Item:
         ) from error
 
 
-def _number(key: str, value: Any) -> Any:  # noqa: ANN401 - a JSON value
+def _number(key: str, value: Any) -> Any:
     """Cast "12.5" to 12.5; keep other text, and identifiers such as "0000080454"."""
     if not key.startswith(_NUMERIC_PREFIXES) or not isinstance(value, str):
         return value

@@ -247,7 +247,7 @@ class _Files(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_HEAD = do_GET  # noqa: N815 - http.server's name
+    do_HEAD = do_GET
 
     def log_message(self, *_):
         pass
