@@ -1,4 +1,6 @@
-"""Resampling of arrays in memory: nearest fill, block means, and the kernel of cubic convolution."""
+"""Resampling of arrays in memory: nearest fill, block means, kernel of cubic convolution."""
+
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -10,7 +12,7 @@ CUBIC = -0.75
 
 
 def fill_nearest(image: FloatArray, holes: BoolArray) -> FloatArray:
-    """Give every hole the value of the nearest pixel that is none.
+    """Give every hole the value of the nearest pixel that is not a hole.
 
     Parameters
     ----------
@@ -19,7 +21,7 @@ def fill_nearest(image: FloatArray, holes: BoolArray) -> FloatArray:
 
     Returns
     -------
-    A new array of the same shape and type; `image` itself where there is no hole, or nothing else.
+    A new array of the same shape and type; `image` itself where no pixel is a hole, or all are.
     """
     if not holes.any() or holes.all():
         return image
@@ -30,7 +32,7 @@ def fill_nearest(image: FloatArray, holes: BoolArray) -> FloatArray:
 
 
 def block_mean(image: FloatArray, block: int) -> FloatArray:
-    """Means of blocks of `block` x `block` pixels; NaN where one of the pixels is.
+    """Means of blocks of `block` x `block` pixels; NaN where any pixel of the block is NaN.
 
     Parameters
     ----------
@@ -40,13 +42,23 @@ def block_mean(image: FloatArray, block: int) -> FloatArray:
     -------
     (..., y / block, x / block) of the type of `image`.
     """
-    # one strided view per place in the block: each addition is a pass over contiguous output
+    # One strided view per position in the block: each addition is a pass over contiguous output.
     parts = (image[..., i::block, j::block] for i in range(block) for j in range(block))
-    return sum(parts) / image.dtype.type(block**2)
+    total = cast(FloatArray, sum(parts))  # `sum` alone may also be the int 0, of no parts
+    return total / image.dtype.type(block**2)
 
 
 def cubic_kernel(distance: FloatArray) -> FloatArray:
-    """Weights of cubic convolution (Keys 1981, eq. 4) at distances in pixels of the coarser grid."""
+    """Weights of cubic convolution (Keys 1981, eq. 4) with the parameter `CUBIC`.
+
+    Parameters
+    ----------
+    distance : any shape, in pixels of the coarser grid.
+
+    Returns
+    -------
+    Weights of the same shape; 0 from a distance of 2 pixels on.
+    """
     d = np.abs(distance)
     inner = (CUBIC + 2) * d**3 - (CUBIC + 3) * d**2 + 1
     outer = CUBIC * (d**3 - 5 * d**2 + 8 * d - 4)

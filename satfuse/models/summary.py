@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from satfuse.geometry.cells import average, cell_psf_sigma, cells_per_pixel, sample_windows
+from satfuse.geometry.cells import average, cell_psf_sigma, choose_cells_per_pixel, sample_windows
 from satfuse.models.observation import degrade
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 
@@ -83,7 +83,7 @@ def summarise(guide, coarse, valid, *, ratio: int, **rest) -> Summary:
     coarse, valid, ratio, rest : see `summary_of_parts`.
     """
     known = np.isfinite(guide).all(0)
-    cells, enough = average(guide, known, ratio // cells_per_pixel(ratio, known.shape))
+    cells, enough = average(guide, known, ratio // choose_cells_per_pixel(ratio, known.shape))
     cells[:, ~enough] = np.nan
     patches = np.stack([guide[:, *window] for window in sample_windows(ratio, known.shape)])
     return summary_of_parts(cells, patches, coarse, valid, ratio=ratio, **rest)

@@ -30,9 +30,11 @@ from satfuse.geometry.grids import (
 def test_snapped_fields_have_the_stated_grids(bounds, crs, fine, coarse):
     geobox = snap_geobox(crs, *bounds)
     assert tuple(geobox.boundingbox) == bounds
-    assert geobox.shape == fine and geobox.affine == Affine(10, 0, bounds[0], 0, -10, bounds[3])
+    assert geobox.shape == fine
+    assert geobox.affine == Affine(10, 0, bounds[0], 0, -10, bounds[3])
     nested = coarse_geobox(geobox, 30)
-    assert nested.shape == coarse and nested.affine == Affine(300, 0, bounds[0], 0, -300, bounds[3])
+    assert nested.shape == coarse
+    assert nested.affine == Affine(300, 0, bounds[0], 0, -300, bounds[3])
     assert nesting_ratio(geobox, nested) == 30
 
 
@@ -48,10 +50,8 @@ def test_snapping_covers_the_box_by_less_than_one_lattice_step(
         "EPSG:32633", left, bottom, left + width, bottom + height, resolution=resolution
     ).boundingbox
     assert all(v % 300 == 0 for v in box)
-    assert (
-        box.left - 1e-3 <= left < box.left + 300.001
-        and box.bottom - 1e-3 <= bottom < box.bottom + 300.001
-    )
+    assert box.left - 1e-3 <= left < box.left + 300.001
+    assert box.bottom - 1e-3 <= bottom < box.bottom + 300.001
     assert box.right - 300.001 < left + width <= box.right + 1e-3
     assert box.top - 300.001 < bottom + height <= box.top + 1e-3
 
@@ -62,30 +62,25 @@ def test_geobox_of_a_box_encloses_it(west, south, extent):
     geobox = geobox_of_bbox(bbox, resolution=300)
     w, s, e, n = lonlat_bbox(geobox)
     tiny = 1e-9
-    assert (
-        w <= west + tiny
-        and s <= south + tiny
-        and e >= west + extent - tiny
-        and n >= south + extent - tiny
-    )
+    assert w <= west + tiny
+    assert s <= south + tiny
+    assert e >= west + extent - tiny
+    assert n >= south + extent - tiny
     assert str(geobox.crs) == utm_crs(west + extent / 2, south + extent / 2)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 40))
 def test_coarse_grid_nests(rows, columns, ratio):
-    fine = GeoBox(
-        (rows * ratio, columns * ratio), Affine(10, 0, 300_000, 0, -10, 6_000_000), "EPSG:32633"
-    )
+    transform = Affine(10, 0, 300_000, 0, -10, 6_000_000)
+    fine = GeoBox((rows * ratio, columns * ratio), transform, "EPSG:32633")
     coarse = coarse_geobox(fine, ratio)
-    assert coarse.boundingbox == fine.boundingbox and nesting_ratio(fine, coarse) == ratio
-    y, x = np.array(coarse.affine * (0.5, 0.5))[
-        ::-1
-    ]  # a coarse centre is the mean of its fine centres
-    inner = [fine.affine * (j + 0.5, i + 0.5) for i in range(ratio) for j in range(ratio)]
-    assert np.allclose(np.mean(inner, axis=0), (x, y))
+    assert coarse.boundingbox == fine.boundingbox
+    assert nesting_ratio(fine, coarse) == ratio
+    fine_centres = [fine.affine * (j + 0.5, i + 0.5) for i in range(ratio) for j in range(ratio)]
+    assert np.allclose(np.mean(fine_centres, axis=0), coarse.affine * (0.5, 0.5))
 
 
-def test_grids_that_do_not_nest_are_refused_in_words():
+def test_grids_that_do_not_nest_are_refused_with_the_cause():
     fine = snap_geobox("EPSG:32633", 300_000, 6_000_000, 306_000, 6_006_000)
     coarse = coarse_geobox(fine, 30)
     with pytest.raises(GridError, match="does not divide"):
@@ -120,7 +115,7 @@ def test_grids_that_do_not_nest_are_refused_in_words():
         ((1, float("nan"), 2, 51), "not finite"),
     ],
 )
-def test_bad_boxes(bbox, words):
+def test_invalid_boxes_are_refused_with_the_cause(bbox, words):
     with pytest.raises(GridError, match=words):
         parse_bbox(bbox)
 
@@ -128,7 +123,7 @@ def test_bad_boxes(bbox, words):
 @pytest.mark.parametrize(
     "bbox", ["-180,-80,180,80", "10,-90,10.5,-89", "10,83.9,11,85", "3,40,9.5,41"]
 )
-def test_box_that_fits_no_utm_zone(bbox):
+def test_a_box_that_fits_no_utm_zone_is_refused(bbox):
     """The whole world would become a strip of 334 km by 39,000 km."""
     parse_bbox(bbox)
     with pytest.raises(GridError, match=r"fits no UTM zone.*split"):
@@ -140,7 +135,7 @@ def test_box_that_fits_no_utm_zone(bbox):
     [
         ("EPSG:99999", (0, 0, 300, 300), "unknown"),
         (None, (0, 0, 300, 300), "unknown"),
-        ("EPSG:4326", (1, 2, 3, 4), "in degree; a projected"),
+        ("EPSG:4326", (1, 2, 3, 4), "in degree; use a projected"),
         ("EPSG:2263", (0, 0, 300, 300), "in US survey foot"),
         ("EPSG:32633", (300, 0, 0, 300), "reversed"),
         ("EPSG:32633", (0, 300, 300, 300), "empty"),
@@ -148,12 +143,12 @@ def test_box_that_fits_no_utm_zone(bbox):
         ("EPSG:32633", (0, 0, float("inf"), 300), "not finite"),
     ],
 )
-def test_boxes_that_cannot_be_snapped(crs, box, words):
+def test_boxes_that_cannot_be_snapped_are_refused(crs, box, words):
     with pytest.raises(GridError, match=words):
         snap_geobox(crs, *box)
 
 
-def test_box_as_text():
+def test_a_box_may_be_text():
     assert parse_bbox("1.5,-2,3,4") == (1.5, -2.0, 3.0, 4.0)
 
 
@@ -162,9 +157,7 @@ def test_lonlat_bbox_encloses_every_corner():
     west, south, east, north = lonlat_bbox(geobox)
     x, y = np.meshgrid(np.linspace(2e5, 5e5, 20), np.linspace(7.0e6, 7.1e6, 20))
     lon, lat = Transformer.from_crs("EPSG:32635", "EPSG:4326", always_xy=True).transform(x, y)
-    assert (
-        west <= lon.min()
-        and east >= lon.max()
-        and south <= lat.min() + 1e-6
-        and north >= lat.max() - 1e-6
-    )
+    assert west <= lon.min()
+    assert east >= lon.max()
+    assert south <= lat.min() + 1e-6
+    assert north >= lat.max() - 1e-6

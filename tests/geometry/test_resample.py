@@ -1,4 +1,4 @@
-"""Nearest fill, block means and the cubic kernel, against answers worked out by other means."""
+"""Nearest fill, block means and the cubic kernel, against independent computations."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ def test_holes_take_the_value_of_a_nearest_pixel():
     image = rng.random((2, 9, 12), dtype=np.float32)
     holes = rng.random((9, 12)) < 0.6
     filled = fill_nearest(image, holes)
-    places = np.argwhere(~holes)
-    tree = cKDTree(places)
+    positions = np.argwhere(~holes)
+    tree = cKDTree(positions)
     for row, column in np.argwhere(holes):
         distance = tree.query((row, column))[0]
-        nearest = places[np.isclose(np.hypot(*(places - (row, column)).T), distance)]
+        nearest = positions[np.isclose(np.hypot(*(positions - (row, column)).T), distance)]
         candidates = [tuple(image[:, y, x]) for y, x in nearest]
         assert tuple(filled[:, row, column]) in candidates
     np.testing.assert_array_equal(filled[:, ~holes], image[:, ~holes])
@@ -40,6 +40,6 @@ def test_block_mean_keeps_type_and_spreads_nan():
 def test_cubic_kernel_interpolates_and_keeps_constants():
     assert cubic_kernel(np.array([0.0, 1.0, 2.0, 3.0])).tolist() == [1, 0, 0, 0]
     offsets = np.arange(-1, 3)
-    for place in (0.1, 0.25, 0.5, 0.9):
-        weights = cubic_kernel(offsets - place)
+    for position in (0.1, 0.25, 0.5, 0.9):
+        weights = cubic_kernel(offsets - position)
         assert weights.sum() == pytest.approx(1, abs=1e-12)

@@ -12,19 +12,21 @@ from scipy.ndimage import gaussian_filter
 
 from satfuse.errors import GridError
 from satfuse.geometry.grids import coarse_geobox, snap_geobox
-from satfuse.geometry.swath import locate, rectify
+from satfuse.geometry.swath import ANGLES, locate, rectify
 from satfuse.sensors.quality import COARSE_INVALID, Quality
 
 CRS = "EPSG:32631"
-FIELD = coarse_geobox(
-    snap_geobox(CRS, 388_800, 3_394_500, 412_800, 3_421_500), 30
-)  # 90 rows x 80 columns
+# 90 rows x 80 columns of 300 m
+FIELD = coarse_geobox(snap_geobox(CRS, 388_800, 3_394_500, 412_800, 3_421_500), 30)
 CENTRE = (400_800.0, 3_408_000.0)
 TO_LONLAT = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
 
 
-def place(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve=4e-7, jump=0.0):
-    """Easting and northing of fractional swath positions: turned, stretched and bent; `jump` rows at half height."""
+def position(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve=4e-7, jump=0.0):
+    """Easting and northing of fractional swath positions: rotated, stretched and bent.
+
+    From half of the height on, the rows are displaced by `jump` rows, as between two frames.
+    """
     along = (row - shape[0] / 2 + np.where(row >= shape[0] / 2, jump, 0.0)) * step[0]
     across = (column - shape[1] / 2) * step[1]
     along, across = along + curve * across**2, across * (1 + curve * np.abs(across))
@@ -36,19 +38,20 @@ def place(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve=4e
 def ground(x, y):
     """Two smooth 'bands' of the ground, linear in 3 km and with a gentle wave."""
     u, v = (x - CENTRE[0]) / 3e4, (y - CENTRE[1]) / 3e4
-    return np.stack([0.3 + 0.1 * u - 0.2 * v, 0.3 + 0.05 * np.sin(3 * u) * np.cos(2 * v)]).astype(
-        "float32"
-    )
+    bands = [0.3 + 0.1 * u - 0.2 * v, 0.3 + 0.05 * np.sin(3 * u) * np.cos(2 * v)]
+    return np.stack(bands).astype("float32")
 
 
 def swath_of(shape=(160, 150), lazy=False, **geometry):
-    x, y = place(*np.indices(shape, dtype=float), shape, **geometry)
+    x, y = position(*np.indices(shape, dtype=float), shape, **geometry)
     lon, lat = TO_LONLAT.transform(x, y)
     angle = np.broadcast_to(np.linspace(5, 40, shape[1]), shape)
-    time = np.datetime64("2024-06-01T10:00:00", "ns") + (np.arange(shape[0]) * 44_000_000).astype(
-        "timedelta64[ns]"
-    )
-    wrap = (lambda a: da.from_array(a, chunks=(2, 64, 64)[-a.ndim :])) if lazy else (lambda a: a)
+    row_time = (np.arange(shape[0]) * 44_000_000).astype("timedelta64[ns]")  # 44 ms per row
+    time = np.datetime64("2024-06-01T10:00:00", "ns") + row_time
+
+    def wrap(array):
+        return da.from_array(array, chunks=(2, 64, 64)[-array.ndim :]) if lazy else array
+
     plane = ("row", "column")
     return xr.Dataset(
         {
@@ -58,10 +61,7 @@ def swath_of(shape=(160, 150), lazy=False, **geometry):
             "latitude": (plane, wrap(lat)),
             "longitude": (plane, wrap(lon)),
             "time": ("row", time),
-            **{
-                a: (plane, angle)
-                for a in ("sun_zenith", "view_zenith", "sun_azimuth", "view_azimuth")
-            },
+            **{name: (plane, angle) for name in ANGLES},
         },
         coords={"band": ["Oa08", "Oa17"], "wavelength_nm": ("band", [665.0, 865.0])},
         attrs={"clock": "time.nc rows"},
@@ -90,54 +90,55 @@ def centres(geobox=FIELD):
 )
 def test_positions_are_exact_to_metres_on_a_curved_swath(geometry):
     shape = (160, 150)
-    lon, lat = TO_LONLAT.transform(*place(*np.indices(shape, dtype=float), shape, **geometry))
+    lon, lat = TO_LONLAT.transform(*position(*np.indices(shape, dtype=float), shape, **geometry))
     rows, columns = locate(lat, lon, FIELD)
     assert np.isfinite(rows).all()
-    x, y = place(rows, columns, shape, **geometry)
+    x, y = position(rows, columns, shape, **geometry)
     error = np.hypot(x - centres()[0], y - centres()[1])
-    join = (
-        np.abs(rows - shape[0] / 2 + 0.5) <= 0.5
-    )  # between the frames the mapping is bilinear, not `place`
+    # where two frames join, the mapping is bilinear instead of `position`
+    join = np.abs(rows - shape[0] / 2 + 0.5) <= 0.5
     assert error[~join].max() < 5
     assert geometry.get("jump") or not join.any() or error[join].max() < 5
 
 
-def test_random_points_of_the_swath_are_found_again():
-    """Every swath position that lies on a target's centre comes back, to a hundredth of a pixel."""
+def test_random_positions_of_the_swath_are_recovered():
+    """To a hundredth of a pixel, where the shift moves a target's centre onto the position."""
     shape = (160, 150)
-    lon, lat = TO_LONLAT.transform(*place(*np.indices(shape, dtype=float), shape))
-    wanted = np.random.default_rng(0).uniform(10, 140, (2, 50))
-    for row, column in wanted.T:
-        x, y = place(np.array(row), np.array(column), shape)
+    lon, lat = TO_LONLAT.transform(*position(*np.indices(shape, dtype=float), shape))
+    positions = np.random.default_rng(0).uniform(10, 140, (2, 50))
+    for row, column in positions.T:
+        x, y = position(np.array(row), np.array(column), shape)
         box = snap_geobox(CRS, x, y, x + 1, y + 1, resolution=300).translate_pix(0, 0)
-        dx, dy = x - (box.affine.c + 150), y - (box.affine.f - 150)
-        found = locate(lat, lon, box[:1, :1], (dx, dy))
-        assert found[0][0, 0] == pytest.approx(row, abs=0.01) and found[1][0, 0] == pytest.approx(
-            column, abs=0.01
-        )
+        shift_m = x - (box.affine.c + 150), y - (box.affine.f - 150)
+        rows, columns = locate(lat, lon, box[:1, :1], shift_m)
+        assert rows[0, 0] == pytest.approx(row, abs=0.01)
+        assert columns[0, 0] == pytest.approx(column, abs=0.01)
 
 
 def test_reflectance_is_that_of_the_ground():
     out = rectify(swath_of(), FIELD)
     assert np.abs(out["reflectance"].values - ground(*centres())).max() < 2e-4
-    assert out["valid"].all() and not out["quality"].any()
-    assert out["reflectance"].dtype == np.float32 and out["quality"].dtype == np.uint16
-    assert out.odc.geobox == FIELD and list(out["band"].values) == ["Oa08", "Oa17"]
-    assert out.attrs["clock"] == "time.nc rows" and out.attrs["shift_m"] == (0.0, 0.0)
+    assert out["valid"].all()
+    assert not out["quality"].any()
+    assert out["reflectance"].dtype == np.float32
+    assert out["quality"].dtype == np.uint16
+    assert out.odc.geobox == FIELD
+    assert list(out["band"].values) == ["Oa08", "Oa17"]
+    assert out.attrs["clock"] == "time.nc rows"
+    assert out.attrs["shift_m"] == (0.0, 0.0)
 
 
 def test_shift_is_added_to_the_sampling_position():
-    """Content that lies 120 m east and 210 m south of the truth is put back."""
+    """Content that is displaced 120 m east and 210 m south is put back."""
     swath = swath_of()
-    x, y = place(*np.indices((160, 150), dtype=float), (160, 150))
+    x, y = position(*np.indices((160, 150), dtype=float), (160, 150))
     swath["reflectance"] = swath["reflectance"].copy(data=ground(x - 120, y + 210))
     x, y = centres()
-    put_back = rectify(swath, FIELD, (120, -210))["reflectance"].values
-    assert np.abs(put_back - ground(x, y)).max() < 2e-4
-    assert (
-        np.abs(rectify(swath, FIELD)["reflectance"].values - ground(x - 120, y + 210)).max() < 2e-4
-    )
-    assert np.abs(put_back - rectify(swath, FIELD)["reflectance"].values).max() > 1e-3
+    corrected = rectify(swath, FIELD, (120, -210))["reflectance"].values
+    uncorrected = rectify(swath, FIELD)["reflectance"].values
+    assert np.abs(corrected - ground(x, y)).max() < 2e-4
+    assert np.abs(uncorrected - ground(x - 120, y + 210)).max() < 2e-4
+    assert np.abs(corrected - uncorrected).max() > 1e-3
 
 
 def test_agrees_with_scipy_on_scattered_points():
@@ -145,16 +146,15 @@ def test_agrees_with_scipy_on_scattered_points():
     noise = np.random.default_rng(1).normal(size=(2, 160, 150))
     rough = gaussian_filter(noise, (0, 1.0, 1.0)).astype("float32")
     swath["reflectance"] = swath["reflectance"].copy(data=rough)
-    x, y = place(*np.indices((160, 150), dtype=float), (160, 150))
+    x, y = position(*np.indices((160, 150), dtype=float), (160, 150))
     box = FIELD[30:60, 20:50]
     targets = centres(box)
     near = (np.abs(x - targets[0].mean()) < 7000) & (np.abs(y - targets[1].mean()) < 7000)
-    oracle = griddata((x[near], y[near]), rough[0][near], targets, method="linear")
-    ours = rectify(swath, box)["reflectance"].values[0]
-    # triangles against bilinear cells: the same along cell edges, up to a quarter of the twist
-    # inside
-    assert np.corrcoef(ours.ravel(), oracle.ravel())[0, 1] > 0.99
-    assert np.abs(ours - oracle).mean() < 0.1 * rough.std()
+    reference = griddata((x[near], y[near]), rough[0][near], targets, method="linear")
+    rectified = rectify(swath, box)["reflectance"].values[0]
+    # linear in triangles against bilinear in cells: equal along the edges of cells only
+    assert np.corrcoef(rectified.ravel(), reference.ravel())[0, 1] > 0.99
+    assert np.abs(rectified - reference).mean() < 0.1 * rough.std()
 
 
 def test_lazy_and_loaded_swaths_give_the_same():
@@ -168,16 +168,13 @@ def test_invalid_pixels_never_enter_and_half_the_weight_decides():
     values = np.where(bad, 50.0, 0.25).astype("float32")
     swath["reflectance"] = swath["reflectance"].copy(data=np.stack([values, values]))
     swath["valid"] = swath["valid"].copy(data=~bad)
-    swath["quality"] = swath["quality"].copy(
-        data=np.where(bad, int(Quality.COARSE_CLOUD), 0).astype("uint16")
-    )
+    cloud = np.where(bad, int(Quality.COARSE_CLOUD), 0).astype("uint16")
+    swath["quality"] = swath["quality"].copy(data=cloud)
     out = rectify(swath, FIELD)
     valid = out["valid"].values
     assert 0.6 < valid.mean() < 0.95
-    assert (
-        np.allclose(out["reflectance"].values[:, valid], 0.25)
-        and np.isnan(out["reflectance"].values[:, ~valid]).all()
-    )
+    assert np.allclose(out["reflectance"].values[:, valid], 0.25)
+    assert np.isnan(out["reflectance"].values[:, ~valid]).all()
     assert ((out["quality"].values & np.uint16(COARSE_INVALID)) > 0).tolist() == (~valid).tolist()
 
 
@@ -186,18 +183,17 @@ def test_a_hole_in_one_band_stays_in_that_band():
     swath["reflectance"][0, 60:100, 60:90] = np.nan
     out = rectify(swath, FIELD)
     holes = np.isnan(out["reflectance"].values)
-    assert holes[0].sum() > 500 and not holes[1].any()
+    assert holes[0].sum() > 500
+    assert not holes[1].any()
 
 
-def test_outside_the_swath():
+def test_targets_outside_the_swath_are_missing():
     out = rectify(swath_of(shape=(40, 150)), FIELD)
     missing = ~out["valid"].values
     assert 0.1 < missing.mean() < 0.9
     assert (out["quality"].values[missing] == Quality.COARSE_MISSING).all()
-    assert (
-        np.isnan(out["reflectance"].values[:, missing]).all()
-        and np.isnat(out["time"].values[missing]).all()
-    )
+    assert np.isnan(out["reflectance"].values[:, missing]).all()
+    assert np.isnat(out["time"].values[missing]).all()
     far = coarse_geobox(snap_geobox(CRS, 600_000, 3_000_000, 606_000, 3_006_000), 30)
     assert not rectify(swath_of(), far)["valid"].any()
 
@@ -205,13 +201,15 @@ def test_outside_the_swath():
 def test_a_gap_between_frames_is_not_bridged():
     swath = swath_of()
     out = rectify(swath.isel(row=np.r_[:70, 90:160]), FIELD)
-    assert (
-        15 * 70 < (~out["valid"].values).sum() < 21 * 90
-    )  # about 20 rows of 300 m, over the field's width
+    missing = (~out["valid"].values).sum()
+    assert 15 * 70 < missing < 21 * 90  # about 20 rows of 300 m, over the field's width
 
 
 def test_repeated_pixels_leave_no_holes():
-    """OLCI repeats pixels where its cameras overlap: in half of the rows, two columns stand twice, without area."""
+    """OLCI repeats pixels where its cameras overlap: cells without area.
+
+    Here two columns are repeated, in half of the rows.
+    """
     swath = swath_of()
     source = np.tile(np.arange(150), (160, 1))
     source[::2, 41:] -= 1
@@ -230,20 +228,22 @@ def test_time_and_angles_come_from_the_nearest_pixel():
     rows, columns = locate(swath["latitude"].values, swath["longitude"].values, FIELD)
     out = rectify(swath, FIELD)
     assert (out["time"].values == swath["time"].values[np.rint(rows).astype(int)]).all()
-    assert np.allclose(
-        out["view_zenith"], swath["view_zenith"].values[0][np.rint(columns).astype(int)]
-    )
+    view_zenith = swath["view_zenith"].values[0]
+    assert np.allclose(out["view_zenith"], view_zenith[np.rint(columns).astype(int)])
 
 
-def test_field_across_the_antimeridian():
-    """At 64 degrees north, easting 353,000 of UTM zone 1 lies on 180 degrees."""
+def test_a_field_across_the_antimeridian_is_covered():
+    """At 64 degrees north, easting 353,000 of UTM zone 1 is at 180 degrees."""
     box = coarse_geobox(snap_geobox("EPSG:32601", 345_000, 7_100_000, 363_000, 7_118_000), 30)
-    x, y = place(*np.indices((120, 120), dtype=float), (120, 120))
-    x, y = x - CENTRE[0] + 354_000, y - CENTRE[1] + 7_109_000
+    x, y = position(*np.indices((120, 120), dtype=float), (120, 120))
+    x += 354_000 - CENTRE[0]
+    y += 7_109_000 - CENTRE[1]
     lon, lat = Transformer.from_crs("EPSG:32601", "EPSG:4326", always_xy=True).transform(x, y)
-    assert lon.min() < -170 and lon.max() > 170
+    assert lon.min() < -170
+    assert lon.max() > 170
     swath = swath_of((120, 120))
-    swath["latitude"], swath["longitude"] = (("row", "column"), lat), (("row", "column"), lon)
+    swath["latitude"] = (("row", "column"), lat)
+    swath["longitude"] = (("row", "column"), lon)
     assert rectify(swath, box)["valid"].all()
 
 
@@ -252,10 +252,11 @@ def test_full_width_swath_is_fast():
     swath = swath_of(shape=shape, lazy=True, step=(300.0, 260.0), curve=1e-8)
     start = clock.perf_counter()
     out = rectify(swath, FIELD)
-    assert out["valid"].all() and clock.perf_counter() - start < 10
+    assert out["valid"].all()
+    assert clock.perf_counter() - start < 10
 
 
-def test_bad_input():
+def test_unusable_input_is_refused():
     with pytest.raises(GridError, match="metres"):
         rectify(swath_of(), FIELD.to_crs("EPSG:4326"))
     with pytest.raises(GridError, match="no cells"):

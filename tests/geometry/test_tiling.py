@@ -1,3 +1,5 @@
+"""Tiles, windows and mosaic spans: cores partition the raster, nothing splits a coarse pixel."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,23 +19,21 @@ RATIO = 30
 )
 def test_cores_partition_and_halos_are_clipped(rows, columns, tile, halo):
     shape = rows * RATIO, columns * RATIO
-    seen = np.zeros(shape, int)
-    for t in plan_tiles(
-        shape, tile_px=tile * RATIO, halo_px=halo * RATIO, ratio=RATIO, chunk_px=RATIO
-    ):
-        seen[t.core.slices()] += 1
-        assert t.core.y0 % (tile * RATIO) == 0 and t.core.x0 % (tile * RATIO) == 0, (
-            "a core starts on a shard"
-        )
+    tile_px = tile * RATIO
+    covered = np.zeros(shape, int)
+    for t in plan_tiles(shape, tile_px=tile_px, halo_px=halo * RATIO, ratio=RATIO, chunk_px=RATIO):
+        covered[t.core.slices()] += 1
+        assert t.core.y0 % tile_px == 0  # a core starts on a shard
+        assert t.core.x0 % tile_px == 0
         assert all(v % RATIO == 0 for v in (t.halo.y0, t.halo.y1, t.halo.x0, t.halo.x1))
         assert t.halo.y0 == max(t.core.y0 - halo * RATIO, 0)
         assert t.halo.y1 == min(t.core.y1 + halo * RATIO, shape[0])
         assert t.halo.x0 == max(t.core.x0 - halo * RATIO, 0)
         assert t.halo.x1 == min(t.core.x1 + halo * RATIO, shape[1])
-    assert (seen == 1).all()
+    assert (covered == 1).all()
 
 
-def test_blocks_inside_a_tile_see_past_the_tile():
+def test_halos_of_blocks_reach_outside_their_tile():
     tile = plan_tiles((3600, 3600), tile_px=1800, halo_px=60, ratio=30)[3]
     blocks = plan_tiles((3600, 3600), tile_px=600, halo_px=60, ratio=30, within=tile.core)
     assert len(blocks) == 9
@@ -50,7 +50,7 @@ def test_blocks_inside_a_tile_see_past_the_tile():
         ((600, 600), {"halo_px": 20}, "halo_px"),
     ],
 )
-def test_misfits_are_refused(shape, options, match):
+def test_sizes_that_split_a_coarse_pixel_or_chunk_are_refused(shape, options, match):
     with pytest.raises(GridError, match=match):
         plan_tiles(shape, **{"tile_px": 300, "halo_px": 0, "ratio": 30, "chunk_px": 300} | options)
 
@@ -61,11 +61,12 @@ def test_mosaic_cores_partition_the_axis(length, size, overlap):
     spans = mosaic_spans(length, size, stride)
     assert [s for _, _, *core in spans for s in range(*core)] == list(range(length))
     for start, stop, core_start, core_stop in spans:
-        assert 0 <= start <= core_start and core_stop <= stop <= length
+        assert 0 <= start <= core_start
+        assert core_stop <= stop <= length
         assert stop - start == min(size, length)
 
 
-def test_paper_layout_needs_16_windows_for_20_km():
+def test_the_layout_of_the_paper_has_16_windows_in_21_km():
     assert len(mosaic_spans(2100, 150, 130)) == 16
     with pytest.raises(GridError, match="gaps"):
         mosaic_spans(100, 10, 11)
