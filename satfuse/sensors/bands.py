@@ -8,7 +8,10 @@ from satfuse.errors import BandError
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One spectral band. Wavelength and width (FWHM) in nm, native ground sampling distance in m."""
+    """One spectral band.
+
+    Centre wavelength and width (FWHM) are in nm, the native ground sampling distance in m.
+    """
 
     name: str
     wavelength_nm: float
@@ -16,7 +19,7 @@ class Band:
     gsd_m: int
 
 
-COARSE_M = 300.0  # pixel of SYN: OLCI's own, SLSTR resampled to it
+COARSE_M = 300.0  # pixel of SYN: native for OLCI; SLSTR is resampled to it
 RATIO = 30  # fine pixels of 10 m per coarse pixel, along each axis
 
 # Centre and FWHM of the S2A responses (ESA SRF v4.0).
@@ -35,9 +38,8 @@ S2_BANDS = (
     Band("B12", 2202.37, 173.6, 20),
 )
 
-# The 21 nadir bands of SY_2_SYN in ascending nominal wavelength, as Cristille et al. (2024) number
-# them.
-# SLSTR bands (S..N) are natively 500 m and resampled to the 300 m grid of OLCI.
+# The 21 nadir bands of SY_2_SYN in ascending nominal wavelength, in the order of Cristille et al.
+# (2024). SLSTR bands (S..N) are natively 500 m and resampled to the 300 m grid of OLCI.
 S3_BANDS = (
     Band("Oa01", 400.0, 15.0, 300),
     Band("Oa02", 412.5, 10.0, 300),
@@ -67,10 +69,8 @@ S2_GSD_M = {b.name: b.gsd_m for b in S2_BANDS}
 S3_NAMES = tuple(b.name for b in S3_BANDS)
 S3_ENMAP_NAMES = S3_NAMES[2:]  # EnMAP starts at 418 nm: Oa01 and Oa02 cannot be simulated from it
 
-# Measured centre and FWHM in nm per platform, where they differ from the tables above (products
-# reference,
-# computed from ESA's responses). S2C has no freely licensed response table: Gaussian from these
-# numbers.
+# Measured centre and FWHM in nm of S2C (products reference, computed from ESA's responses). It has
+# no freely licensed response table, so `srf` makes Gaussians of these numbers.
 S2C_CENTRE_FWHM_NM = {
     "B01": (444.22, 20.3), "B02": (489.03, 65.3), "B03": (560.63, 35.4), "B04": (666.53, 30.4),
     "B05": (707.07, 15.3), "B06": (741.07, 15.3), "B07": (784.66, 20.3), "B08": (834.61, 95.8),
@@ -81,7 +81,7 @@ _BY_NAME = {b.name: b for b in S2_BANDS + S3_BANDS}
 
 
 def bands(names: Iterable[str]) -> tuple[Band, ...]:
-    """Look bands up by name, in the order asked for.
+    """Look bands up by name, in the order of `names`.
 
     Raises
     ------
