@@ -1,16 +1,20 @@
-"""Training scenes that are no Earth observation: CAVE indoor spectra stretched over the Sentinel range.
+"""Training scenes that are not Earth observation: CAVE indoor spectra on the Sentinel range.
 
-Cristille et al. (2024) train a second model on CAVE (Yasuma et al. 2010; 31 bands, 400 to 700 nm) to show what
-training on Earth observation is worth. Its spectra are stretched, not extrapolated, over the range of all responses,
-which means nothing physically, and that is the intention. The database may not be passed on, so it is read where
-somebody has it; elsewhere `indoor_scenes` makes a substitute that shares only its manner: compact objects of smooth
-spectra, shaded, before a dark ground.
+Cristille et al. (2024) train a second model on CAVE (Yasuma et al. 2010; 31 bands, 400 to 700 nm)
+to show how much training on Earth observation improves the first. The spectra are stretched, not
+extrapolated, over the range of all responses; this has no physical meaning, on purpose. The
+database may not be redistributed, so it is read from a local copy. Without one, `indoor_scenes`
+makes a substitute of the same character: compact, shaded objects of smooth spectra in front of a
+dark background.
 
-Both give what `cube.build` takes: `build(cave_scenes(root), path, target_bands=S3_NAMES)` has all 21 bands. The
-paper's ratio is 15. The grid is invented, because a cube's scenes need a place; no two scenes share one.
+Both return scenes for `cube.build`: `build(cave_scenes(root), path, target_bands=S3_NAMES)` has all
+21 bands. The paper's ratio is 15. The map grid is invented, because a cube's scenes need a place;
+no two scenes share one.
 """
 
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import dask
@@ -24,39 +28,48 @@ from odc.geo.xr import xr_coords
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from scipy.interpolate import CubicSpline
 
+from satfuse.arrays import FloatArray
 from satfuse.errors import ReadError
 
-CAVE_NM = np.arange(400.0, 701.0, 10)
+CAVE_NM = np.arange(400.0, 701.0, 10)  # the 31 bands
 STRETCHED_NM = np.arange(390.0, 2321.0)  # 1 nm steps over every response of both sensors
-PIXEL_M = 20  # of the paper's guide for this branch
+PIXEL_M = 20  # pixel size of the paper's guide in this experiment
 CHUNK = 64  # pixels; 31 MB of stretched spectra
 SPACING_M = 120_000  # between invented places
-OBJECTS, SMALLEST_PX, LARGEST_PX = 160, 6, 120
+# The substitute, in a scene of 512 pixels: number of objects, and their radii in pixels.
+OBJECTS = 160
+SMALLEST_PX = 6
+LARGEST_PX = 120
 SMOOTH_NM = 45  # correlation length of the substitute's spectra
 
 
-def cave_scenes(root) -> dict[str, xr.Dataset]:
-    """The scenes of a CAVE folder, lazily.
+def cave_scenes(root: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
+    """Open the scenes of a CAVE folder, lazily.
 
     Parameters
     ----------
-    root : folder with one folder per scene, such as `balloons_ms`, that holds the bands as `balloons_ms_01.png` to
-        `..._31.png`, itself or in a folder of the same name as the archives unpack it.
+    root : folder with one folder per scene, such as `balloons_ms`, that contains the bands as
+        `balloons_ms_01.png` to `..._31.png`, directly or in a folder of the same name, as the
+        archives unpack it.
 
     Returns
     -------
-    Scene name to Dataset: `reflectance (band, y, x)` float32, 0 to 1, in steps of 1 nm over the Sentinel range; `valid
-    (y, x)` all True; `band` 1..n, `wavelength_nm`, `fwhm_nm`, `usable (band)`; a map grid.
+    Scene name to Dataset: `reflectance (band, y, x)` float32, 0 to 1, in steps of 1 nm over the
+    Sentinel range; `valid (y, x)` all True; `band` 1..n, `wavelength_nm`, `fwhm_nm`,
+    `usable (band)`; a map grid.
 
     Raises
     ------
     ReadError
-        No such folder, no scene in it, or a scene that lacks bands. A damaged file is found when it is read.
+        No such folder, no scene in it, or a scene that lacks bands. A damaged file is reported when
+        it is read.
     """
+    # "._*" files are metadata of another system
     folders = sorted({path.parent for path in Path(root).glob("**/[!.]*_ms_01.png")})
     if not folders:
         raise ReadError(
-            f"{root} holds no CAVE scene: there is no file named *_ms_01.png; indoor_scenes needs none"
+            f"{root} contains no CAVE scene: there is no file named *_ms_01.png; "
+            "indoor_scenes needs no files"
         )
     scenes = {}
     for place, folder in enumerate(folders):
@@ -72,16 +85,17 @@ def cave_scenes(root) -> dict[str, xr.Dataset]:
 
 
 def indoor_scenes(count: int, *, seed: int = 0, size: int = 510) -> dict[str, xr.Dataset]:
-    """The substitute where CAVE is absent: dead leaves of random smooth spectra; deterministic by seed.
+    """Make the substitute for CAVE: dead-leaves images of random smooth spectra.
 
     Parameters
     ----------
-    count : scenes.
+    count : number of scenes.
+    seed : the same seed gives the same scenes.
     size : side in pixels; CAVE's 512 is no multiple of 15.
 
     Returns
     -------
-    As `cave_scenes`; `indoor-00` and so on.
+    As `cave_scenes`; the names are `indoor-00` and so on.
     """
     streams = np.random.default_rng(seed).spawn(count)
     scenes = {f"indoor-{i:02d}": _indoor(rng, size) for i, rng in enumerate(streams)}
@@ -91,25 +105,27 @@ def indoor_scenes(count: int, *, seed: int = 0, size: int = 510) -> dict[str, xr
     }
 
 
-def stretched(image, place: int) -> xr.Dataset:
-    """A scene whose wavelengths are pulled from 400 ... 700 to 390 ... 2320 nm by a cubic spline, clipped to 0 ... 1.
+def stretched(image: da.Array, place: int) -> xr.Dataset:
+    """Stretch the wavelengths of a scene from 400 ... 700 to 390 ... 2320 nm.
+
+    Spectra are interpolated by a cubic spline and clipped to 0 ... 1.
 
     Parameters
     ----------
-    image : (31, y, x) Dask array on `CAVE_NM`.
+    image : (31, y, x) on `CAVE_NM`.
     place : number of its invented place.
     """
     axis = STRETCHED_NM[0] + (CAVE_NM - CAVE_NM[0]) / np.ptp(CAVE_NM) * np.ptp(STRETCHED_NM)
-    spline = CubicSpline(axis, np.eye(len(axis)))(STRETCHED_NM).astype(
-        np.float32
-    )  # linear in the samples
+    # a spline is linear in its samples, so it is a matrix: the splines of the unit vectors
+    spline = CubicSpline(axis, np.eye(len(axis)))(STRETCHED_NM).astype(np.float32)
     image = image.rechunk((-1, CHUNK, CHUNK))
     count = len(STRETCHED_NM)
-    spectra = image.map_blocks(
-        _spline_clipped, spline, chunks=((count,), *image.chunks[1:]), dtype="float32"
+    spectra = da.map_blocks(
+        _spline_clipped, image, spline, chunks=((count,), *image.chunks[1:]), dtype="float32"
     )
     transform = Affine(PIXEL_M, 0, 400_000, 0, -PIXEL_M, 500_000 + SPACING_M * place)
-    box, grid = GeoBox(image.shape[1:], transform, "EPSG:32631"), {"grid_mapping": "spatial_ref"}
+    box = GeoBox(image.shape[1:], transform, "EPSG:32631")
+    grid = {"grid_mapping": "spatial_ref"}
     return xr.Dataset(
         {
             "reflectance": (("band", "y", "x"), spectra, {"units": "1"} | grid),
@@ -125,38 +141,44 @@ def stretched(image, place: int) -> xr.Dataset:
     )
 
 
-def _spline_clipped(block, spline):
+def _spline_clipped(block: FloatArray, spline: FloatArray) -> FloatArray:
+    """(band, y, x) of a block (31, y, x), with the (band, 31) matrix of the spline."""
     return np.tensordot(spline, block, 1).clip(0, 1)
 
 
-def _read_bands(files, shape):
+def _read_bands(files: Sequence[Path], shape: tuple[int, ...]) -> FloatArray:
+    """Read the bands of a scene and check that each has the (y, x) of `shape`."""
     bands = [_read(file) for file in files]
-    odd = [
+    different = [
         f"{file.name} {band.shape}"
         for file, band in zip(files, bands, strict=True)
         if band.shape != shape[1:]
     ]
-    if odd:
+    if different:
         raise ReadError(
-            f"{files[0].parent}: bands differ in size; the first is {shape[1:]}, but {', '.join(odd)}"
+            f"{files[0].parent}: bands differ in size; the first is {shape[1:]}, "
+            f"but {', '.join(different)}; unpack it again"
         )
     return np.stack(bands)
 
 
-def _read(file: Path) -> np.ndarray:
-    """(y, x) float32, 0 to 1: full scale of the file's type is 1. Of a colour file the first band counts."""
+def _read(file: Path) -> FloatArray:
+    """Read the first band of a file as (y, x) float32; 1 is the full scale of its type."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(file) as raster:
                 image = raster.read(1)
     except RasterioIOError as error:
-        raise ReadError(f"{file} cannot be read, it is damaged: {error}") from error
+        raise ReadError(f"{file} cannot be read: {error}; unpack it again") from error
     return image / np.float32(np.iinfo(image.dtype).max)
 
 
-def _indoor(rng, size):
-    """(31, size, size) float32: discs and boxes, large ones at the back, each of one spectrum and shaded."""
+def _indoor(rng: np.random.Generator, size: int) -> FloatArray:
+    """Image (31, size, size) float32 of discs and boxes, the large ones behind.
+
+    Each has one spectrum and is shaded.
+    """
     row, column = np.mgrid[:size, :size].astype(np.float32)
     image = np.empty((len(CAVE_NM), size, size), np.float32)
     image[:] = 0.1 * _smooth_spectrum(rng)[:, None, None]
@@ -164,28 +186,29 @@ def _indoor(rng, size):
     for radius in radii:
         y, x = ((axis - rng.uniform(0, size)) / radius for axis in (row, column))
         turn = rng.uniform(0, np.pi)
-        u, v = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
+        u = np.cos(turn) * x + np.sin(turn) * y
+        v = np.cos(turn) * y - np.sin(turn) * x
         if rng.random() < 0.6:  # a ball, lit from the side
             inside = np.hypot(u, v) < 1
             light = 0.25 + 0.75 * np.sqrt(np.clip(1 - (u - 0.3) ** 2 - v**2, 0, 1))
-        else:  # a box, in fading light
+        else:  # a box, whose brightness varies linearly
             inside = (np.abs(u) < 1) & (np.abs(v) < rng.uniform(0.3, 1))
             light = np.clip(0.8 + 0.2 * u, 0, 1)
         image[:, inside] = _smooth_spectrum(rng)[:, None] * light[inside]
     return image
 
 
-def _power_law(rng, count):
-    """Radii of density r^-3 between the smallest and the largest, the law of scale-invariant dead leaves."""
-    low, high = SMALLEST_PX**-2.0, LARGEST_PX**-2.0
+def _power_law(rng: np.random.Generator, count: int) -> FloatArray:
+    """Radii of density r^-3, the law of scale-invariant dead leaves, by inverting its integral."""
+    low = SMALLEST_PX**-2.0
+    high = LARGEST_PX**-2.0
     return (low - rng.uniform(size=count) * (low - high)) ** -0.5
 
 
-def _smooth_spectrum(rng):
-    """(31,) float32 in 0 to 1: the logistic of a Gaussian process along the wavelength."""
+def _smooth_spectrum(rng: np.random.Generator) -> FloatArray:
+    """(31,) float32, 0 to 1: the logistic function of a Gaussian process in wavelength."""
     distance = (CAVE_NM[:, None] - CAVE_NM) / SMOOTH_NM
     covariance = np.exp(-0.5 * distance**2) + 1e-6 * np.eye(len(CAVE_NM))
-    level = rng.normal(-0.7, 1) + 1.2 * np.linalg.cholesky(covariance) @ rng.standard_normal(
-        len(CAVE_NM)
-    )
+    mean = rng.normal(-0.7, 1)
+    level = mean + 1.2 * np.linalg.cholesky(covariance) @ rng.standard_normal(len(CAVE_NM))
     return (1 / (1 + np.exp(-level))).astype(np.float32)

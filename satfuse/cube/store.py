@@ -1,32 +1,46 @@
-"""The store of a cube: `<cube>/scenes/<id>` groups and a root that lists them.
+"""The store of a cube: groups `<cube>/scenes/<id>`, and a root that lists them.
 
-A scene counts only when its group says `done`, the cube only when its root lists the scenes; both are single small
-writes that come last. Reflectance is int16, scale 1e-4, fill -32768; `valid` is True where every band is usable.
-Chunks hold all bands of 128 x 128 pixels. One task writes one scene, so no shard has two writers.
+A scene counts only when its group says `done`, the cube only when its root lists the scenes; both
+are single small writes that come last. Reflectance is int16, scale 1e-4, fill -32768; `valid` is
+True where every band is usable. Chunks contain all bands of 128 x 128 pixels. One task writes one
+scene, so no shard has two writers.
 """
 
 import logging
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
-from satfuse.cube.statistics import scene_statistics
+from satfuse.cube.statistics import Statistics, scene_statistics
 from satfuse.errors import CubeError
+from satfuse.sensors.encoding import FILL, SCALE
 
 log = logging.getLogger(__name__)
 
 FORMAT = "satfuse-cube/1"
-SCALE, FILL = 1e-4, -32768
-CHUNK, SHARD = 128, 1024
+CHUNK = 128  # pixels; a training patch reads few chunks
+SHARD = 1024  # pixels at most; a shard is one file
 VALID_OF = {"guide": "valid", "target": "valid", "coarse": "coarse_valid"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CubeScene:
-    """One scene of a cube: `bbox` is lon/lat, `place` is shared by all scenes that touch each other."""
+    """One scene of a cube.
+
+    Attributes
+    ----------
+    id : unique in the cube.
+    split : "train", "val" or "test".
+    place : shared by all scenes that touch each other.
+    bbox : (west, south, east, north) in degrees.
+    height, width : of the guide in pixels.
+    """
 
     id: str
     split: str
@@ -38,11 +52,20 @@ class CubeScene:
 
 @dataclass(frozen=True, kw_only=True)
 class Cube:
-    """What a cube holds.
+    """Contents of a cube.
 
-    `kind` is "enmap" (guide and target on one grid, `ratio` 1) or "pairs" (guide, and coarse frames of `ratio` times
-    larger pixels). `missing_bands` are SYN bands that it does not have. `statistics[variable]` has `count`, `mean`
-    and `std` per band over the train split, in reflectance.
+    Attributes
+    ----------
+    path : path or URI of the store.
+    kind : "enmap" (guide and target on one grid, `ratio` 1) or "pairs" (guide, and coarse frames of
+        `ratio` times larger pixels).
+    guide_bands, coarse_bands : names; those of the target count as coarse.
+    missing_bands : SYN bands that the cube does not have.
+    platforms : guide and target platform of a simulated cube.
+    ratio : fine pixels per coarse pixel.
+    scenes : sorted by id.
+    statistics : per variable `count`, `mean` and `std` per band over the train split, in
+        reflectance.
     """
 
     path: str
@@ -53,22 +76,32 @@ class Cube:
     platforms: tuple[str, ...]
     ratio: int
     scenes: tuple[CubeScene, ...]
-    statistics: dict
+    statistics: dict[str, Statistics]
 
     def of_split(self, split: str) -> tuple[CubeScene, ...]:
         """Scenes of "train", "val" or "test"."""
         return tuple(s for s in self.scenes if s.split == split)
 
-    def open_scene(self, scene_id: str, *, decode: bool = False, chunks=None) -> xr.Dataset:
-        """One scene, lazily: stored int16 values, or with `decode` reflectance with NaN."""
-        # xarray would keep every array that was once read whole
-        options = {"engine": "zarr", "consolidated": False, "cache": False}
+    def open_scene(
+        self,
+        scene_id: str,
+        *,
+        decode: bool = False,
+        chunks: int | dict[str, int] | None = None,
+    ) -> xr.Dataset:
+        """Open one scene lazily: stored int16 values, or with `decode` reflectance with NaN."""
         return xr.open_dataset(
-            self.path, group=f"scenes/{scene_id}", mask_and_scale=decode, chunks=chunks, **options
+            self.path,
+            group=f"scenes/{scene_id}",
+            mask_and_scale=decode,
+            chunks=chunks,
+            engine="zarr",
+            consolidated=False,
+            cache=False,  # else xarray keeps every array in memory that was once read whole
         )
 
 
-def open_cube(path) -> Cube:
+def open_cube(path: str | os.PathLike[str]) -> Cube:
     """Describe a finished cube from its root alone; nothing else is read.
 
     Raises
@@ -77,30 +110,42 @@ def open_cube(path) -> Cube:
         No cube there, or one whose build has not finished.
     """
     try:
-        attrs = dict(zarr.open_group(str(path), mode="r").attrs)
+        attrs: dict[str, Any] = dict(zarr.open_group(str(path), mode="r").attrs)
     except (OSError, ValueError) as error:
         raise CubeError(f"no cube at {path}: {error}; build one with: satfuse cube") from error
     if attrs.get("format") != FORMAT:
-        found = attrs.get("format", "another Zarr group")
+        actual = attrs.get("format", "another Zarr group")
         raise CubeError(
-            f"{path} is no finished cube of format {FORMAT} but {found}; run its build again"
+            f"{path} is not a finished cube of format {FORMAT} but {actual}; run its build again"
         )
-    scenes = tuple(CubeScene(**s | {"bbox": tuple(s["bbox"])}) for s in attrs["scenes"])
-    lists = {
-        k: tuple(attrs[k]) for k in ("guide_bands", "coarse_bands", "missing_bands", "platforms")
-    }
-    rest = {k: attrs[k] for k in ("kind", "ratio", "statistics")}
-    return Cube(path=str(path), scenes=scenes, **lists, **rest)
+    return Cube(
+        path=str(path),
+        kind=attrs["kind"],
+        guide_bands=tuple(attrs["guide_bands"]),
+        coarse_bands=tuple(attrs["coarse_bands"]),
+        missing_bands=tuple(attrs["missing_bands"]),
+        platforms=tuple(attrs["platforms"]),
+        ratio=attrs["ratio"],
+        scenes=tuple(CubeScene(**s | {"bbox": tuple(s["bbox"])}) for s in attrs["scenes"]),
+        statistics=attrs["statistics"],
+    )
 
 
-def write_scene(path: str, name: str, fingerprint: str, make, *args) -> dict:
-    """Write one scene, `done` last; the one task that touches its group.
+def write_cube_scene(
+    path: str,
+    name: str,
+    fingerprint: str,
+    make: Callable[..., xr.Dataset],
+    *args: object,
+) -> dict[str, Any]:
+    """Write one scene, `done` last; only one task writes to its group.
 
     Parameters
     ----------
-    path, name : cube and scene id.
+    path : of the cube.
+    name : scene id.
     fingerprint : of the inputs, kept as the `done` mark.
-    make : called with `name` and `args`, gives the scene in stored form (`cube.simulate`).
+    make : called with `name` and `args`; returns the scene in stored form (`cube.simulate`).
 
     Returns
     -------
@@ -109,45 +154,55 @@ def write_scene(path: str, name: str, fingerprint: str, make, *args) -> dict:
     scene = make(name, *args)
     group = f"scenes/{name}"
     encoding = {v: _encoding(scene[v]) for v in scene.data_vars}
-    lazy = scene.chunk({d: _shard(d, n) for d, n in scene.sizes.items()})
+    lazy = scene.chunk({d: _shard(str(d), n) for d, n in scene.sizes.items()})
     to_disk = lazy.to_zarr(
         path, group=group, mode="w", encoding=encoding, consolidated=False, compute=False
     )
-    to_disk.compute(scheduler="synchronous")
-    stored = xr.open_zarr(path, group=group, consolidated=False, mask_and_scale=False, chunks=None)
-    parts = {v: (stored[v].variable, stored[VALID_OF[v]].variable) for v in VALID_OF if v in stored}
-    record = {
+    to_disk.compute(scheduler="synchronous")  # scenes run in parallel, not the chunks of one
+    record: dict[str, Any] = {
         "bbox": scene.attrs["bbox"],
         "height": scene.sizes["y"],
         "width": scene.sizes["x"],
-        "statistics": {v: scene_statistics(*images, SCALE) for v, images in parts.items()},
+        "statistics": _stored_statistics(path, group),
     }
-    zarr.open_group(path, path=group, mode="r+").attrs.update(
-        {"done": fingerprint, "record": record}
-    )
+    marked: dict[str, Any] = {"done": fingerprint, "record": record}
+    zarr.open_group(path, path=group, mode="r+").attrs.update(marked)
     log.info("cube scene %s: %d x %d pixels", name, record["height"], record["width"])
     return record
 
 
-def finished(path: str, name: str, fingerprint: str) -> dict | None:
-    """The record of a scene that was finished from the same inputs; None otherwise."""
+def _stored_statistics(path: str, group: str) -> dict[str, Statistics]:
+    """Statistics of each image of a written scene, read back strip by strip."""
+    stored = xr.open_zarr(path, group=group, consolidated=False, mask_and_scale=False, chunks=None)
+    images = {name: valid for name, valid in VALID_OF.items() if name in stored}
+    return {
+        name: scene_statistics(stored[name].variable, stored[valid].variable, SCALE)
+        for name, valid in images.items()
+    }
+
+
+def finished(path: str, name: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return the record of a scene that was finished from the same inputs; None otherwise."""
     try:
-        attrs = dict(zarr.open_group(path, path=f"scenes/{name}", mode="r").attrs)
+        attrs: dict[str, Any] = dict(zarr.open_group(path, path=f"scenes/{name}", mode="r").attrs)
     except FileNotFoundError:
         return None
     return attrs["record"] if attrs.get("done") == fingerprint else None
 
 
 def _shard(dim: str, size: int) -> int:
-    """Whole chunks, at most 1024 pixels, equal parts of the axis; all of any axis but y and x."""
+    """Shard size along an axis.
+
+    Along y and x: whole chunks, at most 1024 pixels, equal parts of the axis. All of other axes.
+    """
     if dim not in {"y", "x"}:
         return size
     parts = math.ceil(size / SHARD)
     return math.ceil(size / parts / CHUNK) * CHUNK
 
 
-def _encoding(variable):
-    shards = tuple(_shard(d, n) for d, n in variable.sizes.items())
+def _encoding(variable: xr.DataArray) -> dict[str, Any]:
+    shards = tuple(_shard(str(d), n) for d, n in variable.sizes.items())
     chunks = tuple(
         CHUNK if d in {"y", "x"} else n for d, n in zip(variable.dims, shards, strict=True)
     )
