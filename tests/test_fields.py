@@ -1,4 +1,4 @@
-"""The shipped fields, and a user's own."""
+"""The shipped fields, and fields of a user."""
 
 import json
 
@@ -14,9 +14,11 @@ from satfuse.pairing import PairRules
 def test_the_two_deserts_and_a_field_in_the_north():
     assert {"algeria-5", "mauritania-1"} <= set(field_names())
     algeria, mauritania = load_field("algeria-5"), load_field("mauritania-1")
-    assert algeria.geobox.shape == (7530, 7530) and str(algeria.geobox.crs) == "EPSG:32631"
+    assert algeria.geobox.shape == (7530, 7530)
+    assert str(algeria.geobox.crs) == "EPSG:32631"
     assert algeria.geobox.affine == Affine(10, 0, 388_800, 0, -10, 3_469_800)
-    assert mauritania.geobox.shape == (5010, 5040) and str(mauritania.geobox.crs) == "EPSG:32629"
+    assert mauritania.geobox.shape == (5010, 5040)
+    assert str(mauritania.geobox.crs) == "EPSG:32629"
     assert mauritania.geobox.affine == Affine(10, 0, 443_400, 0, -10, 2_170_200)
     assert any(lonlat_bbox(load_field(n).geobox)[1] > 55 for n in field_names())
 
@@ -25,7 +27,8 @@ def test_every_field_has_legal_rules_and_says_why_they_differ():
     for name in field_names():
         field = load_field(name)
         PairRules.from_dict(field.rules)
-        assert field.name == name and field.title
+        assert field.name == name
+        assert field.title
         assert bool(field.rules) <= bool(field.rules_reason), name
         assert all(v % 300 == 0 for v in field.geobox.boundingbox)
 
@@ -35,7 +38,7 @@ def test_no_field_without_5_minute_pairs_keeps_the_default_gap():
         assert PairRules.from_dict(load_field(name).rules).maximum_gap_s >= 18 * 60
 
 
-def test_own_field_from_a_file(tmp_path):
+def test_a_field_from_a_users_file(tmp_path):
     path = tmp_path / "mine.geojson"
     properties = {
         "name": "mine",
@@ -49,28 +52,25 @@ def test_own_field_from_a_file(tmp_path):
     assert field.rules == {}
 
 
-def test_field_of_a_box():
+def test_a_field_of_a_box_encloses_it():
     field = field_of_bbox("16.8,58.9,17.0,59.0", "here")
     west, south, east, north = lonlat_bbox(field.geobox)
-    assert (
-        field.name == "here" and west <= 16.8 and south <= 58.9 and east >= 17.0 and north >= 59.0
-    )
+    assert field.name == "here"
+    assert west <= 16.8
+    assert south <= 58.9
+    assert east >= 17.0
+    assert north >= 59.0
     with pytest.raises(GridError, match="reversed"):
         field_of_bbox((17, 58, 16, 59))
 
 
-def test_refusals(tmp_path):
+def test_unknown_and_malformed_fields_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown field 'atlantis'; known: .*algeria-5"):
         load_field("atlantis")
     with pytest.raises(ConfigError, match="unknown field"):
         load_field(str(tmp_path / "none.geojson"))
-    for content in (
-        b"{",
-        b'{"properties": {"name": "x"}}',
-        b'{"properties": []}',
-        b"[1]",
-        b"\xff\xfe",
-    ):
+    malformed = (b"{", b'{"properties": {"name": "x"}}', b'{"properties": []}', b"[1]", b"\xff\xfe")
+    for content in malformed:
         (tmp_path / "bad.geojson").write_bytes(content)
         with pytest.raises(ConfigError, match="malformed"):
             load_field(str(tmp_path / "bad.geojson"))
