@@ -14,8 +14,10 @@ from shapely.geometry import box
 
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import ConfigError
+from satfuse.files import replacing
 from satfuse.geometry.grids import lonlat_bbox
 
+# Columns of the table with JSON inside; attributes that are spread over several columns; times.
 _JSON = ("guide", "coarse", "guide_catalog", "coarse_catalog", "extra_coarse")
 _ANGLES = ("guide_angles", "coarse_angles")
 _TIMES = ("guide_time", "coarse_time")
@@ -35,7 +37,7 @@ class Angles:
 class CoarseFrame:
     """A further coarse acquisition of the same guide, for models that use several."""
 
-    items: tuple[dict, ...]
+    items: tuple[dict[str, Any], ...]
     platform: str
     time: datetime
     gap_s: float
@@ -52,23 +54,23 @@ class Pair:
     guide_catalog, coarse_catalog : `CatalogSpec` as dict.
     guide_platform, coarse_platform : "S2A", "S3B", ...
     guide_time, coarse_time : true acquisition at the field, UTC.
-    gap_s, gap_clock : coarse minus guide at the field in seconds, and the clocks that it rests on.
-    item_gap_s, item_gap_clock : the same from the items' own times, which may be 12 minutes off.
-    approximate : True where the guide's true time is not known and `gap_s` rests on the item.
+    gap_s, gap_clock : coarse minus guide at the field in seconds, and the clocks of both times.
+    item_gap_s, item_gap_clock : the same from the items' times, which may be 12 minutes off.
+    approximate : True where the guide's true time is unknown and `gap_s` is from the item's time.
     guide_cloud, coarse_cloud : share of the covered field under cloud, 0 to 1.
     overlap : share of the field that both cover, 0 to 1.
     maximum_view_zenith_deg : largest coarse view zenith angle on the field.
     guide_angles : means over the field.
     coarse_angles : at the field's centre.
-    extra_coarse : the next nearest coarse acquisitions, when asked for.
+    extra_coarse : the next nearest coarse acquisitions, if requested.
     """
 
     field: str
     geobox: GeoBox
-    guide: tuple[dict, ...]
-    coarse: tuple[dict, ...]
-    guide_catalog: dict
-    coarse_catalog: dict
+    guide: tuple[dict[str, Any], ...]
+    coarse: tuple[dict[str, Any], ...]
+    guide_catalog: dict[str, Any]
+    coarse_catalog: dict[str, Any]
     guide_platform: str
     coarse_platform: str
     guide_time: datetime
@@ -113,7 +115,7 @@ class Pair:
         return CatalogSpec.from_dict(self.coarse_catalog)
 
     def to_dict(self) -> dict[str, Any]:
-        """The pair in values that JSON can hold; `from_dict` reads them back."""
+        """Convert the pair to values that JSON can represent; `from_dict` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["geobox"] = {
             "crs": str(self.geobox.crs),
@@ -131,12 +133,17 @@ class Pair:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Pair":
-        """A pair from what `to_dict` gave, also after a round trip through JSON."""
+        """Make a pair from the values of `to_dict`, also after a round trip through JSON."""
         grid = values["geobox"]
-        shape = tuple(int(size) for size in grid["shape"])
-        times = {name: datetime.fromisoformat(values[name]) for name in _TIMES}
-        angles = {name: Angles(**values[name]) for name in _ANGLES}
-        frames = tuple(
+        height, width = (int(size) for size in grid["shape"])
+        converted: dict[str, Any] = {
+            "geobox": GeoBox((height, width), Affine(*grid["transform"]), grid["crs"]),
+            "guide": tuple(values["guide"]),
+            "coarse": tuple(values["coarse"]),
+        }
+        converted |= {name: datetime.fromisoformat(values[name]) for name in _TIMES}
+        converted |= {name: Angles(**values[name]) for name in _ANGLES}
+        converted["extra_coarse"] = tuple(
             CoarseFrame(
                 items=tuple(frame["items"]),
                 platform=frame["platform"],
@@ -145,21 +152,11 @@ class Pair:
             )
             for frame in values["extra_coarse"]
         )
-        return cls(
-            **values
-            | times
-            | angles
-            | {
-                "geobox": GeoBox(shape, Affine(*grid["transform"]), grid["crs"]),
-                "guide": tuple(values["guide"]),
-                "coarse": tuple(values["coarse"]),
-                "extra_coarse": frames,
-            }
-        )
+        return cls(**values | converted)
 
 
-def table(pairs: list[Pair]) -> list[dict]:
-    """One row of plain values per pair, for people and for JSON."""
+def table(pairs: list[Pair]) -> list[dict[str, Any]]:
+    """Summarise each pair in a row of plain values, for display and for JSON."""
     return [
         {
             "id": p.id,
@@ -182,26 +179,21 @@ def table(pairs: list[Pair]) -> list[dict]:
 
 
 def write_pairs(pairs: list[Pair], path: str | Path) -> None:
-    """Write a geoparquet table, one row per pair; items, catalogues and further frames are JSON inside.
+    """Write a geoparquet table with one row per pair.
 
-    The table appears only when it is whole; an older one stays where writing fails.
+    Items, catalogues and further frames are stored as JSON. The table appears only when it is
+    complete; if writing fails, an older one is kept.
     """
     rows = [_row(pair) for pair in pairs]
     outlines = [box(*lonlat_bbox(pair.geobox)) for pair in pairs]
     columns = ["id", *(list(rows[0])[1:] if rows else _columns())]
     frame = geopandas.GeoDataFrame(rows, columns=columns, geometry=outlines, crs="EPSG:4326")
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(Path(path)) as draft:
         frame.to_parquet(draft, index=False)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """Read what `write_pairs` wrote.
+    """Read a table that `write_pairs` wrote.
 
     Raises
     ------
@@ -219,18 +211,15 @@ def read_pairs(path: str | Path) -> list[Pair]:
         ) from error
 
 
-def _columns():
+def _columns() -> list[str]:
+    """Columns of an empty table, in the order of `_row`."""
     names = [f.name for f in fields(Pair) if f.name not in ("geobox", *_ANGLES)]
-    return [
-        *names,
-        "crs",
-        "transform",
-        "shape",
-        *(f"{a}.{f.name}" for a in _ANGLES for f in fields(Angles)),
-    ]
+    angles = [f"{a}.{f.name}" for a in _ANGLES for f in fields(Angles)]
+    return [*names, "crs", "transform", "shape", *angles]
 
 
-def _row(pair):
+def _row(pair: Pair) -> dict[str, Any]:
+    """Flatten a pair into the columns of the table."""
     row = {"id": pair.id, **pair.to_dict()}
     row |= row.pop("geobox")
     for name in _ANGLES:
@@ -239,7 +228,8 @@ def _row(pair):
     return row | times | {name: json.dumps(row[name]) for name in _JSON}
 
 
-def _pair(row):
+def _pair(row: dict[str, Any]) -> Pair:
+    """Make the pair of a row of the table."""
     del row["id"]
     row["geobox"] = {name: row.pop(name) for name in ("crs", "transform", "shape")}
     for name in _ANGLES:

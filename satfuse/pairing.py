@@ -1,22 +1,28 @@
-"""Pairs by true acquisition time: which guide and which coarse acquisition of a field belong together."""
+"""Pairs of a guide and a coarse acquisition of a field, matched by true acquisition time.
+
+The times that items state may be minutes off, so the metadata is opened where a pair is possible.
+"""
 
 import json
 import logging
 import re
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pystac
+import xarray as xr
 
+from satfuse.arrays import FloatArray, IntArray
 from satfuse.catalog.fields import Field
 from satfuse.catalog.specs import CatalogSpec
 from satfuse.errors import ConfigError, NoPairError, ReadError
 from satfuse.geometry.grids import coarse_geobox, lonlat_bbox
-from satfuse.geometry.swath import rectify
+from satfuse.geometry.swath import ANGLES, rectify
 from satfuse.pair_table import Angles, CoarseFrame, Pair, read_pairs, table, write_pairs
 from satfuse.readers import sentinel2, sentinel3_syn
 from satfuse.readers.sentinel2_angles import mean_direction
@@ -37,11 +43,13 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-APPROXIMATE_S = 900.0  # by how much the gap rule is widened where only an item time is known
+APPROXIMATE_S = 900.0  # added to the largest gap where the guide's time is only an item time
+ITEM_TIME_S = 60.0  # possible error of item times that are not datatake starts
 FRAME_S = 180.0  # length of a SYN frame whose item states no end
-SCL_RATIO = 6  # SCL is looked at in pixels of 60 m
-LISTED = 5  # candidates named in the error
+SCL_RATIO = 6  # 10 m pixels per pixel in which SCL is read (60 m)
+LISTED = 5  # candidates listed in the error
 _SAME_PASS = timedelta(minutes=10)  # consecutive tiles or frames of one overpass start within this
+# What the datetime of an item means, see `CatalogSpec.datetime`.
 _CLOCKS = {
     "datatake_start": "item datatake start",
     "sensing": "item sensing time",
@@ -86,7 +94,10 @@ class PairRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A combination that was looked at. `pair` is None where the item times alone ruled it out or reading failed."""
+    """A combination of a guide and a coarse acquisition, with the rules that it fails.
+
+    `pair` is None where the item times alone ruled it out, or where reading failed.
+    """
 
     guide_id: str
     coarse_id: str
@@ -95,39 +106,38 @@ class Candidate:
     failed: tuple[str, ...]
     pair: Pair | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         measured = ""
         if self.pair:
-            p = self.pair
-            measured = (
-                f", cloud {p.guide_cloud:.0%} and {p.coarse_cloud:.0%}, overlap {p.overlap:.0%}"
-            )
+            clouds = f"{self.pair.guide_cloud:.0%} and {self.pair.coarse_cloud:.0%}"
+            measured = f", cloud {clouds}, overlap {self.pair.overlap:.0%}"
         return (
-            f"{self.guide_id} with {self.coarse_id}: gap {self.gap_s:+.0f} s ({self.gap_clock}){measured}; "
-            f"{'; '.join(self.failed) or 'passes'}"
+            f"{self.guide_id} with {self.coarse_id}: gap {self.gap_s:+.0f} s "
+            f"({self.gap_clock}){measured}; {'; '.join(self.failed) or 'passes'}"
         )
 
 
 def find_pairs(
-    guide_items,
-    coarse_items,
+    guide_items: Sequence[pystac.Item],
+    coarse_items: Sequence[pystac.Item],
     field: Field,
     *,
-    guide_spec,
-    coarse_spec,
+    guide_spec: CatalogSpec,
+    coarse_spec: CatalogSpec,
     rules: PairRules | None = None,
     frames: int = 1,
 ) -> list[Pair]:
-    """Pairs that pass the rules, by ascending |gap|.
+    """Find the pairs that pass the rules, by ascending |gap|.
 
     Parameters
     ----------
-    guide_items, coarse_items : lists of pystac.Item, one per acquisition and tile or frame.
+    guide_items, coarse_items : one item per acquisition and tile or frame.
     field : where gap, cloud and overlap are measured.
     guide_spec, coarse_spec : the catalogues that the items came from.
-    rules : by default the field's own over the defaults.
-    frames : coarse acquisitions per pair; further ones (`Pair.extra_coarse`) pass the same rules but for the gap,
-        which is `rules.maximum_frame_gap_s`. Where fewer exist, the pair has fewer.
+    rules : by default the defaults, overridden by the field's rules.
+    frames : coarse acquisitions per pair. Further ones (`Pair.extra_coarse`) pass the same rules,
+        except that their gap may be `rules.maximum_frame_gap_s`. A pair has fewer where fewer
+        exist.
 
     Raises
     ------
@@ -137,7 +147,7 @@ def find_pairs(
         An item points where its catalogue does not allow, or credentials are missing.
     """
     rules = rules or PairRules.from_dict(field.rules)
-    looked_at = candidates(
+    examined = candidates(
         guide_items,
         coarse_items,
         field,
@@ -146,174 +156,235 @@ def find_pairs(
         rules=rules,
         frames=frames,
     )
-    found = [c.pair for c in looked_at if c.pair and not c.failed]
-    if not found:
-        nearest = "".join(f"\n  {c}" for c in looked_at[:LISTED])
+    pairs = [c.pair for c in examined if c.pair and not c.failed]
+    if not pairs:
+        nearest = "".join(f"\n  {c}" for c in examined[:LISTED])
         raise NoPairError(
-            f"no pair over {field.name}: {len(guide_items)} guide and {len(coarse_items)} coarse items, "
-            f"{len(looked_at)} combinations, none passes the rules. Widen the dates or a rule."
-            + (f" Nearest:{nearest}" if nearest else "")
+            f"no pair over {field.name}: {len(guide_items)} guide and {len(coarse_items)} coarse "
+            f"items, {len(examined)} combinations, none passes the rules. "
+            "Widen the dates or a rule." + (f" Nearest:{nearest}" if nearest else "")
         )
-    log.info("%s: %d pairs of %d combinations", field.name, len(found), len(looked_at))
-    return [_with_frames(pair, looked_at, rules, frames) for pair in found]
+    log.info("%s: %d pairs of %d combinations", field.name, len(pairs), len(examined))
+    return [_with_frames(pair, examined, rules, frames) for pair in pairs]
 
 
 def candidates(
-    guide_items,
-    coarse_items,
+    guide_items: Sequence[pystac.Item],
+    coarse_items: Sequence[pystac.Item],
     field: Field,
     *,
-    guide_spec,
-    coarse_spec,
+    guide_spec: CatalogSpec,
+    coarse_spec: CatalogSpec,
     rules: PairRules | None = None,
     frames: int = 1,
 ) -> list[Candidate]:
-    """Every combination of a guide and a coarse acquisition with the rules that it fails, by ascending |gap|.
+    """Examine every combination of a guide and a coarse acquisition, by ascending |gap|.
 
-    Files are opened only where the item times leave the gap rule a chance.
+    Files are opened only for combinations that could satisfy the gap rule by their item times.
+    Parameters are those of `find_pairs`.
     """
     rules = rules or PairRules.from_dict(field.rules)
-    look_guide = cache(lambda i: observe_guide(guides[i], field, guide_spec))
-    look_coarse = cache(lambda i: observe_coarse(coarse[i], field, coarse_spec))
-    guides, coarse = _passes(guide_items, _datatake), _passes(coarse_items, _orbit)
-    reach = (
-        rules.maximum_gap_s if frames == 1 else max(rules.maximum_gap_s, rules.maximum_frame_gap_s)
-    )
-    out = []
+    guides = _passes(guide_items, _datatake)
+    coarse = _passes(coarse_items, _orbit)
+    # an acquisition is part of many combinations, but read once
+    read_guide = cache(lambda i: read_guide_acquisition(guides[i], field, guide_spec))
+    read_coarse = cache(lambda i: read_coarse_acquisition(coarse[i], field, coarse_spec))
+    largest_gap_s = rules.maximum_gap_s
+    if frames > 1:
+        largest_gap_s = max(largest_gap_s, rules.maximum_frame_gap_s)
+    examined = []
     for i, j in product(range(len(guides)), range(len(coarse))):
-        least, item_gap, clock = _item_gap(guides[i], coarse[j], guide_spec, coarse_spec)
-        seen = {
-            "guide_id": guides[i][0].id,
-            "coarse_id": coarse[j][0].id,
-            "gap_s": item_gap,
-            "gap_clock": clock,
-        }
-        if least > reach:
+        least, gap = _item_gap(guides[i], coarse[j], guide_spec, coarse_spec)
+        by_items = Candidate(
+            guide_id=guides[i][0].id, coarse_id=coarse[j][0].id, failed=(), **asdict(gap)
+        )
+        if least > largest_gap_s:
             failed = (
                 f"gap of at least {least:.0f} s by item times is above {rules.maximum_gap_s:.0f} s"
             )
-            out.append(Candidate(**seen, failed=(failed,)))
+            examined.append(replace(by_items, failed=(failed,)))
             continue
         try:
-            pair = _combine(
-                field,
-                (guides[i], coarse[j]),
-                (guide_spec, coarse_spec),
-                (look_guide(i), look_coarse(j)),
-                seen,
-            )
+            acquisitions = (read_guide(i), read_coarse(j))
         except ReadError as error:
             log.warning("%s", error)
-            out.append(Candidate(**seen, failed=(f"cannot be read: {error}",)))
+            examined.append(replace(by_items, failed=(f"cannot be read: {error}",)))
             continue
-        seen |= {"gap_s": pair.gap_s, "gap_clock": pair.gap_clock}
-        out.append(Candidate(**seen, failed=tuple(_failed(pair, rules)), pair=pair))
-    return sorted(out, key=lambda c: (abs(c.gap_s), c.guide_id, c.coarse_id))
+        pair = _combine(field, (guides[i], coarse[j]), (guide_spec, coarse_spec), acquisitions, gap)
+        failed_rules = tuple(_failed(pair, rules))
+        examined.append(
+            replace(
+                by_items, gap_s=pair.gap_s, gap_clock=pair.gap_clock, failed=failed_rules, pair=pair
+            )
+        )
+    return sorted(examined, key=lambda c: (abs(c.gap_s), c.guide_id, c.coarse_id))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What one acquisition shows on the field: `cloud` and `missing` are (y, x) shares per coarse pixel."""
+class Acquisition:
+    """One acquisition, measured at the field.
+
+    Attributes
+    ----------
+    platform : "S2A", "S3B", ...
+    time, clock : when the field was observed, UTC, and where that time comes from.
+    approximate : True where the time is only the item's.
+    cloud, missing : (y, x) share of each coarse pixel, 0 to 1.
+    angles : sun and view.
+    maximum_view_zenith_deg : largest on the field.
+    """
 
     platform: str
     time: datetime
     clock: str
     approximate: bool
-    cloud: np.ndarray
-    missing: np.ndarray
+    cloud: FloatArray
+    missing: FloatArray
     angles: Angles
     maximum_view_zenith_deg: float
 
 
-def observe_guide(items, field: Field, spec: CatalogSpec) -> Observation:
-    """Time of the tile nearest to the field's centre, cloud and coverage from SCL at 60 m, mean angles of the field."""
-    west, south, east, north = lonlat_bbox(field.geobox)
+@dataclass(frozen=True, kw_only=True)
+class _Gap:
+    """Coarse minus guide in seconds, and the clocks of both times."""
 
-    def distance(item):
-        w, s, e, n = item.bbox
-        return np.hypot((w + e - west - east) * np.cos(np.deg2rad(south)), s + n - south - north)
+    gap_s: float
+    gap_clock: str
 
-    meta = sentinel2.metadata(min(items, key=distance), spec)
+
+def read_guide_acquisition(
+    items: Sequence[pystac.Item], field: Field, spec: CatalogSpec
+) -> Acquisition:
+    """Measure a guide acquisition at the field.
+
+    The time is that of the tile nearest to the field's centre, cloud and coverage are from SCL at
+    60 m, the angles are means over the field.
+
+    Parameters
+    ----------
+    items : the tiles of one datatake.
+    """
+    metadata = sentinel2.metadata(_nearest_tile(items, field), spec)
     data = sentinel2.open_sentinel2(
         items, coarse_geobox(field.geobox, SCL_RATIO), spec=spec, bands=()
     )
     quality = data["quality"].values
-    block = RATIO // SCL_RATIO
-    sun, view = (
-        mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view")
-    )
-    quality = quality.reshape(quality.shape[0] // block, block, quality.shape[1] // block, block)
-    return Observation(
-        platform=meta.platform,
-        time=_aware(meta.sensing_time),
-        clock=meta.clock,
-        approximate=meta.clock == _CLOCKS["datatake_start"],
-        cloud=((quality & Quality.GUIDE_CLOUD) > 0).mean((1, 3)),
-        missing=((quality & Quality.GUIDE_MISSING) > 0).mean((1, 3)),
-        angles=Angles(
-            sun_zenith_deg=sun[0],
-            sun_azimuth_deg=sun[1],
-            view_zenith_deg=view[0],
-            view_azimuth_deg=view[1],
-        ),
+    return Acquisition(
+        platform=metadata.platform,
+        time=_utc(metadata.sensing_time),
+        clock=metadata.clock,
+        approximate=metadata.clock == _CLOCKS["datatake_start"],
+        cloud=_coarse_share(quality, Quality.GUIDE_CLOUD),
+        missing=_coarse_share(quality, Quality.GUIDE_MISSING),
+        angles=_mean_angles(data),
         maximum_view_zenith_deg=float(data["view_zenith"].max()),
     )
 
 
-def observe_coarse(items, field: Field, spec: CatalogSpec) -> Observation:
-    """Row time nearest to the field's centre, cloud and coverage from the flags on the coarse grid."""
+def _nearest_tile(items: Sequence[pystac.Item], field: Field) -> pystac.Item:
+    west, south, east, north = lonlat_bbox(field.geobox)
+
+    def distance(item: pystac.Item) -> float:
+        """Twice the distance between the centres of tile and field, in degrees of latitude."""
+        w, s, e, n = cast(list[float], item.bbox)  # STAC requires it with a geometry
+        return np.hypot((w + e - west - east) * np.cos(np.deg2rad(south)), s + n - south - north)
+
+    return min(items, key=distance)
+
+
+def _coarse_share(quality: IntArray, flag: Quality) -> FloatArray:
+    """Share of each coarse pixel that has a flag, from flags (y, x) at the resolution of SCL."""
+    block = RATIO // SCL_RATIO
+    rows, columns = (size // block for size in quality.shape)
+    blocks = quality.reshape(rows, block, columns, block)
+    return ((blocks & flag) > 0).mean((1, 3))
+
+
+def _mean_angles(data: xr.Dataset) -> Angles:
+    sun, view = (
+        mean_direction(data[f"{to}_zenith"], data[f"{to}_azimuth"]) for to in ("sun", "view")
+    )
+    return Angles(
+        sun_zenith_deg=sun[0],
+        sun_azimuth_deg=sun[1],
+        view_zenith_deg=view[0],
+        view_azimuth_deg=view[1],
+    )
+
+
+def read_coarse_acquisition(
+    items: Sequence[pystac.Item], field: Field, spec: CatalogSpec
+) -> Acquisition:
+    """Measure a coarse acquisition at the field.
+
+    Time and angles are those of the pixel nearest to the field's centre, cloud and coverage are
+    from the flags on the coarse grid.
+
+    Parameters
+    ----------
+    items : the frames of one orbit.
+
+    Raises
+    ------
+    ReadError
+        The swath does not reach the field.
+    """
     swath = sentinel3_syn.open_syn(items, spec=spec, bands=(), bbox=lonlat_bbox(field.geobox))
     grid = rectify(swath, coarse_geobox(field.geobox, RATIO))
-    quality, time = grid["quality"].values, grid["time"].values
-    missing = np.isnat(time) | ((quality & Quality.COARSE_MISSING) > 0)
-    if np.isnat(time).all():
+    quality, time = (grid[name].values for name in ("quality", "time"))
+    outside = np.isnat(time)
+    if outside.all():
         raise ReadError(
-            f"{items[0].id}: the swath does not reach the field {field.name}, though the item says so"
+            f"{items[0].id}: the swath does not reach the field {field.name}, "
+            "although the item says so; omit this item"
         )
-    centre = np.hypot(*(np.indices(time.shape) - (np.array(time.shape) / 2)[:, None, None]))
-    at = np.unravel_index(np.where(np.isnat(time), np.inf, centre).argmin(), time.shape)
-    angle = {
-        f"{a}_deg": float(grid[a].values[at])
-        for a in ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth")
-    }
-    return Observation(
-        platform=_short(items[0]),
-        time=_aware(time[at]),
+    missing = outside | ((quality & Quality.COARSE_MISSING) > 0)
+    distance = np.hypot(*(np.indices(time.shape) - (np.array(time.shape) / 2)[:, None, None]))
+    centre = np.unravel_index(np.where(outside, np.inf, distance).argmin(), time.shape)
+    return Acquisition(
+        platform=_platform(items[0]),
+        time=_utc(time[centre]),
         clock=swath.attrs["clock"],
         approximate=False,
         cloud=(((quality & Quality.COARSE_CLOUD) > 0) & ~missing).astype(float),
         missing=missing.astype(float),
-        angles=Angles(**angle),
+        angles=Angles(**{f"{name}_deg": float(grid[name].values[centre]) for name in ANGLES}),
         maximum_view_zenith_deg=float(np.nanmax(grid["view_zenith"].values)),
     )
 
 
-def _combine(field, items, specs, observed, seen):
-    guide, coarse = observed
-    covered = [1 - o.missing for o in observed]
+def _combine(
+    field: Field,
+    items: tuple[Sequence[pystac.Item], Sequence[pystac.Item]],
+    specs: tuple[CatalogSpec, CatalogSpec],
+    acquisitions: tuple[Acquisition, Acquisition],
+    item_gap: _Gap,
+) -> Pair:
+    """The pair of a guide and a coarse acquisition; every tuple is (guide, coarse)."""
+    guide, coarse = acquisitions
+    covered = [1 - a.missing for a in acquisitions]
+    # share of the covered field; without any coverage everything counts as cloud
     cloud = [
-        float(o.cloud.sum() / c.sum()) if c.sum() else 1.0
-        for o, c in zip(observed, covered, strict=True)
+        float(a.cloud.sum() / c.sum()) if c.sum() else 1.0
+        for a, c in zip(acquisitions, covered, strict=True)
     ]
-    plain = [
-        tuple(json.loads(json.dumps(i.to_dict(transform_hrefs=False))) for i in group)
-        for group in items
-    ]
+    guide_json, coarse_json = (_item_json(group) for group in items)
+    guide_catalog, coarse_catalog = (json.loads(json.dumps(spec.to_dict())) for spec in specs)
     return Pair(
         field=field.name,
         geobox=field.geobox,
-        guide=plain[0],
-        coarse=plain[1],
-        guide_catalog=json.loads(json.dumps(specs[0].to_dict())),
-        coarse_catalog=json.loads(json.dumps(specs[1].to_dict())),
+        guide=guide_json,
+        coarse=coarse_json,
+        guide_catalog=guide_catalog,
+        coarse_catalog=coarse_catalog,
         guide_platform=guide.platform,
         coarse_platform=coarse.platform,
         guide_time=guide.time,
         coarse_time=coarse.time,
         gap_s=(coarse.time - guide.time).total_seconds(),
         gap_clock=f"{guide.clock}, {coarse.clock}",
-        item_gap_s=seen["gap_s"],
-        item_gap_clock=seen["gap_clock"],
+        item_gap_s=item_gap.gap_s,
+        item_gap_clock=item_gap.gap_clock,
         approximate=guide.approximate or coarse.approximate,
         guide_cloud=cloud[0],
         coarse_cloud=cloud[1],
@@ -324,34 +395,41 @@ def _combine(field, items, specs, observed, seen):
     )
 
 
-def _failed(pair, rules):
+def _item_json(items: Iterable[pystac.Item]) -> tuple[dict[str, Any], ...]:
+    """Items as JSON values, with hrefs as they are."""
+    return tuple(json.loads(json.dumps(i.to_dict(transform_hrefs=False))) for i in items)
+
+
+def _failed(pair: Pair, rules: PairRules) -> Iterator[str]:
     """The rules that a pair fails, in words."""
     limit = rules.maximum_gap_s + (APPROXIMATE_S if pair.approximate else 0)
     if abs(pair.gap_s) > limit:
         widened = " (widened, approximate)" if pair.approximate else ""
         yield f"gap {pair.gap_s:+.0f} s is beyond {limit:.0f} s{widened}"
-    yield from _failed_but_gap(pair, rules)
+    yield from _failed_except_gap(pair, rules)
 
 
-def _failed_but_gap(pair, rules):
+def _failed_except_gap(pair: Pair, rules: PairRules) -> Iterator[str]:
     for name, cloud in (("guide", pair.guide_cloud), ("coarse", pair.coarse_cloud)):
         if cloud > rules.maximum_cloud:
             yield f"{name} cloud {cloud:.1%} is above {rules.maximum_cloud:.1%}"
     if pair.overlap < rules.minimum_overlap:
         yield f"overlap {pair.overlap:.1%} is below {rules.minimum_overlap:.1%}"
-    if pair.maximum_view_zenith_deg > rules.maximum_view_zenith_deg:
-        yield f"view zenith {pair.maximum_view_zenith_deg:.0f} is above {rules.maximum_view_zenith_deg:.0f} degrees"
+    zenith = pair.maximum_view_zenith_deg
+    if zenith > rules.maximum_view_zenith_deg:
+        yield f"view zenith {zenith:.0f} is above {rules.maximum_view_zenith_deg:.0f} degrees"
 
 
-def _with_frames(pair, looked_at, rules, frames):
+def _with_frames(pair: Pair, examined: Iterable[Candidate], rules: PairRules, frames: int) -> Pair:
+    """The pair with up to `frames - 1` further coarse acquisitions of its guide, nearest first."""
     others = [
         c.pair
-        for c in looked_at
+        for c in examined
         if c.pair
         and c.pair.guide == pair.guide
         and c.pair.coarse != pair.coarse
         and abs(c.gap_s) <= rules.maximum_frame_gap_s
-        and not any(_failed_but_gap(c.pair, rules))
+        and not any(_failed_except_gap(c.pair, rules))
     ]
     extra = (
         CoarseFrame(items=o.coarse, platform=o.coarse_platform, time=o.coarse_time, gap_s=o.gap_s)
@@ -360,15 +438,17 @@ def _with_frames(pair, looked_at, rules, frames):
     return replace(pair, extra_coarse=tuple(extra))
 
 
-def _passes(items, key):
-    """Items of one overpass together: equal keys and starts that follow each other closely."""
-    groups = []
+def _passes(
+    items: Iterable[pystac.Item], key: Callable[[pystac.Item], str]
+) -> list[list[pystac.Item]]:
+    """Group the items of one overpass: equal keys, and starts that follow each other closely."""
+    groups: list[list[pystac.Item]] = []
     for item in sorted(items, key=lambda i: (key(i), _interval(i)[0], i.id)):
-        last = groups[-1][-1] if groups else None
+        previous = groups[-1][-1] if groups else None
         if (
-            last is not None
-            and key(last) == key(item)
-            and _interval(item)[0] - _interval(last)[0] <= _SAME_PASS
+            previous is not None
+            and key(previous) == key(item)
+            and _interval(item)[0] - _interval(previous)[0] <= _SAME_PASS
         ):
             groups[-1].append(item)
         else:
@@ -377,45 +457,52 @@ def _passes(items, key):
 
 
 def _datatake(item: pystac.Item) -> str:
-    """Platform and datatake; its id ends with the baseline, in which the tiles of one datatake may differ."""
+    """Platform and datatake, without the baseline in which tiles of one datatake may differ."""
     p = item.properties
     datatake = str(p.get("eopf:datatake_id") or p.get("s2:datatake_id") or "")
-    return f"{_short(item)} {re.sub(r'_N[0-9]+[.][0-9]+$', '', datatake)}"
+    return f"{_platform(item)} {re.sub(r'_N[0-9]+[.][0-9]+$', '', datatake)}"
 
 
 def _orbit(item: pystac.Item) -> str:
-    return f"{_short(item)} {item.properties.get('sat:absolute_orbit', '')}"
+    return f"{_platform(item)} {item.properties.get('sat:absolute_orbit', '')}"
 
 
-def _short(item):
-    """ "sentinel-3b" -> "S3B"."""
-    return (
-        str(item.properties.get("platform", "")).lower().replace("sentinel-", "s").upper()
-        or item.id[:3].upper()
-    )
+def _platform(item: pystac.Item) -> str:
+    """Short platform name: "S3B" of "sentinel-3b", else the start of the item's id."""
+    platform = str(item.properties.get("platform", ""))
+    return platform.lower().replace("sentinel-", "s").upper() or item.id[:3].upper()
 
 
-def _interval(item):
+def _interval(item: pystac.Item) -> tuple[datetime, datetime]:
     """Start and end of an item, UTC."""
-    start = _aware(item.common_metadata.start_datetime or item.datetime)
-    return start, _aware(item.common_metadata.end_datetime or start)
+    start = _utc(item.common_metadata.start_datetime or cast(datetime, item.datetime))
+    return start, _utc(item.common_metadata.end_datetime or start)
 
 
-def _item_gap(guides, coarse, guide_spec, coarse_spec):
-    """Least |gap| that the item times allow, the gap by item times, and its clock, signed coarse minus guide."""
-    meaning = guide_spec.datetime["sentinel2"], coarse_spec.datetime["sentinel3_syn"]
-    g0, g1 = _interval(guides[0])[0], _interval(guides[-1])[1]
-    c0, last = _interval(coarse[0])[0], _interval(coarse[-1])
-    c1 = max(last[1], last[0] + timedelta(seconds=FRAME_S))
-    slack = APPROXIMATE_S if meaning[0] == "datatake_start" else 60.0
-    earliest, latest = (c0 - g1).total_seconds() - slack, (c1 - g0).total_seconds() + slack
-    least = max(earliest, -latest, 0.0)
-    gap = (_aware(coarse[0].datetime or c0) - _aware(guides[0].datetime or g0)).total_seconds()
-    return least, gap, f"{_CLOCKS[meaning[0]]}, {_CLOCKS[meaning[1]]}"
+def _item_gap(
+    guides: Sequence[pystac.Item],
+    coarse: Sequence[pystac.Item],
+    guide_spec: CatalogSpec,
+    coarse_spec: CatalogSpec,
+) -> tuple[float, _Gap]:
+    """Least |gap| in seconds that the item times allow, and the gap by item times."""
+    guide_meaning = guide_spec.datetime["sentinel2"]
+    coarse_meaning = coarse_spec.datetime["sentinel3_syn"]
+    guide_start = _interval(guides[0])[0]
+    guide_end = _interval(guides[-1])[1]
+    coarse_start = _interval(coarse[0])[0]
+    last_start, last_end = _interval(coarse[-1])
+    coarse_end = max(last_end, last_start + timedelta(seconds=FRAME_S))
+    slack = APPROXIMATE_S if guide_meaning == "datatake_start" else ITEM_TIME_S
+    earliest = (coarse_start - guide_end).total_seconds() - slack
+    latest = (coarse_end - guide_start).total_seconds() + slack
+    gap = _utc(coarse[0].datetime or coarse_start) - _utc(guides[0].datetime or guide_start)
+    clocks = f"{_CLOCKS[guide_meaning]}, {_CLOCKS[coarse_meaning]}"
+    return max(earliest, -latest, 0.0), _Gap(gap_s=gap.total_seconds(), gap_clock=clocks)
 
 
-def _aware(time) -> datetime:
+def _utc(time: datetime | np.datetime64) -> datetime:
     """Any time as a UTC datetime; without a zone it is UTC."""
     if isinstance(time, np.datetime64):
-        time = time.astype("datetime64[us]").item()
+        time = cast(datetime, time.astype("datetime64[us]").item())
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -13,7 +13,7 @@ from satfuse.pairing import PairRules
 
 def test_the_two_deserts_and_a_field_in_the_north():
     assert {"algeria-5", "mauritania-1"} <= set(field_names())
-    algeria, mauritania = load_field("algeria-5"), load_field("mauritania-1")
+    algeria, mauritania = (load_field(name) for name in ("algeria-5", "mauritania-1"))
     assert algeria.geobox.shape == (7530, 7530)
     assert str(algeria.geobox.crs) == "EPSG:32631"
     assert algeria.geobox.affine == Affine(10, 0, 388_800, 0, -10, 3_469_800)

@@ -109,7 +109,7 @@ def test_uiqi_by_block_loop(images):
     scores = []
     for i in (0, 32):
         for j in (0, 32):
-            a, b = x[0, i : i + 32, j : j + 32], z[0, i : i + 32, j : j + 32]
+            a, b = (image[0, i : i + 32, j : j + 32] for image in (x, z))
             s = np.cov(a.ravel(), b.ravel(), ddof=0)
             top = 4 * s[0, 1] * a.mean() * b.mean()
             scores.append(top / ((s[0, 0] + s[1, 1]) * (a.mean() ** 2 + b.mean() ** 2)))
@@ -139,7 +139,7 @@ def test_quaternion_product_is_associative_and_multiplies_norms():
     product = metrics._hyper
     np.testing.assert_allclose(product(product(a, b), c), product(a, product(b, c)))
     assert np.linalg.norm(product(a, b)) == pytest.approx(np.linalg.norm(a) * np.linalg.norm(b))
-    i, j = np.eye(4)[1][:, None], np.eye(4)[2][:, None]
+    i, j = (np.eye(4)[k][:, None] for k in (1, 2))
     np.testing.assert_allclose(product(i, i), -np.eye(4)[0][:, None])
     np.testing.assert_allclose(product(i, j), -product(j, i))
 

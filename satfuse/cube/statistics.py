@@ -31,8 +31,8 @@ def scene_statistics(
         strip = np.moveaxis(np.asarray(values[..., rows, :]), -3, -1)
         pixels = strip[keep].astype(np.float64) * scale
         if len(pixels):
-            mean, std = pixels.mean(0).tolist(), pixels.std(0).tolist()
-            parts.append({"count": len(pixels), "mean": mean, "std": std})
+            mean = pixels.mean(0).tolist()
+            parts.append({"count": len(pixels), "mean": mean, "std": pixels.std(0).tolist()})
     zeros = [0.0] * values.shape[-3]
     return merge_statistics(parts or [{"count": 0, "mean": zeros, "std": zeros}])
 

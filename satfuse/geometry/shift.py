@@ -85,7 +85,8 @@ def estimate_shift(
             f"guide is {guide.shape[-2:]} and coarse {image.shape[-2:]} pixels; "
             "degrade the guide first"
         )
-    guide, image = _bands_with_data(guide), _bands_with_data(image)
+    guide = _bands_with_data(guide)
+    image = _bands_with_data(image)
     guide_valid = _valid_pixels(guide)
     coarse_valid = _valid_pixels(image)
     if valid is not None:
@@ -126,7 +127,8 @@ def _ambiguity(scores: dict[tuple[int, int], float], shift: FloatArray, count: i
     shift : (2,) the estimate.
     count : pixels that are valid in both images.
     """
-    trials, score = np.array(list(scores)), np.array(list(scores.values()))
+    trials = np.array(list(scores))
+    score = np.array(list(scores.values()))
     likelihood = np.exp(-0.5 * count * (score - score.min()))
     # neighbours of the estimate belong to the same minimum, whose width the covariance describes
     elsewhere = likelihood * (np.abs(trials - shift).max(1) > 1.5)

@@ -69,7 +69,8 @@ def error_px(estimate, shift):
 
 def random_shift(seed, longest=2.0):
     rng = np.random.default_rng([seed, 1])
-    angle, length = rng.uniform(0, 2 * np.pi), longest * np.sqrt(rng.random())
+    angle = rng.uniform(0, 2 * np.pi)
+    length = longest * np.sqrt(rng.random())
     return length * np.cos(angle), length * np.sin(angle)
 
 

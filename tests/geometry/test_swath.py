@@ -29,7 +29,8 @@ def position(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve
     """
     along = (row - shape[0] / 2 + np.where(row >= shape[0] / 2, jump, 0.0)) * step[0]
     across = (column - shape[1] / 2) * step[1]
-    along, across = along + curve * across**2, across * (1 + curve * np.abs(across))
+    along = along + curve * across**2
+    across = across * (1 + curve * np.abs(across))
     turn = np.deg2rad(heading_deg)
     x = CENTRE[0] + across * np.cos(turn) - along * np.sin(turn)
     return x, CENTRE[1] - along * np.cos(turn) - across * np.sin(turn)
@@ -37,7 +38,8 @@ def position(row, column, shape, *, step=(300.0, 330.0), heading_deg=12.0, curve
 
 def ground(x, y):
     """Two smooth 'bands' of the ground, linear in 3 km and with a gentle wave."""
-    u, v = (x - CENTRE[0]) / 3e4, (y - CENTRE[1]) / 3e4
+    u = (x - CENTRE[0]) / 3e4
+    v = (y - CENTRE[1]) / 3e4
     bands = [0.3 + 0.1 * u - 0.2 * v, 0.3 + 0.05 * np.sin(3 * u) * np.cos(2 * v)]
     return np.stack(bands).astype("float32")
 

@@ -14,7 +14,7 @@ from satfuse.catalog.fields import Field
 from satfuse.catalog.specs import local_catalog
 from satfuse.errors import ReadError
 from satfuse.geometry.grids import snap_geobox
-from satfuse.pairing import observe_guide
+from satfuse.pairing import read_guide_acquisition
 from satfuse.readers.sentinel2 import metadata, open_sentinel2, safe_item
 from satfuse.readers.sentinel2_angles import AngleGrids, field_nodes, mean_direction
 from satfuse.readers.sentinel2_metadata import field_angles
@@ -224,15 +224,15 @@ def test_the_guides_angles_of_a_pair_are_those_at_the_field(tmp_path, tile):
     text = tile_xml().replace(CRS, "EPSG:32631").replace(f">{LEFT}<", f">{x - 20_000:.0f}<")
     (tmp_path / "MTD_TL.xml").write_text(text.replace(f">{TOP}<", f">{y + 50_000:.0f}<"))
     item.assets["granule_metadata"].href = str(tmp_path / "MTD_TL.xml")
-    observation = observe_guide(
+    acquisition = read_guide_acquisition(
         [item],
         Field(name="f", title="f", geobox=tile.geobox),
         local_catalog("http://127.0.0.1:1", "/"),
     )
     expected = truth(LEFT + 20_000 + 1800, TOP - 50_000 - 1800)
-    angles = [getattr(observation.angles, f"{n}_deg") for n in NAMES]
+    angles = [getattr(acquisition.angles, f"{n}_deg") for n in NAMES]
     assert angles == pytest.approx(expected, abs=0.1)
-    assert observation.maximum_view_zenith_deg == pytest.approx(8 - 0.6 * 2, abs=0.01)
+    assert acquisition.maximum_view_zenith_deg == pytest.approx(8 - 0.6 * 2, abs=0.01)
 
 
 def almanac(time, longitude, latitude):
