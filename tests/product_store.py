@@ -3,10 +3,11 @@
 import numpy as np
 
 from satfuse.geometry.tiling import plan_tiles
-from satfuse.product.layout import FILL, Layout, create
+from satfuse.product.layout import Layout, create_group
 from satfuse.product.publish import group_path, publish
-from satfuse.product.write import encode, encode_uncertainty, write_tile
+from satfuse.product.write import encode_uncertainty, write_tile
 from satfuse.sensors.bands import S3_NAMES
+from satfuse.sensors.encoding import FILL, encode
 
 
 def cores(box):
@@ -34,7 +35,7 @@ def publish_flat(
     }
     layout = Layout.of(box, bands=S3_NAMES, time=time, shard_px=600, **options)
     path = group_path(product_id, run)
-    create(store, path, layout, {"satfuse": {"run": run}})
+    create_group(store, path, layout, {"satfuse": {"run": run}})
     for core in cores(box):
         quality = np.zeros(core.shape, "uint16")
         spread = None

@@ -21,9 +21,10 @@ from satfuse.infer.plan import make_plan, open_context, plan_path
 from satfuse.infer.source import as_source
 from satfuse.infer.tiles import compute_tile, count
 from satfuse.models.bayesian import model as bayesian
-from satfuse.product.layout import FILL, Layout
+from satfuse.product.layout import Layout
 from satfuse.product.store import Store
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
+from satfuse.sensors.encoding import FILL
 from satfuse.sensors.quality import Quality
 
 pytestmark = pytest.mark.torch

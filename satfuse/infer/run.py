@@ -30,7 +30,7 @@ from satfuse.infer.tiles import PROCESS_BYTES, done_path, fuse_tile, tile_bytes
 from satfuse.models import FusionModel
 from satfuse.models.blocks import Cut
 from satfuse.pairing import Pair
-from satfuse.product.layout import create
+from satfuse.product.layout import create_group
 from satfuse.product.publish import group_path, item_path, publish
 from satfuse.product.store import Store
 from satfuse.product.write import missing_shards
@@ -111,7 +111,7 @@ def fuse_field(
         else:
             plan = make_plan(store, run, scene, network, card, str(model), ratio, config)
         group = group_path(plan.product_id, run)
-        create(store, group, plan.layout, {"satfuse": {"run": run, **plan.provenance}})
+        create_group(store, group, plan.layout, {"satfuse": {"run": run, **plan.provenance}})
         counts = run_tiles(client, store, plan, progress)
     uri = publish(
         store,

@@ -7,10 +7,11 @@ from satfuse.geometry.tiling import Tile
 from satfuse.infer.plan import Context, Plan, open_context, plan_path
 from satfuse.models.blocks import Inputs, fuse_blocks
 from satfuse.models.prepare import fill_guide
-from satfuse.product.layout import FILL, Layout
+from satfuse.product.layout import Layout
 from satfuse.product.publish import group_path
 from satfuse.product.store import Store
-from satfuse.product.write import encode, encode_uncertainty, write_tile
+from satfuse.product.write import encode_uncertainty, write_tile
+from satfuse.sensors.encoding import FILL, encode
 from satfuse.sensors.quality import GUIDE_INVALID, Quality, out_of_range
 
 PROCESS_BYTES = 600 * 2**20  # interpreter, torch and raster libraries

@@ -1,1 +1,1 @@
-"""Products: where they lie, how they are written, published, found and exported."""
+"""Products: where they are stored, how they are written, published, opened and exported."""

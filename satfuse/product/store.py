@@ -1,7 +1,6 @@
 """The product store: one folder on a disk, in an S3 bucket, or read-only behind HTTPS."""
 
 import json
-import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,10 +8,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from satfuse.errors import ConfigError, StoreError
+from satfuse.files import replacing
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from zarr.abc.store import Store as ZarrStore
 
 S3_VARIABLES = {
     "key": "SATFUSE_STORE_ACCESS_KEY",
@@ -22,12 +25,15 @@ S3_VARIABLES = {
 
 
 class Store:
-    """Small files and Zarr groups under one root. Picklable; holds no credentials, these come from the environment.
+    """Small files and Zarr groups under one root.
+
+    Picklable; keeps no credentials, these come from the environment.
 
     Parameters
     ----------
-    url : folder, `s3://bucket/prefix` (keys and endpoint from SATFUSE_STORE_ACCESS_KEY, SATFUSE_STORE_SECRET_KEY and
-        SATFUSE_STORE_ENDPOINT_URL, else from AWS_* and AWS_ENDPOINT_URL), or `https://host/path` (read only).
+    url : folder, `s3://bucket/prefix` or `https://host/path` (read only). Keys and endpoint of a
+        bucket come from SATFUSE_STORE_ACCESS_KEY, SATFUSE_STORE_SECRET_KEY and
+        SATFUSE_STORE_ENDPOINT_URL, else from AWS_* and AWS_ENDPOINT_URL.
 
     Raises
     ------
@@ -35,32 +41,34 @@ class Store:
         A scheme that is none of these.
     """
 
-    def __init__(self, url: "str | os.PathLike | Store"):
-        url = url.url if isinstance(url, Store) else os.fspath(url)
-        self.protocol, separator, _ = url.partition("://")
+    def __init__(self, url: "str | os.PathLike[str] | Store") -> None:
+        text: str = url.url if isinstance(url, Store) else os.fspath(url)
+        protocol, separator, _ = text.partition("://")
         if not separator:
-            self.protocol, url = "file", str(Path(url).absolute())
-        if self.protocol not in ("file", "s3", "http", "https"):
+            protocol = "file"
+            text = str(Path(text).absolute())
+        if protocol not in ("file", "s3", "http", "https"):
             raise ConfigError(
-                f"store {url!r}: give a folder, s3://bucket/prefix or https://host/path"
+                f"store {text!r}: give a folder, s3://bucket/prefix or https://host/path"
             )
-        self.url = url.removeprefix("file://").rstrip("/")
+        self.protocol: str = protocol
+        self.url: str = text.removeprefix("file://").rstrip("/")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> "tuple[type[Store], tuple[str]]":
         return Store, (self.url,)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Store) and other.url == self.url
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.url)
 
     @property
     def writable(self) -> bool:
-        """False behind HTTPS, where only the derived `collection.json` says what there is."""
+        """False behind HTTPS, where only the derived `collection.json` lists the items."""
         return self.protocol in ("file", "s3")
 
     def uri(self, path: str) -> str:
@@ -68,45 +76,51 @@ class Store:
         return f"{self.url}/{path}"
 
     @cached_property
-    def _fs(self):
+    def _fs(self) -> "AbstractFileSystem":
         import fsspec
 
         return fsspec.filesystem(self.protocol, **self._options())
 
-    def _options(self) -> dict:
-        """Of fsspec. A bucket's own keys win over AWS_*, which reading from a catalogue may need for itself."""
+    def _options(self) -> dict[str, Any]:
+        """Options of fsspec.
+
+        The bucket's own keys win over AWS_*, which reading from a catalogue may need for itself.
+        """
         if self.protocol != "s3":
             return {}
-        own = {
+        keys = {
             name: os.environ[variable]
             for name, variable in S3_VARIABLES.items()
             if os.environ.get(variable)
         }
         # listings must be fresh: other runs write at the same time
-        return {"use_listings_cache": False, **own}
+        return {"use_listings_cache": False, **keys}
 
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
-        """Turn what the storage raises into a `StoreError` that names the store and what was being done."""
-        from zarr.errors import BaseZarrError
-
-        failures: tuple = (OSError, BaseZarrError)
-        if self.protocol == "s3":
-            from botocore.exceptions import BotoCoreError
-
-            failures += (BotoCoreError,)
-        elif not self.writable:
-            from aiohttp import ClientError
-
-            failures += (ClientError,)
+        """Turn what the storage raises into a `StoreError` that names the store and the action."""
         try:
             yield
-        except failures as error:
+        except self._failures() as error:
             raise StoreError(
                 f"cannot {doing} in store {self.url}: {type(error).__name__}: {error}"
             ) from error
 
-    def zarr(self, path: str, *, read_only: bool = True):
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """Exceptions of the storage, whose libraries are imported only where they are used."""
+        from zarr.errors import BaseZarrError
+
+        if self.protocol == "s3":
+            import botocore.exceptions  # type: ignore[import-untyped]  # it has no types
+
+            return OSError, BaseZarrError, botocore.exceptions.BotoCoreError
+        if not self.writable:
+            from aiohttp import ClientError
+
+            return OSError, BaseZarrError, ClientError
+        return OSError, BaseZarrError
+
+    def zarr(self, path: str, *, read_only: bool = True) -> "ZarrStore":
         """A zarr store for the group at `path`."""
         from zarr.storage import FsspecStore, LocalStore
 
@@ -128,20 +142,23 @@ class Store:
             return self._fs.cat_file(self.uri(path))
 
     def read_all(self, paths: list[str]) -> dict[str, bytes]:
-        """Contents of many files, at once where the storage can; files that vanish meanwhile are left out."""
+        """Contents of many files, concurrently where the storage can.
+
+        Files that vanish meanwhile are omitted.
+        """
         if not paths:
             return {}
-        uris = {self._fs._strip_protocol(self.uri(p)): p for p in paths}
+        path_of = {self._fs.unstrip_protocol(self.uri(p)): p for p in paths}
         with self.guard(f"read {len(paths)} files"):
-            found = self._fs.cat(list(uris), on_error="return")
-        out = {}
-        for uri, content in found.items():
-            if isinstance(content, FileNotFoundError):
+            answers = self._fs.cat([self.uri(p) for p in paths], on_error="return")
+        contents = {}
+        for uri, answer in answers.items():
+            if isinstance(answer, FileNotFoundError):
                 continue
-            if isinstance(content, Exception):
-                raise StoreError(f"cannot read {uri} in store {self.url}: {content!r}") from content
-            out[uris[self._fs._strip_protocol(uri)]] = content
-        return out
+            if isinstance(answer, Exception):
+                raise StoreError(f"cannot read {uri} in store {self.url}: {answer!r}") from answer
+            contents[path_of[self._fs.unstrip_protocol(uri)]] = answer
+        return contents
 
     def write(self, path: str, content: bytes) -> None:
         """Write one file atomically: a reader sees all of it or nothing.
@@ -156,22 +173,13 @@ class Store:
                 f"store {self.url} is read-only; write to its folder or bucket instead"
             )
         with self.guard(f"write {path}"):
-            if self.protocol == "s3":
+            if self.protocol == "s3":  # an object appears whole
                 self._fs.pipe_file(self.uri(path), content)
                 return
-            target = Path(self.uri(path))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-            try:
-                with part.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+            with replacing(Path(self.uri(path))) as draft:
+                draft.write_bytes(content)
 
-    def write_json(self, path: str, value) -> None:
+    def write_json(self, path: str, value: object) -> None:
         """Write a value as JSON, atomically and with sorted keys."""
         self.write(path, json.dumps(value, indent=1, sort_keys=True, default=str).encode())
 
@@ -191,21 +199,25 @@ class Store:
         return sorted(n for n in names if not n.startswith("."))
 
     def stats(self, folder: str) -> dict[str, tuple[int, datetime]]:
-        """Size in bytes and time of the last change (UTC) of every file below a folder; none behind HTTPS."""
+        """Size in bytes and time of the last change (UTC) of every file below a folder.
+
+        Empty behind HTTPS, where files cannot be listed.
+        """
         if not self.writable:
             return {}
-        root = self._fs._strip_protocol(self.url)
+        root = self._fs.unstrip_protocol(self.url)
         with self.guard(f"list {folder}"):
-            found = self._fs.find(self.uri(folder), detail=True)
+            entries = self._fs.find(self.uri(folder), detail=True)
         return {
-            path.removeprefix(f"{root}/"): (
-                stat["size"],
-                stat["LastModified"]
-                if self.protocol == "s3"
-                else datetime.fromtimestamp(stat["mtime"], UTC),
-            )
-            for path, stat in found.items()
+            self._fs.unstrip_protocol(path).removeprefix(f"{root}/"): self._size_and_time(entry)
+            for path, entry in entries.items()
         }
+
+    def _size_and_time(self, entry: dict[str, Any]) -> tuple[int, datetime]:
+        """From one entry of a detailed listing, whose keys depend on the storage."""
+        if self.protocol == "s3":
+            return entry["size"], entry["LastModified"]
+        return entry["size"], datetime.fromtimestamp(entry["mtime"], UTC)
 
     def remove(self, path: str) -> None:
         """Delete a file or folder if it is there."""
@@ -227,13 +239,15 @@ class Store:
             self.remove(probe)
         except StoreError as error:
             raise StoreError(
-                f"cannot write to store {self.url} ({error.__cause__ or error}); check that it exists, may be written "
-                "and has space, or name another"
+                f"cannot write to store {self.url} ({error.__cause__ or error}); check that it "
+                "exists, may be written and has space, or name another"
             ) from error
 
 
 def default_store() -> str:
-    """The store of `$SATFUSE_STORE`, else of the settings file (`$SATFUSE_CONFIG` or `~/.config/satfuse.toml`).
+    """The store of `$SATFUSE_STORE`, else of the settings file.
+
+    The settings file is `$SATFUSE_CONFIG` or `~/.config/satfuse.toml`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The stored metadata of a product, compared with checked-in files: a change of format shows as a diff.
+"""The stored metadata of a product equal checked-in files: a change of format is a diff.
 
-After an intended change write them anew: `UPDATE_GOLDEN=1 pytest tests/product/test_golden.py`.
+After an intended change: `UPDATE_GOLDEN=1 pytest tests/product/test_golden.py` writes them anew.
 """
 
 import json
@@ -15,9 +15,9 @@ from satfuse.geometry.grids import snap_geobox
 from satfuse.product.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
-ZARR = "3.1"  # the version whose wording of codecs and data types the golden files have
+ZARR = "3.1"  # the version that wrote the names of codecs and data types in the golden files
 BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
-# Plain values in place of what depends on versions and on the run.
+# Fixed values where a real product has versions, times and checksums.
 PROVENANCE = {
     "field": "golden",
     "model": "bayesian",
@@ -35,7 +35,7 @@ CRS_TEXTS = ("spatial_ref", "crs_wkt", "proj:wkt2")
 
 
 def stable(value):
-    """A JSON value without what PROJ's version changes: its texts, and the last digits of floats."""
+    """A JSON value without what depends on PROJ's version: its texts, the last digits of floats."""
     if isinstance(value, list):
         return [stable(v) for v in value]
     if isinstance(value, dict):

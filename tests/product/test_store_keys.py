@@ -1,4 +1,4 @@
-"""A bucket's keys and endpoint are its own: AWS_* belong to the catalogue that the inputs come from."""
+"""A bucket has its own keys and endpoint: AWS_* belong to the catalogue of the inputs."""
 
 import s3fs
 
@@ -16,8 +16,7 @@ def test_a_bucket_has_keys_and_an_endpoint_of_its_own(s3_url, monkeypatch):
         monkeypatch.setenv(f"SATFUSE_STORE_{name}", value)
     store = Store("s3://fused/products")
     store.write("items/a.json", b"{}")
-    assert store.names("items") == ["a.json"] and store.read("items/a.json") == b"{}"
-    assert (
-        "mine" not in repr(store)
-        and store.uri("items/a.json") == "s3://fused/products/items/a.json"
-    )
+    assert store.names("items") == ["a.json"]
+    assert store.read("items/a.json") == b"{}"
+    assert "mine" not in repr(store)
+    assert store.uri("items/a.json") == "s3://fused/products/items/a.json"

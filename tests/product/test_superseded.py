@@ -1,4 +1,4 @@
-"""Runs that no item points to are listed with their size, and go away only when nobody can need them."""
+"""Superseded runs are listed with their size and deleted only when nobody can need them."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def backdate(folder, hours):
         os.utime(path, (then, then))
 
 
-def runs(found):
-    return [(r.product_id, r.run) for r in found]
+def names(runs):
+    return [(r.product_id, r.run) for r in runs]
 
 
 @pytest.fixture
@@ -42,34 +42,33 @@ def store(tmp_path):
 
 
 def test_they_are_listed_with_their_sizes(store, tmp_path):
-    found = superseded(store)
-    assert runs(found) == [("a", "r1"), ("c", "r3")] and found[1].size == 1000
+    runs = superseded(store)
+    assert names(runs) == [("a", "r1"), ("c", "r3")]
+    assert runs[1].size == 1000
     on_disk = sum(
         p.stat().st_size for p in (tmp_path / "data/a").rglob("*") if p.is_file() and "r1" in str(p)
     )
-    assert found[0].size == on_disk > 2000
-    told = describe(str(tmp_path))
-    assert [row["run"] for row in told["superseded runs"]] == ["r1", "r3"] and told["count"] == 2
+    assert runs[0].size == on_disk > 2000
+    facts = describe(str(tmp_path))
+    assert [row["run"] for row in facts["superseded runs"]] == ["r1", "r3"]
+    assert facts["count"] == 2
 
 
 def test_only_old_ones_are_removed(store, tmp_path):
     assert remove_superseded(store) == []
     backdate(tmp_path / "data", hours=30)
     # the item of `a` says that r1 was replaced a moment ago: somebody may still read it
-    assert runs(remove_superseded(store)) == [("c", "r3")]
-    assert runs(remove_superseded(store, older_than=timedelta(0))) == [("a", "r1")]
-    assert {p.name for p in (tmp_path / "data/a").iterdir()} == {
-        "r2.zarr",
-        "r2.plan",
-        "r2.run.json",
-    }
-    assert superseded(store) == [] and "superseded runs" not in describe(str(tmp_path))
+    assert names(remove_superseded(store)) == [("c", "r3")]
+    assert names(remove_superseded(store, older_than=timedelta(0))) == [("a", "r1")]
+    kept = {p.name for p in (tmp_path / "data/a").iterdir()}
+    assert kept == {"r2.zarr", "r2.plan", "r2.run.json"}
+    assert superseded(store) == []
+    assert "superseded runs" not in describe(str(tmp_path))
     for product in json.loads((tmp_path / "collection.json").read_text())["links"][2:]:
         assert (tmp_path / product["href"]).is_file()
     (tmp_path / "items/b.json").unlink()  # of the same place
-    assert float(open_fused(AREA, "2024-06-01", store=store).reflectance.mean()) == pytest.approx(
-        0.2
-    )
+    opened = open_fused(AREA, "2024-06-01", store=store)
+    assert float(opened.reflectance.mean()) == pytest.approx(0.2)
 
 
 def test_a_run_that_becomes_visible_meanwhile_stays(store, tmp_path, monkeypatch):
@@ -77,9 +76,8 @@ def test_a_run_that_becomes_visible_meanwhile_stays(store, tmp_path, monkeypatch
     before = superseded(store)
     publish_flat(store, "a", BOX, run="r1")
     monkeypatch.setattr("satfuse.product.superseded.superseded", lambda _: before)
-    assert (
-        runs(remove_superseded(store)) == [("c", "r3")] and (tmp_path / "data/a/r1.zarr").is_dir()
-    )
+    assert names(remove_superseded(store)) == [("c", "r3")]
+    assert (tmp_path / "data/a/r1.zarr").is_dir()
 
 
 def test_in_a_bucket(s3_url, monkeypatch):
@@ -92,12 +90,10 @@ def test_in_a_bucket(s3_url, monkeypatch):
     for run in ("r1", "r2"):
         publish_flat(store, "a", BOX, run=run)
     (found,) = superseded(store)
-    assert (found.product_id, found.run) == ("a", "r1") and found.size > 1000
-    assert remove_superseded(store) == [] and remove_superseded(store, older_than=timedelta(0)) == [
-        found
-    ]
-    assert (
-        superseded(store) == []
-        and store.exists("data/a/r2.zarr/zarr.json")
-        and not store.exists("data/a/r1.zarr")
-    )
+    assert (found.product_id, found.run) == ("a", "r1")
+    assert found.size > 1000
+    assert remove_superseded(store) == []
+    assert remove_superseded(store, older_than=timedelta(0)) == [found]
+    assert superseded(store) == []
+    assert store.exists("data/a/r2.zarr/zarr.json")
+    assert not store.exists("data/a/r1.zarr")
