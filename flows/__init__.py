@@ -1,6 +1,7 @@
-"""Prefect flows: each a thin wrapper on one function of `satfuse.pipeline`. Values in and out are plain text.
+"""Prefect flows: each a thin wrapper on one function of `satfuse.pipeline`.
 
-Prefect owns stages, with retries, timeouts, tags and artifacts; Dask owns tiles and chunks inside them.
+Values in and out are plain text. Prefect owns stages, with retries, timeouts, tags and artifacts;
+Dask owns tiles and chunks inside them.
 """
 
 import os

@@ -1,11 +1,11 @@
 """Turn EnMAP scenes into a training cube."""
 
-from prefect import flow, task
+from prefect import flow
 
-from flows.retries import NETWORK, is_transient, service_tags
+from flows.retries import network_task, service_tags
 from satfuse import pipeline
 
-build = task(pipeline.build_cube, name="build-cube", retry_condition_fn=is_transient, **NETWORK)
+build = network_task("build-cube")(pipeline.build_cube)
 
 
 @flow(name="build-cube")

@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from satfuse import pipeline
 
-measure = task(pipeline.validate, name="validate", timeout_seconds=3600)
+measure = task(name="validate", timeout_seconds=3600)(pipeline.validate)
 
 
 @flow(name="validate-field")
@@ -25,11 +25,13 @@ def validate_field(item: str, out: str, again: bool = True) -> str:
 
 
 def _thumbnail(path: Path, width: int = 700) -> str:
-    """The picture as a data URL small enough for Prefect's events, which refuse more than about 1 MB."""
+    """The image as a data URL.
+
+    Small enough for Prefect's events, which refuse more than about 1 MB.
+    """
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").resize(
-            (width, picture.height * width // picture.width), Image.Resampling.LANCZOS
-        )
+    with Image.open(path) as image:
+        height = image.height * width // image.width
+        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
     small.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from satfuse import __version__, models
+from satfuse import __version__, model_names, models
 from satfuse.errors import BandError, CheckpointError, ConfigError, MissingExtraError
 from satfuse.files import replacing
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES, wavelengths_nm
@@ -331,17 +331,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"no checkpoint at {path.parent} ({path.name}: {error.strerror}); give a folder with "
-            f"{WEIGHTS} and {CARD}, or a model by its name: {_names_of_models()}"
+            f"no checkpoint at {path.parent} ({path.name}: {error.strerror}); "
+            f"give a folder with {WEIGHTS} and {CARD}, or a model: {model_names.CHOICE}"
         ) from error
-
-
-def _names_of_models() -> str:
-    """All models, the default first: those usable by name, then those that need a checkpoint."""
-    by_name = [
-        name
-        for name, model in models.MODELS.items()
-        if not model.needs_weights or (SHIPPED / name).is_dir()
-    ]
-    trained = [name for name in models.MODELS if name not in by_name]
-    return f"{', '.join(by_name)} (with a checkpoint only: {', '.join(trained)})"

@@ -1,26 +1,33 @@
-"""Fuse Sentinel-2 and Sentinel-3 SYN into 21-band, 10 m reflectance: one verb per stage, `fuse` for the whole job."""
+"""Fuse Sentinel-2 and Sentinel-3 SYN into 21-band, 10 m reflectance.
+
+One verb per stage, `fuse` for the whole job.
+"""
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from satfuse import model_names
 from satfuse.config import load_settings
 from satfuse.errors import ConfigError, SatfuseError
 from satfuse.terminal import note, progress_bar, set_up_log, show
 
-# plain help: examples stay on one line, to be copied
 app = typer.Typer(
-    name="satfuse", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="satfuse",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: examples stay on one line, to be copied
     help=__doc__,
-)  # fmt: skip
+)
 
-FieldName = Annotated[
-    str | None, typer.Option("--field", help="A named field, or the path of its .geojson.")
-]
+_FIELD = typer.Option("--field", help="A named field, or the path of its .geojson.")
+
+FieldName = Annotated[str | None, _FIELD]
 Bbox = Annotated[
     str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Lon/lat box in degrees.")
 ]
@@ -35,18 +42,20 @@ Catalog = Annotated[
 Store = Annotated[
     str | None, typer.Option("--store", help="Product store: a folder or s3:// address.")
 ]
-Model = Annotated[
-    str | None, typer.Option("--model", help="regression, bicubic, or a checkpoint folder.")
-]
+Model = Annotated[str | None, typer.Option("--model", help=f"{model_names.CHOICE}.")]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://host:port.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 Verbose = Annotated[
     int,
     typer.Option(
-        "-v", "--verbose", count=True, show_default=False, help="Log what is done; -vv: all of it."
+        "-v",
+        "--verbose",
+        count=True,
+        show_default=False,
+        help="Log each step; -vv also logs what the libraries do.",
     ),
 ]
 LandCoverMap = Annotated[
@@ -57,14 +66,15 @@ MapLegend = Annotated[
     str,
     typer.Option(
         "--legend",
-        help="Of that map: worldcover, or a .toml with vegetation = [...] and [classes].",
+        help="Legend of that map: worldcover, or a .toml with vegetation = [...] and [classes].",
     ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and say what would be done; write nothing.")
 ]
 
-PAIR_COLUMNS = {
+# Table of pairs: heading -> text of a row of `satfuse.pairing.table`.
+PAIR_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "guide": lambda r: r["guide_time"].replace("+00:00", "Z"),
     "coarse": lambda r: r["coarse_time"].replace("+00:00", "Z"),
     "gap s": lambda r: f"{r['gap_s']:+.1f}",
@@ -78,23 +88,27 @@ PAIR_COLUMNS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exits with 0; 1 after an error, which is one line on stderr; 2 for wrong usage; 130 after Ctrl-C."""
+    """Entry point.
+
+    Exits with 0; 1 after an error, which is one line on stderr; 2 for wrong usage; 130 after
+    Ctrl-C.
+    """
     try:
         app(arguments, prog_name="satfuse")
     except SatfuseError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}; check that the place exists, may be written, and has space")
+        sys.exit(f"error: {error}; check that the path exists, may be written, and has space")
 
 
-def verb(example: str):
+def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a verb whose help ends with an example, unwrapped."""
     return app.command(epilog=f"Example:\n\n\b\n  {example}")
 
 
 @verb("satfuse demo --out demo-out")
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for all that the demo makes.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder of everything the demo makes.")] = Path(
         "demo-out"
     ),
     dry_run: DryRun = False,
@@ -110,7 +124,7 @@ def demo(
     if not json_out:
         run_demo(out)
         return None
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):  # the demo's tables are human-readable
         scores = run_demo(out)
     return show(scores, json_out)
 
@@ -118,7 +132,7 @@ def demo(
 @verb("satfuse simulate archive --field tartu --seed 7")
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder of the archive.")],
-    field: FieldName = "tartu",
+    field: Annotated[str, _FIELD] = "tartu",
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same pixels.")] = 7,
     gap_s: Annotated[
         float, typer.Option("--gap", help="Seconds from the S2 to the S3 acquisition.")
@@ -132,10 +146,9 @@ def simulate(
     from satfuse.simulate.archive import ArchiveRecipe, make_archive
 
     recipe = ArchiveRecipe(field=field, seed=seed, gap_s=gap_s)
-    height, width = recipe.geobox.shape
     facts = {
         "field": field,
-        "pixels": [height, width],
+        "pixels": list(recipe.geobox.shape),
         "days": [str(recipe.day), str(recipe.cloudy_day)],
     }
     if dry_run:
@@ -143,14 +156,11 @@ def simulate(
     with progress_bar("simulating") as progress:
         archive = make_archive(out, recipe, progress=progress)
     counts = {sensor: f"{len(items)} items" for sensor, items in archive.items.items()}
-    return show(
-        {"archive": str(archive.root), "truth": str(archive.truth), **facts, **counts}, json_out
-    )
+    paths = {"archive": str(archive.root), "truth": str(archive.truth)}
+    return show({**paths, **facts, **counts}, json_out)
 
 
-@verb(
-    "satfuse search sentinel3_syn --field tartu --start 2024-06-01 --end 2024-06-10 --catalog cdse"
-)
+@verb("satfuse search sentinel3_syn --field tartu --date 2024-06-01 --catalog cdse")
 def search(
     sensor: Annotated[str, typer.Argument(help="sentinel2, sentinel3_syn or enmap.")],
     field: FieldName = None,
@@ -169,9 +179,9 @@ def search(
 
     settings = load_settings(config)
     default = settings.enmap_catalog if sensor == "enmap" else settings.catalog
-    items = pipeline.find_items(
-        sensor, _area(field, bbox), *_days(date, start, end), catalog or default
-    )
+    area = _area(field, bbox)
+    days = _days(date, start, end)
+    items = pipeline.find_items(sensor, area, *days, catalog or default)
     rows = [
         {
             "id": i.id,
@@ -209,20 +219,19 @@ def pairs(
     from satfuse.pairing import read_pairs, table
 
     settings = load_settings(config)
-    area, days, where = _area(field, bbox), _days(date, start, end), catalog or settings.catalog
+    area = _area(field, bbox)
+    days = _days(date, start, end)
+    where = catalog or settings.catalog
     if dry_run:
         check_discovery(area, *days, where, settings.rules)
-        return show(
-            {"would write": str(out), "area": area, "days": days, "catalog": where}, json_out
-        )
+        plan = {"would write": str(out), "area": area, "days": days, "catalog": where}
+        return show(plan, json_out)
     path = pipeline.discover(area, *days, where, out, settings.rules, frames)
     show(table(read_pairs(path)), json_out, PAIR_COLUMNS)
     return note(f"written: {path}")
 
 
-@verb(
-    "satfuse cube --bbox 9,47,14,52 --start 2024-06-01 --end 2024-06-30 --catalog dlr --out cube.zarr"
-)
+@verb("satfuse cube --bbox 9,47,14,52 --start 2024-06-01 --end 2024-06-30 --catalog dlr")
 def cube(
     out: Annotated[Path, typer.Option("--out", help="Cube to write (Zarr).")] = Path("cube.zarr"),
     table: Annotated[
@@ -240,7 +249,10 @@ def cube(
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Turn EnMAP scenes, or pairs, into a training cube. Without an area it takes scenes of the whole world."""
+    """Turn EnMAP scenes, or pairs, into a training cube.
+
+    Without an area it takes scenes of the whole world.
+    """
     set_up_log(verbose)
     from satfuse import pipeline
     from satfuse.job import check_cube
@@ -251,20 +263,19 @@ def cube(
     if table is not None:
         if field or bbox or date or start or end or catalog:
             raise ConfigError(
-                "--pairs names the scenes already; leave --field, --bbox, dates and --catalog away"
+                "--pairs names the scenes already; omit --field, --bbox, dates and --catalog"
             )
         if dry_run:
-            return show(
-                {"would write": str(out), "pairs": [p.id for p in read_pairs(table)]}, json_out
-            )
+            ids = [p.id for p in read_pairs(table)]
+            return show({"would write": str(out), "pairs": ids}, json_out)
         return show({"cube": pipeline.build_pair_cube(table, out, workers)}, json_out)
-    days, where = _days(date, start, end), catalog or settings.enmap_catalog
+    days = _days(date, start, end)
+    where = catalog or settings.enmap_catalog
     area = _area(field, bbox) if field or bbox else None
     if dry_run:
         check_cube(*days, where, area)
-        return show(
-            {"would write": str(out), "area": area, "days": days, "catalog": where}, json_out
-        )
+        plan = {"would write": str(out), "area": area, "days": days, "catalog": where}
+        return show(plan, json_out)
     return show({"cube": pipeline.build_cube(*days, where, out, workers, area)}, json_out)
 
 
@@ -278,7 +289,8 @@ def train(
         str | None,
         typer.Option(
             "--model",
-            help="On a cube spectral (by default) or fusformer; bayesian or library_regression.",
+            help="On a cube: spectral (the default), fusformer or ssrnet; "
+            "on spectra: bayesian or library_regression.",
         ),
     ] = None,
     config: Config = None,
@@ -286,7 +298,10 @@ def train(
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a model on a cube, or on the library of spectra. On a cube, run again after a kill, it goes on."""
+    """Train a model on a cube, or on the library of spectra.
+
+    On a cube an interrupted run resumes when the command is run again, and is bit-identical.
+    """
     set_up_log(verbose)
     from satfuse import pipeline
     from satfuse.info import describe
@@ -299,13 +314,13 @@ def train(
         return show({"would write": str(out), "data": data, "model": settings.model}, json_out)
     with progress_bar(f"training {settings.model}") as bar:
 
-        def tell(epoch, step, value):
+        def report(epoch: int, step: int, value: float) -> None:
             if isinstance(settings, SpectraConfig):
                 bar(step, settings.scenes, "calibrating")
             else:
                 bar(epoch, settings.epochs, f"batch {step}, loss {value:.4f}")
 
-        path = pipeline.train(data, out, values, tell)
+        path = pipeline.train(data, out, values, report)
     return show({"checkpoint": path, "metrics": describe(path)["metrics"]}, json_out)
 
 
@@ -335,7 +350,8 @@ def fuse(
     from satfuse.product.store import default_store
 
     settings = load_settings(config)
-    area, (first, last) = _area(field, bbox), _days(date, start, end)
+    area = _area(field, bbox)
+    first, last = _days(date, start, end)
     job = Job(
         field=area,
         start=first,
@@ -349,22 +365,14 @@ def fuse(
     )
     if dry_run:
         check_job(job)
-        return show(
-            {
-                "would write": job.store,
-                "work": job.work,
-                "model": job.model,
-                "catalog": job.catalog,
-            },
-            json_out,
-        )
-    result = pipeline.run(job)
+        plan = {"work": job.work, "model": job.model, "catalog": job.catalog}
+        return show({"would write": job.store, **plan}, json_out)
+    with progress_bar("fusing") as bar:
+        result = pipeline.run(job, progress=lambda share: bar(share, 1, "tiles"))
     return show({"products": list(result.products), "reports": list(result.reports)}, json_out)
 
 
-@verb(
-    "satfuse validate store/items/tartu_20240704T085403_S2A_20240704T085703_S3A.json --out report"
-)
+@verb("satfuse validate fused/items/ID.json --out report")
 def validate(
     item: Annotated[str, typer.Argument(help="STAC item of a product: a path or s3:// address.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")] = Path("report"),
@@ -382,9 +390,8 @@ def validate(
     product = describe(item)
     if dry_run:
         return show({"would write": str(out / product.get("id", "")), "product": item}, json_out)
-    return show(
-        {"report": str(validate_item(item, out, land_cover=land_cover, legend=legend))}, json_out
-    )
+    folder = validate_item(item, out, land_cover=land_cover, legend=legend)
+    return show({"report": str(folder)}, json_out)
 
 
 @verb("satfuse report eo/items/ID.json other/items/ID.json --out comparison")
@@ -406,7 +413,7 @@ def report(
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Compare products of one place, such as of two checkpoints or of two pixel sizes, with the first one."""
+    """Compare products of one place, such as of two checkpoints, with the first one."""
     set_up_log(verbose)
     from satfuse.infer.larger_pixels import fuse_larger
     from satfuse.info import describe
@@ -417,9 +424,8 @@ def report(
         return show({"would write": str(out), "products": names}, json_out)
     if also_at is not None:
         items = [*items, fuse_larger(items[0], also_at, out / f"{also_at:g}m", scheduler=scheduler)]
-    return show(
-        {"report": str(compare_items(items, out, land_cover=land_cover, legend=legend))}, json_out
-    )
+    folder = compare_items(items, out, land_cover=land_cover, legend=legend)
+    return show({"report": str(folder)}, json_out)
 
 
 @verb("satfuse info checkpoint")
@@ -433,7 +439,7 @@ def info(
     json_out: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Say what a path or s3:// address is and what is in it."""
+    """Say what a path or s3:// address is, and list its contents."""
     set_up_log(verbose)
     from satfuse.info import describe
 
@@ -441,17 +447,53 @@ def info(
     show(facts, json_out, PAIR_COLUMNS if "pairs" in facts else None)
 
 
+@verb("satfuse clean fused --delete")
+def clean(
+    store: Annotated[str, typer.Argument(help="Product store: a folder or s3:// address.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them; else only list.")] = False,
+    json_out: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """List the superseded runs of a store, or delete them to free disk space.
+
+    A run is superseded when no product points to its data: it was replaced, or never finished.
+    Runs that changed within the last day are kept, since they may be running or still be read.
+    """
+    set_up_log(verbose)
+    from satfuse.product.store import Store
+    from satfuse.product.superseded import KEPT_FOR, remove_superseded, superseded
+
+    place = Store(store)
+    if not place.writable:
+        raise ConfigError(f"store {place.url} is read-only; give its folder or s3:// address")
+    if not place.exists("data"):
+        raise ConfigError(f"there is no product store at {place.url}")
+    if delete:
+        removed = remove_superseded(place)
+        kept = superseded(place)
+    else:
+        runs = superseded(place)
+        removed = [run for run in runs if run.age >= KEPT_FOR]
+        kept = [run for run in runs if run.age < KEPT_FOR]
+    heading = "deleted" if delete else "would delete"
+    facts = {heading: [r.to_dict() for r in removed], "kept": [r.to_dict() for r in kept]}
+    return show(facts | {"MB": round(sum(run.size for run in removed) / 1e6, 1)}, json_out)
+
+
 def _area(field: str | None, bbox: str | None) -> str:
-    if bool(field) == bool(bbox):
-        raise ConfigError("name the area by exactly one of --field NAME and --bbox W,S,E,N")
-    if bbox:
+    """The field or box as text, whichever of the two options was given."""
+    if field and not bbox:
+        return field
+    if bbox and not field:
         from satfuse.geometry.grids import parse_bbox
 
         parse_bbox(bbox)
-    return field or bbox
+        return bbox
+    raise ConfigError("name the area by exactly one of --field NAME and --bbox W,S,E,N")
 
 
 def _days(date: str | None, start: str | None, end: str | None) -> tuple[str, str]:
+    """First and last day of the search."""
     if date is not None and start is None and end is None:
         return date, date
     if date is None and start is not None and end is not None:

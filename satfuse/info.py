@@ -1,27 +1,50 @@
-"""What a path is and what is in it: product, item, store, cube, checkpoint, table of pairs."""
+"""Describe a path: a product, an item, a store, a cube, a checkpoint or a table of pairs."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from satfuse.errors import ConfigError
 from satfuse.product.publish import read_items
 from satfuse.product.store import Store
 from satfuse.product.superseded import superseded
 
+# Attributes of a product and its data that say what it was made from, and how.
+PROVENANCE = (
+    "model",
+    "model_sha256",
+    "gap_s",
+    "gap_clock",
+    "item_gap_s",
+    "shift_m",
+    "shift_sigma_m",
+    "shift_trusted",
+    "baselines",
+    "item_ids",
+    "run",
+)
 
-def describe(path: str) -> dict:
-    """Explain any artefact of satfuse by its kind and its main facts.
+Facts = dict[str, Any]
+
+
+def describe(path: str) -> Facts:
+    """Describe any artefact of satfuse by its kind and its main facts.
 
     Parameters
     ----------
-    path : path or `s3://` address of a product (Zarr), its STAC item, a product store or a cube; path of a checkpoint
-        folder or of a table of pairs.
+    path : path or `s3://` address of a product (Zarr), its STAC item, a product store or a cube;
+        path of a checkpoint folder or of a table of pairs.
+
+    Returns
+    -------
+    Names and values; `kind` says what the path is.
 
     Raises
     ------
     ConfigError
-        Nothing there, or nothing that satfuse has made.
+        Nothing is there, or nothing that satfuse made.
     CheckpointError, CubeError, StoreError
-        What is there is damaged or cannot be read.
+        The artefact is damaged or cannot be read.
     """
     root, _, name = Store(path).url.rpartition("/")
     parent = Store(root)
@@ -42,7 +65,7 @@ def describe(path: str) -> dict:
     raise ConfigError(f"{path} is no product, store, cube, checkpoint or table of pairs of satfuse")
 
 
-def _item(parent, name, path):
+def _item(parent: Store, name: str, path: str) -> Facts:
     try:
         item = json.loads(parent.read(name))
         facts = item["properties"]
@@ -64,25 +87,12 @@ def _item(parent, name, path):
         raise ConfigError(f"{path} is not the STAC item of a product ({error!r})") from error
 
 
-def _provenance(facts):
-    keys = (
-        "model",
-        "model_sha256",
-        "gap_s",
-        "gap_clock",
-        "item_gap_s",
-        "shift_m",
-        "shift_sigma_m",
-        "shift_trusted",
-    )
-    return {
-        key: facts[key]
-        for key in (*keys, "baselines", "item_ids", "run")
-        if facts.get(key) not in (None, "")
-    }
+def _provenance(facts: Mapping[str, Any]) -> Facts:
+    """The facts of `PROVENANCE` that are known."""
+    return {key: facts[key] for key in PROVENANCE if facts.get(key) not in (None, "")}
 
 
-def _checkpoint(path):
+def _checkpoint(path: str) -> Facts:
     from satfuse.checkpoint import read_card
 
     card = read_card(path)
@@ -102,12 +112,13 @@ def _checkpoint(path):
     }
 
 
-def _group(parent, name, path):
+def _group(parent: Store, name: str, path: str) -> Facts:
     import zarr
 
     with parent.guard(f"open {name}"):
         group = zarr.open_group(parent.zarr(name), mode="r")
-        attrs, arrays = dict(group.attrs), {n: f"{a.dtype} {a.shape}" for n, a in group.arrays()}
+        attrs: dict[str, Any] = dict(group.attrs)
+        arrays = {name: f"{array.dtype} {array.shape}" for name, array in group.arrays()}
     if "cube" in str(attrs.get("format")):
         return _cube(path)
     if "satfuse" not in attrs:
@@ -115,7 +126,7 @@ def _group(parent, name, path):
     return {"kind": "data of a product", **_provenance(attrs["satfuse"]), **arrays}
 
 
-def _cube(path):
+def _cube(path: str) -> Facts:
     from satfuse.cube import open_cube
 
     cube = open_cube(path)
@@ -132,23 +143,16 @@ def _cube(path):
     }
 
 
-def _store(path):
+def _store(path: str) -> Facts:
     store = Store(path)
-    items, rest = read_items(store), superseded(store)
+    items = read_items(store)
     rows = [{"id": i["id"], "time": i["properties"]["datetime"], "bbox": _box(i)} for i in items]
     facts = {"kind": "product store", "count": len(rows), "products": rows}
-    if rest:
-        facts["superseded runs"] = [
-            {
-                "id": r.product_id,
-                "run": r.run,
-                "MB": round(r.size / 1e6, 1),
-                "changed": f"{r.changed:%Y-%m-%dT%H:%MZ}",
-            }
-            for r in rest
-        ]
+    if runs := superseded(store):
+        facts["superseded runs"] = [run.to_dict() for run in runs]
+        facts["to delete them"] = f"satfuse clean {path} --delete"
     return facts
 
 
-def _box(item):
+def _box(item: Mapping[str, Any]) -> str:
     return ",".join(f"{value:.4f}" for value in item["bbox"])

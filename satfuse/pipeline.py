@@ -4,6 +4,7 @@ Each stage takes names, paths and URIs and returns a path or URI, so any schedul
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -64,10 +65,14 @@ class JobResult:
     reports: tuple[str, ...]
 
 
-def run(job: Job) -> JobResult:
+def run(job: Job, progress: Callable[[float], None] | None = None) -> JobResult:
     """Check, search, pair, train if requested, fuse, publish, validate: a whole job in one process.
 
     Run again, it searches again; finished parts of cube, checkpoint, products and reports are kept.
+
+    Parameters
+    ----------
+    progress : called with the share of the tiles that are fused, 0 to 1.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def run(job: Job) -> JobResult:
         cube = build_cube(start, end, job.train_on, work / "cube.zarr", job.scheduler)
         checkpoint = train(cube, work / "checkpoint", {"model": job.model, **job.train})
         model = trained_or_named(checkpoint, model)
-    products = fuse(pairs, model, job.store, job.scheduler)
+    products = fuse(pairs, model, job.store, job.scheduler, progress)
     reports = [validate(item, work / "reports", again=False) for item in products]
     return JobResult(
         pairs=pairs,

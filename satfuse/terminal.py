@@ -1,24 +1,37 @@
-"""What the command line prints: results on stdout, as tables or JSON; log lines and progress bars on stderr."""
+"""What the command line prints: results on stdout, log lines and progress bars on stderr.
+
+Results are tables or JSON.
+"""
 
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 WIDE = 240  # columns of a table that goes into a file or a pipe
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # of satfuse, by the number of -v
+
+Row = dict[str, Any]
+Columns = dict[str, Callable[[Row], str]]  # heading -> text of a row
 
 
 def set_up_log(verbose: int) -> None:
-    """Log to stderr: warnings of satfuse; with 1 also what it does; with 2 all of that, and what the libraries do."""
+    """Log to stderr.
+
+    Parameters
+    ----------
+    verbose : 0 logs the warnings of satfuse, 1 also its steps, 2 all of that and what the
+        libraries do.
+    """
     level = _LEVELS[min(verbose, 2)]
     handler = logging.StreamHandler()
-    handler.setLevel(level)  # the demo lets satfuse tell more, and prints it itself
+    handler.setLevel(level)  # the demo lowers the level of satfuse's logger, and prints itself
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
@@ -29,20 +42,18 @@ def set_up_log(verbose: int) -> None:
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr, so that stdout stays clean for machines."""
+    """Print a human-readable line on stderr, so that stdout stays machine-readable."""
     print(text, file=sys.stderr)
 
 
-def show(
-    value: dict | list[dict], as_json: bool, columns: dict[str, Callable[[dict], str]] | None = None
-) -> None:
+def show(value: Row | list[Row], as_json: bool, columns: Columns | None = None) -> None:
     """Print a result.
 
     Parameters
     ----------
     value : facts by name, or rows of equal keys.
-    as_json : as one JSON document in place of lines and tables.
-    columns : of a table for people: heading -> text of a row; all keys by default.
+    as_json : as one JSON document instead of human-readable lines and tables.
+    columns : of the human-readable table: heading -> text of a row; all keys by default.
     """
     if as_json:
         print(json.dumps(value, indent=1, default=str))
@@ -51,43 +62,53 @@ def show(
     if isinstance(value, list):
         console.print(_table(value, columns) if value else "nothing found")
         return
-    for key, entry in value.items():
-        if isinstance(entry, list) and entry and isinstance(entry[0], dict):
-            console.print(f"{key}:")
-            console.print(_table(entry, columns))
-        elif isinstance(entry, dict):
-            console.print(
-                f"{key}:",
-                *(f"\n  {k}: {v}" for k, v in entry.items()),
-                sep="",
-                soft_wrap=True,
-                markup=False,
-            )
-        else:
-            text = ", ".join(map(str, entry)) if isinstance(entry, list | tuple) else entry
-            console.print(f"{key}: {text}", soft_wrap=True, markup=False)
+    for name, fact in value.items():
+        _show_fact(console, name, fact, columns)
 
 
-def _table(rows, columns):
-    columns = columns or {key: lambda row, key=key: str(row[key]) for key in rows[0]}
-    grid = Table(*columns)
+def _show_fact(console: Console, name: str, fact: object, columns: Columns | None) -> None:
+    """Print one fact: a table of rows, indented lines of a dict, or one line."""
+    if isinstance(fact, list) and fact and isinstance(fact[0], dict):
+        console.print(f"{name}:")
+        console.print(_table(fact, columns))
+        return
+    if isinstance(fact, dict):
+        text = "".join(f"\n  {key}: {entry}" for key, entry in fact.items())
+        console.print(f"{name}:{text}", soft_wrap=True, markup=False)
+        return
+    text = ", ".join(map(str, fact)) if isinstance(fact, list | tuple) else str(fact)
+    console.print(f"{name}: {text}", soft_wrap=True, markup=False)
+
+
+def _table(rows: list[Row], columns: Columns | None) -> Table:
+    columns = columns or {key: _text_of(key) for key in rows[0]}
+    table = Table(*columns)
     for row in rows:
-        grid.add_row(*(text(row) for text in columns.values()))
-    return grid
+        table.add_row(*(text(row) for text in columns.values()))
+    return table
+
+
+def _text_of(key: str) -> Callable[[Row], str]:
+    return lambda row: str(row[key])
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
-    """A bar on stderr while the context lasts, at a terminal only.
+    """Show a bar on stderr while the context lasts, at a terminal only.
 
     Yields
     ------
-    Function to call with what is done, what there is in all, and a word on what is at work.
+    Function to call with the amount done, the total amount, and a description of the current step.
     """
     with Progress(
-        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),  # results in a pipe must not go to the bar's stderr
     ) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=f"{title}: {what}"
-        )
+
+        def update(done: float, total: float, step: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{title}: {step}")
+
+        yield update

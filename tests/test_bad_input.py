@@ -148,7 +148,7 @@ EARLY = {
     "unknown field": (lambda p: p.fuse(field="atlantis"), r"unknown field 'atlantis'; known: algeria-5"),
     "unknown catalogue": (lambda p: p.fuse(catalog="nasa"), r"unknown catalogue 'nasa'; known: cdse"),
     "catalogue without sensor": (lambda p: p.fuse(catalog="dlr"), "catalogue dlr has no sentinel2"),
-    "unknown model": (lambda p: p.fuse(model="unet"), "no checkpoint at unet.*by its name: bayesian, bicubic"),
+    "unknown model": (lambda p: p.fuse(model="unet"), "no checkpoint at unet.*: bayesian .*bicubic, regression"),
     "untrained model": (lambda p: p.fuse(model="fusformer"), "fusformer needs trained weights"),
     "unknown trained model": (train('[train]\nmodel = "unet"'), "'unet' is unknown.*known: .*spectral, fusformer"),
     "unknown config key": (settings('stroe = "x"'), r"s\.toml: unknown key 'stroe'; known: store"),
@@ -348,7 +348,7 @@ def test_disk_full_while_writing_pairs(place, monkeypatch):
     refused(
         place,
         ["pairs", *place.fuse(store=None)[1:]],
-        "No space left on device: 'pairs.parquet'; check that the place",
+        "No space left on device: 'pairs.parquet'; check that the path",
     )
 
 

@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +17,16 @@ from command import CLOUDY_DAY, DAY, ENTRY_POINT, command, tree
 
 pytest.importorskip("torch")
 
+from product_store import publish_flat
+
 import satfuse
-from satfuse import pipeline
+from satfuse import model_names, models, pipeline
+from satfuse.checkpoint import SHIPPED
 from satfuse.cli import app
+from satfuse.config import Settings
+from satfuse.geometry.grids import snap_geobox
 from satfuse.pairing import read_pairs
+from satfuse.product.store import Store
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.simulate import archive as archive_module
 
@@ -35,8 +43,11 @@ VERBS = (
     "validate",
     "report",
     "info",
+    "clean",
 )
 DAYS = ("--start", DAY, "--end", CLOUDY_DAY)
+# Environment of a program that runs elsewhere, with the package of this folder.
+PACKAGE = os.environ | {"PYTHONPATH": str(Path(satfuse.__file__).parents[1])}
 TRAIN = (
     "[train]\nepochs = 1\nthreads = 1\ntensorboard = false\n[train.batches]\npatch = 60\nsize = 4\n"
 )
@@ -44,7 +55,7 @@ TRAIN = (
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    """Commands run in an empty folder and see no settings but their own."""
+    """Run commands in an empty folder, without the settings of the user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("SATFUSE_STORE", "SATFUSE_CONFIG", "SATFUSE_CATALOGS"):
@@ -58,8 +69,8 @@ def job(small_recipe, small_catalog):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_recipe, small_catalog, tmp_path_factory):
-    """Cube and checkpoint that the verbs `cube` and `train` made, and what they said."""
+def checkpoint(small_catalog, tmp_path_factory):
+    """Folder of the cube and checkpoint that the verbs `cube` and `train` made; their output."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "settings.toml").write_text(TRAIN)
     year = ("--start", "2024-01-01", "--end", "2024-12-31")
@@ -75,18 +86,15 @@ def checkpoint(small_recipe, small_catalog, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def product(small_recipe, small_catalog, scheduler, checkpoint, tmp_path_factory):
-    """What `satfuse fuse` of the trained network said, without its report."""
+    """Folder of what `satfuse fuse` made with the trained network, and its output; no report."""
     folder = tmp_path_factory.mktemp("product")
     validated = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            pipeline, "validate", lambda item, out, again: validated.append(item) or str(out)
-        )
-        ended = command(
-            "fuse", "--field", small_recipe.field, "--date", DAY, "--catalog", small_catalog, "--store",
-            folder / "store", "--model", checkpoint[0] / "checkpoint", "--scheduler", scheduler, "--work",
-            folder / "work", "--json",
-        )  # fmt: skip
+        patch.setattr(pipeline, "validate", lambda item, *_, **__: validated.append(item) or "none")
+        area = ("--field", small_recipe.field, "--date", DAY, "--catalog", small_catalog)
+        paths = ("--store", folder / "store", "--work", folder / "work")
+        model = ("--model", checkpoint[0] / "checkpoint", "--scheduler", scheduler)
+        ended = command("fuse", *area, *paths, *model, "--json")
     assert (ended.code, ended.err) == (0, "")
     assert validated == ended.json["products"]
     return folder, ended.json
@@ -104,7 +112,8 @@ def test_help_shows_an_example_that_parses_on_one_line(verb, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     ended = command(verb, "--help")
     example = re.search(rf"(?m)^ *(satfuse {verb}\b.*)$", ended.out.split("Example:")[1])
-    assert ended.code == 0 and example
+    assert ended.code == 0
+    assert example
     arguments = shlex.split(example[1])[2:]
     assert arguments
     parser = typer.main.get_command(app).commands[verb]
@@ -113,27 +122,34 @@ def test_help_shows_an_example_that_parses_on_one_line(verb, monkeypatch):
     assert all(parsed[name] is not None for name in given)
 
 
+def test_help_and_error_name_every_model_the_default_first(job, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    ended = command("fuse", *job, "--store", "store", "--model", "unet", "--dry-run")
+    assert ended.code == 1
+    for text in (command("fuse", "--help").out, ended.err):
+        assert f"{model_names.DEFAULT} (the default), " in text
+        assert all(re.search(rf"\b{name}\b", text) for name in models.MODELS)
+
+
+def test_models_by_name_are_those_that_need_no_training():
+    for name, model in models.MODELS.items():
+        usable = not model.needs_weights or (SHIPPED / name).is_dir()
+        assert usable == (name in model_names.BY_NAME)
+    assert Settings().model == model_names.DEFAULT
+
+
 def test_options_that_verbs_share_keep_one_name():
     verbs = typer.main.get_command(app).commands
     named = {
         verb: {o for p in c.params if p.param_type_name == "option" for o in p.opts}
         for verb, c in verbs.items()
     }
-    places = {
-        "--field",
-        "--bbox",
-        "--date",
-        "--start",
-        "--end",
-        "--catalog",
-        "--config",
-        "-v",
-        "--json",
-    }
-    assert all(places <= named[verb] for verb in ("search", "pairs", "cube", "fuse"))
+    shared = set(shlex.split("--field --bbox --date --start --end --catalog --config -v --json"))
+    assert all(shared <= named[verb] for verb in ("search", "pairs", "cube", "fuse"))
     assert named["fuse"] >= {"--store", "--model", "--scheduler", "--dry-run"}
     assert all({"--json", "-v"} <= options for options in named.values())
-    assert all("--dry-run" in named[verb] for verb in VERBS if verb not in ("search", "info"))
+    without = ("search", "info", "clean")  # these write nothing, clean unless told to delete
+    assert all("--dry-run" in named[verb] for verb in VERBS if verb not in without)
 
 
 def test_the_production_job_is_one_line(monkeypatch):
@@ -145,7 +161,8 @@ def test_the_production_job_is_one_line(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     ended = command(*line.split(), "--dry-run", "--json")
-    assert ended.code == 0 and ended.json["would write"] == "s3://bucket/fused"
+    assert ended.code == 0
+    assert ended.json["would write"] == "s3://bucket/fused"
     assert Path(ended.json["work"]).name == "algeria-5_2024-06-01_2024-06-01"
 
 
@@ -154,14 +171,14 @@ def test_the_production_job_is_one_line(monkeypatch):
 
 def test_demo_prints_json_alone_on_stdout(monkeypatch, tmp_path):
     def run_demo(out):
-        print("tables for people")
+        print("human-readable tables")
         return {"network": {"rmse": 0.01, "out": str(out)}}
 
     monkeypatch.setattr("satfuse.demo.run_demo", run_demo)
     ended = command("demo", "--out", tmp_path / "demo", "--json")
     assert ended.json == {"network": {"rmse": 0.01, "out": str(tmp_path / "demo")}}
-    assert ended.err == "tables for people\n"
-    assert command("demo").out == "tables for people\n"
+    assert ended.err == "human-readable tables\n"
+    assert command("demo").out == "human-readable tables\n"
 
 
 def test_simulate(monkeypatch, tmp_path):
@@ -183,19 +200,22 @@ def test_simulate(monkeypatch, tmp_path):
     ended = command(
         "simulate", tmp_path / "archive", "--field", field, "--seed", 3, "--gap", 90, "--json"
     )
-    assert ended.code == 0 and ended.json["pixels"] == [120, 120]
+    assert ended.code == 0
+    assert ended.json["pixels"] == [120, 120]
     made = json.loads((tmp_path / "archive/archive.json").read_text())["recipe"]
     assert (made["seed"], made["gap_s"]) == (3, 90)
     assert (tmp_path / "archive/truth.zarr/zarr.json").is_file()
 
 
 def test_search(job):
-    found = command("search", "sentinel3_syn", *job, "--json")
-    assert found.code == 0 and found.err == ""
-    ids = [row["id"] for row in found.json]
-    assert len(ids) == 3 and not any("_O_ST_" in i for i in ids)  # the STC duplicate is gone
-    people = command("search", "sentinel3_syn", *job)
-    assert all(i in people.out for i in ids)
+    ended = command("search", "sentinel3_syn", *job, "--json")
+    assert ended.code == 0
+    assert ended.err == ""
+    ids = [row["id"] for row in ended.json]
+    assert len(ids) == 3
+    assert not any("_O_ST_" in i for i in ids)
+    readable = command("search", "sentinel3_syn", *job)
+    assert all(i in readable.out for i in ids)
     assert command("search", "sentinel2", *job[:-1], f"{job[-1]},cdse", "--json").code == 0
     assert command("search", "enmap", "--bbox", "-1,0,0,1", *job[2:], "--json").json == []
 
@@ -203,8 +223,10 @@ def test_search(job):
 def test_pairs(job, tmp_path):
     ended = command("pairs", *job, "--json")
     (row,) = ended.json
-    assert ended.code == 0 and ended.err == "written: pairs.parquet\n"
-    assert row["gap_s"] == pytest.approx(180, abs=1) and abs(row["item_gap_s"] - row["gap_s"]) > 200
+    assert ended.code == 0
+    assert ended.err == "written: pairs.parquet\n"
+    assert row["gap_s"] == pytest.approx(180, abs=1)
+    assert abs(row["item_gap_s"] - row["gap_s"]) > 200
     assert {
         "guide_cloud",
         "coarse_cloud",
@@ -214,7 +236,9 @@ def test_pairs(job, tmp_path):
     } <= set(row)
     assert [p.id for p in read_pairs(tmp_path / "pairs.parquet")] == [row["id"]]
     about = command("info", "pairs.parquet")
-    assert "table of pairs" in about.out and "+180.0" in about.out and "gap s" in about.out
+    assert "table of pairs" in about.out
+    assert "+180.0" in about.out
+    assert "gap s" in about.out
     assert command("cube", "--pairs", "pairs.parquet", "--dry-run", "--json").json["pairs"] == [
         row["id"]
     ]
@@ -223,11 +247,11 @@ def test_pairs(job, tmp_path):
 def test_cube_and_train(checkpoint):
     folder, made, trained = checkpoint
     assert made == {"cube": str(folder / "cube.zarr")}
-    assert (
-        trained["checkpoint"] == str(folder / "checkpoint") and trained["metrics"]["val_rmse"] > 0
-    )
+    assert trained["checkpoint"] == str(folder / "checkpoint")
+    assert trained["metrics"]["val_rmse"] > 0
     cube = command("info", folder / "cube.zarr", "--json").json
-    assert cube["kind"] == "training cube (enmap)" and len(cube["scenes"]) == 3
+    assert cube["kind"] == "training cube (enmap)"
+    assert len(cube["scenes"]) == 3
     assert cube["missing_bands"] == ["Oa01", "Oa02"]
     card = command("info", folder / "checkpoint", "--json").json
     assert (card["kind"], card["model"]) == ("checkpoint", "spectral")
@@ -235,15 +259,17 @@ def test_cube_and_train(checkpoint):
     assert "val_rmse: " in command("info", folder / "checkpoint").out
 
 
-def test_fuse(product, small_archive, small_recipe):
-    folder, said = product
-    (item,) = said["products"]
+def test_fuse(product):
+    folder, output = product
+    (item,) = output["products"]
     west, south, east, north = json.loads(Path(item).read_text())["bbox"]
     data = satfuse.open_fused((west, south, east, north), DAY, store=folder / "store")
     assert data.reflectance.shape == (1, 21, 540, 540)
     fused = command("info", item, "--json").json
-    assert fused["kind"] == "product" and fused["bands"] == list(S3_NAMES)
-    assert fused["model"].startswith("spectral") and len(fused["model_sha256"]) == 64
+    assert fused["kind"] == "product"
+    assert fused["bands"] == list(S3_NAMES)
+    assert fused["model"].startswith("spectral")
+    assert len(fused["model_sha256"]) == 64
     group = Path(item).parent / fused["data"]
     assert (
         command("info", group.resolve(), "--json").json["reflectance"] == "int16 (1, 21, 540, 540)"
@@ -255,7 +281,8 @@ def test_fuse(product, small_archive, small_recipe):
 def test_validate(product, tmp_path):
     item = product[1]["products"][0]
     planned = command("validate", item, "--out", "report", "--dry-run", "--json")
-    assert planned.code == 0 and not (tmp_path / "report").exists()
+    assert planned.code == 0
+    assert not (tmp_path / "report").exists()
     ended = command("validate", item, "--out", "report", "--json")
     assert ended.json["report"] == planned.json["would write"]
     report = tmp_path / ended.json["report"]
@@ -266,70 +293,101 @@ def test_report(product, scheduler, tmp_path):
     """One product and the same weights at 30 m, in one command."""
     item = product[1]["products"][0]
     planned = command("report", item, "--also-at", 30, "--out", "comparison", "--dry-run", "--json")
-    assert planned.json["would write"] == "comparison" and not (tmp_path / "comparison").exists()
-    line = (
-        "report",
-        item,
-        "--also-at",
-        30,
-        "--scheduler",
-        scheduler,
-        "--out",
-        "comparison",
-        "--json",
-    )
-    assert command(*line).json == {"report": "comparison"}
-    found = json.loads((tmp_path / "comparison/metrics.json").read_text())
-    assert [(p["letter"], p["pixel_m"], p["ratio"]) for p in found["products"]] == [
-        ("A", 10, 30),
-        ("B", 30, 10),
-    ]
-    first, second = (p["model_sha256"] for p in found["products"])
+    assert planned.json["would write"] == "comparison"
+    assert not (tmp_path / "comparison").exists()
+    line = ("report", item, "--also-at", 30, "--scheduler", scheduler, "--out", "comparison")
+    assert command(*line, "--json").json == {"report": "comparison"}
+    metrics = json.loads((tmp_path / "comparison/metrics.json").read_text())
+    sizes = [(p["letter"], p["pixel_m"], p["ratio"]) for p in metrics["products"]]
+    assert sizes == [("A", 10, 30), ("B", 30, 10)]
+    first, second = (p["model_sha256"] for p in metrics["products"])
     assert first == second != ""
-    (pair,) = found["pairs"]
-    assert (pair["kind"], pair["factor"], pair["large"], pair["small"]) == (
-        "two pixel sizes",
-        3,
-        "B",
-        "A",
-    )
-    assert 0 < pair["rmse"] < 0.05 and pair["guide_rmse"] < 1e-6
+    (pair,) = metrics["pairs"]
+    assert (pair["kind"], pair["factor"]) == ("two pixel sizes", 3)
+    assert (pair["large"], pair["small"]) == ("B", "A")
+    assert 0 < pair["rmse"] < 0.05
+    assert pair["guide_rmse"] < 1e-6
     alone = command("report", item)
-    assert alone.code == 1 and "for one: satfuse validate" in alone.err
+    assert alone.code == 1
+    assert "for one: satfuse validate" in alone.err
     odd = command("report", item, "--also-at", 25)
-    assert odd.code == 1 and "25 m do not nest" in odd.err
+    assert odd.code == 1
+    assert "25 m do not nest" in odd.err
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with a run that was replaced two days ago, and one that was begun just now."""
+    place = Store(tmp_path / "store")
+    box = snap_geobox("EPSG:32635", 466200, 6461400, 467100, 6462300)
+    for run in ("old", "new"):
+        publish_flat(place, "a", box, run=run)
+    two_days_ago = time.time() - 48 * 3600
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    place.write("data/b/begun.plan/plan.json", b"{}")
+    return tmp_path / "store"
+
+
+def test_clean_lists_superseded_runs_and_deletes_the_old_ones_when_told_to(store):
+    before = tree(store)
+    listed = command("clean", store, "--json").json
+    assert [(r["id"], r["run"]) for r in listed["would delete"]] == [("a", "old")]
+    assert [(r["id"], r["run"]) for r in listed["kept"]] == [("b", "begun")]
+    assert listed["would delete"][0]["days"] == pytest.approx(2, abs=0.1)
+    assert listed["MB"] == listed["would delete"][0]["MB"]
+    assert tree(store) == before
+    readable = command("clean", store)
+    assert "would delete:" in readable.out
+    assert "begun" in readable.out
+    assert f"satfuse clean {store} --delete" in command("info", store).out
+
+    deleted = command("clean", store, "--delete", "--json").json
+    assert [r["run"] for r in deleted["deleted"]] == ["old"]
+    assert [r["run"] for r in deleted["kept"]] == ["begun"]
+    assert not (store / "data/a/old.zarr").exists()
+    assert (store / "data/a/new.zarr").is_dir()
+    assert command("clean", store, "--delete", "--json").json["deleted"] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("nowhere", "no product store at"), ("https://host/store", "is read-only")],
+)
+def test_clean_needs_a_store_that_it_can_list(address, message):
+    ended = command("clean", address)
+    assert ended.code == 1
+    assert message in ended.err
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "demo", "simulate archive --field {field}", "pairs --field {field} --date 2024-07-04 --catalog {catalog}",
-        "cube --field {field} --date 2024-07-04 --catalog {catalog}", "train cube.zarr --model fusformer",
-        "fuse --field {field} --date 2024-07-04 --catalog {catalog} --store store --model bicubic",
-        "fuse --bbox 26.43,58.3,26.5,58.35 --start 2024-07-01 --end 2024-07-04 --catalog {catalog} --store store",
+        "demo",
+        "simulate archive --field {field}",
+        "pairs --field {field} {day} --catalog {catalog}",
+        "cube --field {field} {day} --catalog {catalog}",
+        "train cube.zarr --model fusformer",
+        "fuse --field {field} {day} --catalog {catalog} --store store --model bicubic",
+        "fuse --bbox 26.43,58.3,26.5,58.35 {days} --catalog {catalog} --store store",
     ],
-)  # fmt: skip
+)
 def test_dry_run_checks_and_writes_nothing(line, small_recipe, small_catalog, tmp_path):
-    ended = command(
-        *line.format(field=small_recipe.field, catalog=small_catalog).split(), "--dry-run", "--json"
-    )
+    values = {
+        "field": small_recipe.field,
+        "catalog": small_catalog,
+        "day": f"--date {DAY}",
+        "days": f"--start 2024-07-01 --end {DAY}",
+    }
+    ended = command(*line.format(**values).split(), "--dry-run", "--json")
     assert (ended.code, ended.err) == (0, "")
     assert ended.json["would write"]
     assert tree(tmp_path) == set()
 
 
 def test_two_boxes_of_one_day_are_two_fields(small_catalog):
-    line = (
-        "fuse",
-        "--date",
-        DAY,
-        "--catalog",
-        small_catalog,
-        "--store",
-        "store",
-        "--dry-run",
-        "--json",
-    )
+    options = ("--date", DAY, "--catalog", small_catalog, "--store", "store")
+    line = ("fuse", *options, "--dry-run", "--json")
     first, second = (
         command(*line, "--bbox", box).json["work"]
         for box in ("26.4,58.3,26.5,58.4", "26.4,58.3,26.6,58.4")
@@ -340,30 +398,17 @@ def test_two_boxes_of_one_day_are_two_fields(small_catalog):
 def test_settings_give_defaults_and_options_win(small_recipe, small_catalog, tmp_path, monkeypatch):
     settings = tmp_path / "settings.toml"
     settings.write_text(f'catalog = "{small_catalog}"\nstore = "from-file"\nmodel = "bicubic"\n')
-    line = (
-        "fuse",
-        "--field",
-        small_recipe.field,
-        "--date",
-        DAY,
-        "--dry-run",
-        "--json",
-        "--config",
-        settings,
-    )
-    said = command(*line).json
-    assert (said["would write"], said["model"], said["catalog"]) == (
-        "from-file",
-        "bicubic",
-        small_catalog,
-    )
+    area = ("--field", small_recipe.field, "--date", DAY)
+    line = ("fuse", *area, "--dry-run", "--json", "--config", settings)
+    plan = command(*line).json
+    assert plan["would write"] == "from-file"
+    assert (plan["model"], plan["catalog"]) == ("bicubic", small_catalog)
     monkeypatch.setenv("SATFUSE_STORE", "from-environment")
     assert command(*line, "--model", "regression").json["would write"] == "from-environment"
     assert command(*line, "--store", "here").json["would write"] == "here"
 
 
-# --- the entry point
-# -----------------------------------------------------------------------------------------------
+# --- the entry point ----------------------------------------------------------------------------
 
 
 def test_the_installed_command(tmp_path):
@@ -378,8 +423,39 @@ def test_the_installed_command(tmp_path):
     usage = subprocess.run(
         [program, "info", "--nope"], capture_output=True, text=True, cwd=tmp_path, env=env
     )
-    assert usage.returncode == 2 and "--nope" in usage.stderr and "Traceback" not in usage.stderr
+    assert usage.returncode == 2
+    assert "--nope" in usage.stderr
+    assert "Traceback" not in usage.stderr
     assert tree(tmp_path) == set()
+
+
+def test_python_m_satfuse_is_the_same_program(tmp_path):
+    command_line = [sys.executable, "-m", "satfuse", "info", "nothing"]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, env=PACKAGE)
+    assert done.returncode == 1
+    assert done.stderr == "error: there is nothing at nothing\n"
+
+
+def test_help_loads_neither_torch_nor_xarray(tmp_path):
+    code = """
+import sys
+from satfuse.cli import main
+try:
+    main(["fuse", "--help"])
+except SystemExit:
+    pass
+assert not {"torch", "xarray", "dask"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=PACKAGE)
+
+
+def test_the_shell_completes_verbs(tmp_path):
+    asked = {"_SATFUSE_COMPLETE": "complete_bash", "COMP_WORDS": "satfuse cl", "COMP_CWORD": "1"}
+    command_line = [sys.executable, "-m", "satfuse"]
+    done = subprocess.run(
+        command_line, capture_output=True, text=True, cwd=tmp_path, env=PACKAGE | asked
+    )
+    assert done.stdout.split() == ["clean"], done.stderr
 
 
 def test_interrupt_exits_with_130(job, monkeypatch):
@@ -391,19 +467,12 @@ def test_interrupt_exits_with_130(job, monkeypatch):
 
 
 def test_log_goes_to_stderr_when_asked_for(small_recipe, small_catalog, tmp_path):
-    line = [
-        ENTRY_POINT,
-        "search",
-        "sentinel2",
-        "--field",
-        small_recipe.field,
-        *DAYS,
-        "--catalog",
-        small_catalog,
-    ]
-    quiet, told = (
+    area = ["--field", small_recipe.field, *DAYS, "--catalog", small_catalog]
+    line = [ENTRY_POINT, "search", "sentinel2", *area]
+    quiet, verbose = (
         subprocess.run([*line, "--json", *more], capture_output=True, text=True, cwd=tmp_path)
         for more in ([], ["-v"])
     )
-    assert quiet.stderr == "" and "INFO satfuse.catalog.search" in told.stderr
-    assert json.loads(quiet.stdout) == json.loads(told.stdout)
+    assert quiet.stderr == ""
+    assert "INFO satfuse.catalog.search" in verbose.stderr
+    assert json.loads(quiet.stdout) == json.loads(verbose.stdout)

@@ -1,4 +1,4 @@
-"""Every command that README.md prints is run, word for word, against imitations of the services that it names."""
+"""Every command of README.md is run, word for word, against imitations of the named services."""
 
 import json
 import re
@@ -25,8 +25,7 @@ pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What the simulated archive cannot have: fields of 75 and 18 km, an overpass on that day, many
-# EnMAP scenes in one box;
-# and the id of a product, which nobody knows before.
+# EnMAP scenes in one box; and the id of a product, which is not known before.
 SUBSTITUTED = {
     "algeria-5": "{field}",
     "tartu": "{field}",
@@ -34,22 +33,18 @@ SUBSTITUTED = {
     "--bbox 9,47,14,52": "",
     "ID": "{id}",
 }
-# Commands that other tests or CI run for real: where, and how they stand there.
+# Commands that other tests or CI run for real: the file, and the words to find in it.
 RUN_ELSEWHERE = {
     "git clone REPOSITORY satfuse && cd satfuse": (".ci/run", "fresh clone"),
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "pip install '.[models]'": ("Makefile", "pip install", "'.[all,server,dev]'"),
-    "pip install -c constraints.txt '.[all]'": (
-        "Makefile",
-        "-c constraints.txt",
-        "'.[all,server,dev]'",
-    ),
+    "pip install -c constraints.txt '.[all]'": ("Makefile", "-c constraints.txt", "pip install"),
     "prefect server start &": ("tests/flows/conftest.py", '"server", "start"'),
     "bash deploy/deploy.sh": ("tests/flows/test_deploy.py", '"bash", "deploy/deploy.sh"'),
     "prefect worker start --pool satfuse": (
         "tests/flows/test_deploy.py",
-        '"worker", "start", "--pool", "satfuse"',
+        "prefect worker start --pool satfuse",
     ),
 }
 SETTINGS = """
@@ -74,7 +69,10 @@ VERBS = [line for line in COMMANDS if line.startswith("satfuse ")]
 
 @pytest.fixture(scope="module")
 def cdse(small_archive, tmp_path_factory):
-    """The Data Space: a STAC API, and a bucket that wants signed requests. Gives what changes in its catalogue."""
+    """What changes in the catalogue of the Data Space.
+
+    It is a STAC API, and a bucket that requires signed requests.
+    """
     buckets = tmp_path_factory.mktemp("s3")
     (buckets / "eodata").symlink_to(small_archive.root)
     with service(small_archive.root) as server, FileServer(buckets, key="key") as files:
@@ -84,7 +82,7 @@ def cdse(small_archive, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dlr(small_archive):
-    """DLR: a STAC API, and a file server that wants a password. Gives what changes in its catalogue."""
+    """What changes in the catalogue of DLR: a STAC API, and a file server with a password."""
     with (
         service(small_archive.root) as server,
         FileServer(small_archive.root, password=("user", "pw")) as files,
@@ -95,7 +93,7 @@ def dlr(small_archive):
 
 @pytest.fixture(scope="module")
 def world(cdse, dlr, tmp_path_factory):
-    """A folder to work in, where own files stand in for the shipped `cdse` and `dlr`, and settings keep it small."""
+    """A folder to work in, with changed catalogues `cdse` and `dlr` and settings for short runs."""
     from distributed import LocalCluster
 
     folder = tmp_path_factory.mktemp("readme")
@@ -136,24 +134,25 @@ def world(cdse, dlr, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ran(world, small_recipe):
-    """How each verb ended, run in the order of the page. The jobs leave their report to `satfuse validate`."""
+    """How each verb ended, run in the order of the page; reports are left to `satfuse validate`."""
     ended = {}
     for line in VERBS:
         text = line
-        (product,) = [path.stem for path in Path("fused/items").glob("*.json")] or [""]
+        (product,) = [path.stem for path in (world / "fused/items").glob("*.json")] or [""]
         for printed, value in SUBSTITUTED.items():
             text = re.sub(
                 rf"(?<!\w){printed}\b", value.format(field=small_recipe.field, id=product), text
             )
         with pytest.MonkeyPatch.context() as patch:
             if line.startswith("satfuse fuse"):
-                patch.setattr(pipeline, "validate", lambda item, out, again: str(out))
+                patch.setattr(pipeline, "validate", lambda _, out, **__: str(out))
             ended[line] = command(*shlex.split(text)[1:])
     return ended
 
 
 def test_every_command_is_run_here_or_where_it_is_named():
-    assert len(VERBS) == 9 and not [
+    assert len(VERBS) == 9
+    assert not [
         line
         for line in COMMANDS
         if line and line not in VERBS and line not in RUN_ELSEWHERE and "export " not in line
@@ -167,11 +166,9 @@ def test_what_is_installed_exported_and_named_is_known():
         "optional-dependencies"
     ]
     named = re.findall(r"'\.\[(.*?)\]'", "\n".join(COMMANDS))
-    assert (
-        named
-        and set(",".join(named).split(",")) <= set(extras)
-        and (ROOT / "constraints.txt").is_file()
-    )
+    assert named
+    assert set(",".join(named).split(",")) <= set(extras)
+    assert (ROOT / "constraints.txt").is_file()
     sources = [
         p
         for kind in ("satfuse/**/*.py", "catalogs/*.toml", "deploy/*.yaml")
@@ -181,7 +178,8 @@ def test_what_is_installed_exported_and_named_is_known():
     exported = re.findall(
         r"\b(\w+)=", "\n".join(line for line in COMMANDS if line.startswith("export "))
     )
-    assert len(exported) == 7 and not [name for name in exported if name not in code]
+    assert len(exported) == 7
+    assert not [name for name in exported if name not in code]
     services = {path.stem for path in (ROOT / "catalogs").glob("*.toml")} - {"local"}
     assert services == set(
         re.findall(r"`([\w-]+)`", README.split("Services are")[1].split("--catalog")[0])
@@ -196,26 +194,28 @@ def test_command(line, ran):
 @pytest.mark.parametrize(
     "line", [line for line in VERBS if line.split()[1] in ("pairs", "cube", "train", "fuse")]
 )
-def test_what_was_substituted_is_right_too(line, ran):
+@pytest.mark.usefixtures("ran")
+def test_what_was_substituted_is_right_too(line):
     """The line as it is printed, up to the first request: its own field, box and day."""
     ended = command(*shlex.split(line)[1:], "--dry-run")
     assert ended.code == 0 and "would write" in ended.out, ended.err
 
 
-def test_what_the_commands_left(ran, world):
-    assert (world / "pairs.parquet").is_file() and (world / "cube.zarr/scenes").is_dir()
+def test_the_commands_wrote_what_they_say(ran, world):
+    assert (world / "pairs.parquet").is_file()
+    assert (world / "cube.zarr/scenes").is_dir()
     card = json.loads((world / "checkpoint/card.json").read_text())
     (item,) = [json.loads(p.read_text()) for p in (world / "fused/items").glob("*.json")]
-    assert card["model"] == "spectral" and item["properties"]["satfuse:model"].startswith(
-        "spectral"
-    )
+    assert card["model"] == "spectral"
+    assert item["properties"]["satfuse:model"].startswith("spectral")
     assert (world / "report" / item["id"] / "index.html").is_file()
-    said = next(ended.out for line, ended in ran.items() if line.startswith("satfuse search"))
-    assert said.count("S3A_SY_2_SYN") + said.count("S3B_SY_2_SYN") == 3
+    search = next(ended.out for line, ended in ran.items() if line.startswith("satfuse search"))
+    assert search.count("S3A_SY_2_SYN") + search.count("S3B_SY_2_SYN") == 3
 
 
-def test_the_python_of_the_page(ran, world):
-    """`demo-out/store` is what `make demo` leaves: a product of the default model; here of the pair found above."""
+@pytest.mark.usefixtures("ran", "world")
+def test_the_python_of_the_page():
+    """Both examples run; the product of `make demo` is replaced by one of the pair found above."""
     (pair,) = read_pairs("pairs.parquet")
     fuse_field(
         pair,
@@ -225,23 +225,19 @@ def test_the_python_of_the_page(ran, world):
     opened, fused = blocks("python")
     names = {}
     exec(compile(opened, "README.md", "exec"), names)
-    assert (
-        names["fused"].reflectance.dims == ("time", "band", "y", "x")
-        and names["fused"].sizes["band"] == 21
-    )
+    assert names["fused"].reflectance.dims == ("time", "band", "y", "x")
+    assert names["fused"].sizes["band"] == 21
     shown = names["fused"].reflectance.sel(band="Oa12")
-    assert (
-        shown.dims == ("time", "y", "x") and shown.chunks and float(shown.wavelength_nm) == 753.75
-    )
+    assert shown.dims == ("time", "y", "x")
+    assert shown.chunks
+    assert float(shown.wavelength_nm) == 753.75
     assert names["fused"].uncertainty.sel(band="Oa12").dims == shown.dims
     guide, coarse = arrays()
     names |= {"satfuse": satfuse, "guide": guide, "coarse": coarse}
     exec(compile(fused, "README.md", "exec"), names)
     assert names["fused"].reflectance.dims == ("band", "y", "x")
-    assert (
-        names["fused"].reflectance.shape == (2, 120, 120)
-        and np.isfinite(names["fused"].reflectance).all()
-    )
+    assert names["fused"].reflectance.shape == (2, 120, 120)
+    assert np.isfinite(names["fused"].reflectance).all()
 
 
 def arrays():
@@ -268,8 +264,10 @@ def test_the_box_of_the_page_is_the_one_that_the_demo_prints():
 
 
 def test_the_product_is_shown_before_it_is_explained():
-    """Picture and code come before the first heading, and what the page links to is there."""
+    """Image and code come before the first heading, and the page links only to what exists."""
     top = README.split("\n## ")[0]
-    assert "](docs/img/demo.png)" in top and "open_fused" in top
+    assert "](docs/img/demo.png)" in top
+    assert "open_fused" in top
     links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert len(links) > 5 and not [link for link in links if not (ROOT / link).exists()]
+    assert len(links) > 5
+    assert not [link for link in links if not (ROOT / link).exists()]

@@ -2,6 +2,7 @@
 
 import inspect
 
+from satfuse import model_names
 from satfuse.errors import ConfigError, MissingExtraError
 
 try:
@@ -41,6 +42,8 @@ MODELS: dict[str, type[FusionModel]] = {
     "spectral": Spectral,
     "fusformer": Fusformer,
 }
+# the command line lists the names without importing this package, which takes torch
+assert tuple(MODELS) == model_names.BY_NAME + model_names.BY_CHECKPOINT
 
 
 def create(name: str, *, guide_bands, coarse_bands, ratio: int, **options) -> FusionModel:

@@ -38,6 +38,16 @@ class Superseded:
         """Time since the last change."""
         return datetime.now(UTC) - self.changed
 
+    def to_dict(self) -> dict[str, str | float]:
+        """Facts for a table or JSON: size in MB, age in days."""
+        return {
+            "id": self.product_id,
+            "run": self.run,
+            "MB": round(self.size / 1e6, 1),
+            "changed": f"{self.changed:%Y-%m-%dT%H:%MZ}",
+            "days": round(self.age / timedelta(days=1), 1),
+        }
+
 
 def superseded(store: Store) -> list[Superseded]:
     """All superseded runs of a store, also those that are running at this moment.

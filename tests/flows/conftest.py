@@ -20,6 +20,7 @@ def prefect_env(tmp_path_factory):
     """Environment of a running Prefect server; every `prefect` command of a test takes it."""
     home = tmp_path_factory.mktemp("prefect")
     port = free_port()
+    log_path = home / "server.log"
     env = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -31,7 +32,7 @@ def prefect_env(tmp_path_factory):
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_CLI_COLORS": "false",
     }
-    log = (home / "server.log").open("w")
+    log = log_path.open("w")
     command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -42,9 +43,8 @@ def prefect_env(tmp_path_factory):
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(
-                        f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-3000:]}"
-                    )
+                    last_lines = log_path.read_text()[-3000:]
+                    pytest.fail(f"the Prefect server did not start:\n{last_lines}")
                 time.sleep(0.5)
         yield env
     finally:

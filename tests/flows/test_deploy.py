@@ -1,7 +1,8 @@
-"""The shipped deployments on a real Prefect server; a scheduled run is picked up by a worker and completes."""
+"""The shipped deployments on a real Prefect server, with a worker that completes a run."""
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+
+from satfuse.model_names import DEFAULT
 
 pytest.importorskip("prefect")
 pytestmark = [pytest.mark.flows, pytest.mark.timeout(300)]
@@ -51,14 +54,14 @@ def deployed(prefect_env, tmp_path_factory):
 
 
 def test_both_fields_are_deployed_with_a_schedule_and_one_run_at_a_time(deployed):
-    found = {d["name"]: d for d in api(deployed, "/deployments/filter")}
-    assert set(found) == {"algeria-5", "mauritania-1"}
-    for name, deployment in found.items():
+    deployments = {d["name"]: d for d in api(deployed, "/deployments/filter")}
+    assert set(deployments) == {"algeria-5", "mauritania-1"}
+    for name, deployment in deployments.items():
         assert deployment["parameters"]["field"] == name
         assert deployment["parameters"]["store"] == deployed["SATFUSE_STORE"]
-        assert [s["schedule"]["cron"] for s in deployment["schedules"]] and deployment["schedules"][
-            0
-        ]["active"]
+        assert deployment["parameters"]["model"] == DEFAULT
+        assert [s["schedule"]["cron"] for s in deployment["schedules"]]
+        assert deployment["schedules"][0]["active"]
         assert deployment["global_concurrency_limit"]["limit"] == 1
         assert deployment["work_pool_name"] == "satfuse"
 
@@ -70,11 +73,8 @@ def test_services_have_concurrency_limits_on_the_tags_that_the_flows_set(deploye
         limit["tag"]: limit["concurrency_limit"]
         for limit in api(deployed, "/concurrency_limits/filter")
     }
-    assert set(
-        service_tags("cdse,dlr")
-        + service_tags("earth-search,planetary-computer")
-        + service_tags("earth-search-c1")
-    ) == set(limits)
+    services = "cdse,dlr,earth-search,earth-search-c1,planetary-computer"
+    assert set(service_tags(services)) == set(limits)
     assert all(value > 0 for value in limits.values())
     assert service_tags("/a/path/local.toml") == []
 
@@ -82,39 +82,26 @@ def test_services_have_concurrency_limits_on_the_tags_that_the_flows_set(deploye
 def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(
     deployed, small_catalog, small_recipe, tmp_path
 ):
-    """The shipped deployment with another field and a schedule of seconds; everything else is as shipped."""
+    """The shipped deployment, apart from its field and a schedule of seconds."""
     plan = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())
     deployment = plan["deployments"][0] | {"name": "small", "schedules": [{"interval": 15}]}
     deployment["parameters"] |= {
-        "field": small_recipe.field, "catalog": small_catalog, "store": str(tmp_path / "store"),
-        "work": str(tmp_path / "work"), "start": str(small_recipe.day), "end": str(small_recipe.cloudy_day),
-    }  # fmt: skip
+        "field": small_recipe.field,
+        "catalog": small_catalog,
+        "store": str(tmp_path / "store"),
+        "work": str(tmp_path / "work"),
+        "start": str(small_recipe.day),
+        "end": str(small_recipe.cloudy_day),
+    }
     path = ROOT / "deploy" / f"prefect-test-{os.getpid()}.yaml"
     try:
         path.write_text(yaml.safe_dump(plan | {"deployments": [deployment]}))
-        run(
-            deployed,
-            "prefect",
-            "--no-prompt",
-            "deploy",
-            "--all",
-            "--prefect-file",
-            str(path.relative_to(ROOT)),
-        )
+        command = shlex.split("prefect --no-prompt deploy --all --prefect-file")
+        run(deployed, *command, str(path.relative_to(ROOT)))
     finally:
         path.unlink()
     log = (tmp_path / "worker.log").open("w")
-    command = [
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        "satfuse",
-        "--type",
-        "process",
-        "--limit",
-        "1",
-    ]
+    command = shlex.split("prefect worker start --pool satfuse --type process --limit 1")
     worker = subprocess.Popen(command, env=deployed, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
         state = wait_for_a_finished_run(deployed)
@@ -127,13 +114,12 @@ def test_a_scheduled_run_is_picked_up_by_a_worker_and_publishes(
     assert state["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()[-4000:]
     assert list((tmp_path / "store" / "items").glob("small_*.json"))
     kinds = {a["key"]: a["type"] for a in api(deployed, "/artifacts/filter")}
-    assert (
-        kinds["pairs"] == "table"
-        and kinds["quicklook"] == "image"
-        and kinds["validation-metrics"] == "markdown"
-    )
+    assert kinds["pairs"] == "table"
+    assert kinds["quicklook"] == "image"
+    assert kinds["validation-metrics"] == "markdown"
     (tiles,) = [a for a in api(deployed, "/artifacts/filter") if a["key"] == "tiles"]
-    assert tiles["type"] == "progress" and float(tiles["data"]) == 100
+    assert tiles["type"] == "progress"
+    assert float(tiles["data"]) == 100
 
 
 def wait_for_a_finished_run(env):

@@ -1,4 +1,4 @@
-"""Deployment files that no engine here can start: what can be checked without one."""
+"""Deployment files, checked as far as possible without a container engine."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,8 @@ def compose():
 
 def test_compose_binds_every_port_to_loopback_by_default(compose):
     ports = [p for service in compose["services"].values() for p in service.get("ports", [])]
-    assert ports and all(p.startswith("${SATFUSE_BIND:-127.0.0.1}:") for p in ports)
+    assert ports
+    assert all(p.startswith("${SATFUSE_BIND:-127.0.0.1}:") for p in ports)
 
 
 def test_compose_has_the_whole_stack_and_no_password(compose):
@@ -24,7 +25,8 @@ def test_compose_has_the_whole_stack_and_no_password(compose):
     assert {"database", "prefect", "worker", "scheduler", "dask-worker", "objects"} <= set(services)
     text = (DEPLOY / "compose.yaml").read_text()
     secrets = re.findall(r"^ +\w*(?:PASSWORD|SECRET|KEY|AUTH)\w*: (\S+)", text, re.M)
-    assert len(secrets) > 8 and all(value.startswith("${") for value in secrets)
+    assert len(secrets) > 8
+    assert all(value.startswith("${") for value in secrets)
     for service in services.values():
         for other in service.get("depends_on", []):
             assert other in services
@@ -32,8 +34,8 @@ def test_compose_has_the_whole_stack_and_no_password(compose):
 
 
 def test_compose_gives_the_deployments_every_variable_that_prefect_yaml_names(compose):
-    wanted = set(re.findall(r"\{\{ \$(\w+) \}\}", (DEPLOY / "prefect.yaml").read_text()))
-    assert wanted <= set(compose["services"]["deployments"]["environment"])
+    variables = set(re.findall(r"\{\{ \$(\w+) \}\}", (DEPLOY / "prefect.yaml").read_text()))
+    assert variables <= set(compose["services"]["deployments"]["environment"])
 
 
 def test_kubernetes_workers_reach_the_scheduler_by_its_service():
@@ -43,9 +45,8 @@ def test_kubernetes_workers_reach_the_scheduler_by_its_service():
     pods = {
         d["metadata"]["name"]: d["spec"]["template"] for d in documents if d["kind"] == "Deployment"
     }
-    assert (
-        service["spec"]["selector"].items() <= pods["dask-scheduler"]["metadata"]["labels"].items()
-    )
+    labels = pods["dask-scheduler"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
     command = pods["dask-worker"]["spec"]["containers"][0]["command"]
     assert f"tcp://{service['metadata']['name']}:{ports['comm']}" in command
     for name, pod in pods.items():
@@ -57,8 +58,10 @@ def test_the_image_installs_what_it_copies():
     ignored = (DEPLOY.parent / ".dockerignore").read_text()
     for source in re.findall(r"^COPY ([^\n]+) \S+$", text, re.M):
         for name in source.split():
-            assert (DEPLOY.parent / name).exists() and f"!{name}" in ignored
-    assert "USER satfuse" in text and "-c constraints.txt" in text
+            assert (DEPLOY.parent / name).exists()
+            assert f"!{name}" in ignored
+    assert "USER satfuse" in text
+    assert "-c constraints.txt" in text
 
 
 def test_dask_settings_are_settings_that_dask_knows():
