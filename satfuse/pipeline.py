@@ -4,7 +4,6 @@ Each stage takes names, paths and URIs and returns a path or URI, so any schedul
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
