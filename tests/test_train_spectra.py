@@ -12,7 +12,7 @@ from satfuse import checkpoint, pipeline
 from satfuse.errors import ConfigError
 from satfuse.job import train_config
 from satfuse.models.bayesian import uncertainty
-from satfuse.models.bayesian.scene_guide import Restored
+from satfuse.models.bayesian.guide import RestoredGuide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.train import SpectraConfig, TrainConfig, spectra
 from satfuse.train.uncertainty import QUANTILES, _fit_factors
@@ -127,7 +127,7 @@ def test_calibration_finds_known_factors():
 
 def restored(image, classes=None):
     pixels = torch.from_numpy(image)
-    return Restored(pixels, pixels, classes)
+    return RestoredGuide(pixels, pixels, classes)
 
 
 def test_leverage_is_one_on_average_and_the_same_in_other_units():
@@ -136,7 +136,7 @@ def test_leverage_is_one_on_average_and_the_same_in_other_units():
     images = [p.reshape(1, 4, 50, 60) for p in (pixels, np.diag([1, 3, 9, 0.5]) @ pixels)]
     features = []
     for image in images:
-        whitener = uncertainty.whitener(image[0].reshape(4, -1))
+        whitener = uncertainty.whitening(image[0].reshape(4, -1))
         scene = *(torch.from_numpy(a) for a in whitener), None, S2_NAMES[:4], 10
         pixels = torch.from_numpy(image)
         features.append(uncertainty.pixel_features(pixels, restored(image), *scene))
@@ -175,7 +175,7 @@ def test_the_standard_deviation_is_the_root_of_the_sum_of_the_terms():
         expected = s[0] + s[1] + leverage * (s[2] + s[3] + s[4])
         expected += detail_20_m * s[5] + detail_60_m * s[6] + s[7] + s[8] + masked * s[9]
         at_edge = classes[0] > 0
-        expected += uncertainty.LEAST + at_edge * scale[10] * mask_edge[classes[0], band]
+        expected += uncertainty.MINIMUM_VARIANCE + at_edge * scale[10] * mask_edge[classes[0], band]
         np.testing.assert_allclose(sigma[0, band], np.sqrt(expected), rtol=1e-12)
     without = uncertainty.standard_deviation(*values[:2], values[2][:, :3], None, values[4])
     assert (without < sigma).all()

@@ -5,7 +5,7 @@ import torch
 
 from satfuse.arrays import FloatArray
 from satfuse.models.bayesian.model import Bayesian
-from satfuse.models.bayesian.spectral_prior import DARK
+from satfuse.models.bayesian.spectral_prior import BRIGHTNESS_OFFSET
 from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 
 
@@ -28,7 +28,7 @@ def fit_prior(
     """
     spectra = np.asarray(places, float).reshape(-1, len(wavelength_nm))
     centre = spectra.mean(0)
-    relative = (spectra - centre) / (spectra.mean(1, keepdims=True) + DARK)
+    relative = (spectra - centre) / (spectra.mean(1, keepdims=True) + BRIGHTNESS_OFFSET)
     _, vectors = np.linalg.eigh(relative.T @ relative)
     components = vectors.T[::-1][:basis].copy()  # eigh sorts by ascending eigenvalue
     scores = (spectra - centre) @ components.T

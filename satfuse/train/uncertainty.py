@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from satfuse.models.bayesian.model import Bayesian
-from satfuse.models.bayesian.uncertainty import LEAST, TERMS
+from satfuse.models.bayesian.uncertainty import MINIMUM_VARIANCE, TERMS
 from satfuse.models.summary import summarise
 from satfuse.simulate.scenes.factory import TrainingScene
 
@@ -93,14 +93,14 @@ def _sample(model: Bayesian, scene: TrainingScene, rng: np.random.Generator) -> 
     for one_term in torch.eye(len(TERMS)):  # with one factor 1 and the others 0
         factors.copy_(one_term)
         fused = model(*inputs, state=state, guide_valid=valid)
-        terms.append(fused.sigma[0].flatten(1)[:, pixels].double() ** 2 - LEAST)
+        terms.append(fused.sigma[0].flatten(1)[:, pixels].double() ** 2 - MINIMUM_VARIANCE)
     error = (fused.image[0] - torch.from_numpy(scene.target)).abs().flatten(1)[:, pixels]
     return torch.stack(terms), error.double()
 
 
 def _variance(factors: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
     """(..., c, k) variance for factors (11,) and terms (..., 11, c, k)."""
-    return torch.einsum("k,...kcn->...cn", factors, terms) + LEAST
+    return torch.einsum("k,...kcn->...cn", factors, terms) + MINIMUM_VARIANCE
 
 
 def _fit_factors(terms: torch.Tensor, log_errors: torch.Tensor) -> torch.Tensor:

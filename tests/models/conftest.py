@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def prior():
-    """What the shipped weights say of all bands."""
+    """Prior of the spectral map for all bands, from the shipped weights."""
     from satfuse import checkpoint
 
     return checkpoint.load(checkpoint.SHIPPED / "bayesian")[0].prior

@@ -1,44 +1,66 @@
-"""Our own model: the library's prior of the spectral map, adapted to the scene, with the observation estimated.
+"""The Bayesian model: a prior of the spectral map, adapted to the scene with its observation.
 
-`fit` estimates how the coarse image was seen (shift, PSF width, gain and noise per band) and the scene's own linear
-map, by the evidence of the coarse image under a prior learned from spectra (docs/adr/0005-bayesian-model.md);
-`forward` is that map on the guide's pixels plus a smooth field for what the map leaves, and its uncertainty.
+`fit` estimates how the coarse image was observed (shift, PSF width, gain and noise per band) and
+the scene's own linear map from guide to coarse bands. `forward` applies the map to the guide's
+pixels, adds the residual field, and states the standard deviation of the result. The package's
+docstring defines the symbols.
 """
 
+from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
+from satfuse.arrays import FloatArray
 from satfuse.errors import ConfigError
+from satfuse.models.bayesian.frames import (
+    Frame,
+    ScenePosterior,
+    fit_frames,
+    reference_frame,
+    register_frames,
+)
+from satfuse.models.bayesian.guide import SceneGuide, restore, restore_scene
 from satfuse.models.bayesian.native_blur import detail_error
 from satfuse.models.bayesian.plausible import check_clouds, correlation, doubt, misfit
-from satfuse.models.bayesian.scene_frames import adapt_frames, lead, view_frames
-from satfuse.models.bayesian.scene_guide import restore, study
-from satfuse.models.bayesian.shared_error import add_field, margin, move
+from satfuse.models.bayesian.residual_field import add_residual_field, translate, with_margin
 from satfuse.models.bayesian.spectral_prior import CONSTANT, MapPrior, map_prior
 from satfuse.models.bayesian.uncertainty import (
     TERMS,
     pixel_features,
     scene_terms,
     standard_deviation,
-    whitener,
+    whitening,
 )
-from satfuse.models.interface import Fused, FusionModel, Observation, first_frame, input_ratio
+from satfuse.models.interface import (
+    Fused,
+    FusionModel,
+    Observation,
+    State,
+    first_frame,
+    input_ratio,
+)
+from satfuse.models.summary import Summary
 from satfuse.sensors.bands import COARSE_M
+
+SAMPLES = 425  # of the shipped spectra: 380 to 2500 nm in steps of 5 nm
 
 
 class Bayesian(FusionModel):
-    """Linear in the guide per scene; all bands whose response is known, any ratio, any number of frames.
+    """Linear in the guide per scene; any bands of a known response, any ratio, any frames.
 
     Parameters
     ----------
-    places, pixels, basis : size of the library of spectra, see `spectral_prior.map_prior`.
+    places, pixels, basis : numbers of training scenes, of pixels of each, and of spectra of the
+        basis; see `spectral_prior.map_prior`.
 
     Attributes
     ----------
+    places : (places, pixels, basis) coefficients of the training scenes, divided by `scale`.
     uncertainty_scale : (11,) factors of the terms of the variance, see `uncertainty`.
     """
 
@@ -48,88 +70,111 @@ class Bayesian(FusionModel):
     estimates_observation = True
     gives_uncertainty = True
 
+    places: torch.Tensor
+    scale: torch.Tensor
+    basis: torch.Tensor
+    centre: torch.Tensor
+    wavelength_nm: torch.Tensor
+    uncertainty_scale: torch.Tensor
+
     def __init__(
         self,
         *,
-        guide_bands,
-        coarse_bands,
-        ratio,
+        guide_bands: int | Iterable[str],
+        coarse_bands: int | Iterable[str],
+        ratio: int,
         places: int = 900,
         pixels: int = 36,
         basis: int = 28,
-    ):
+    ) -> None:
         super().__init__(guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio)
-        samples = 425
+        # names of the buffers are keys of the shipped weights
         self.register_buffer("places", torch.zeros(places, pixels, basis, dtype=torch.float16))
         self.register_buffer("scale", torch.ones(basis))
-        self.register_buffer("basis", torch.zeros(basis, samples))
-        self.register_buffer("centre", torch.zeros(samples))
+        self.register_buffer("basis", torch.zeros(basis, SAMPLES))
+        self.register_buffer("centre", torch.zeros(SAMPLES))
         self.register_buffer("wavelength_nm", torch.arange(380.0, 2501.0, 5.0))
         self.register_buffer("uncertainty_scale", torch.ones(len(TERMS)))
 
-    def reach(self, ratio):
-        return 1  # for `add_detail`; the field brings its own margin
+    def reach(self, ratio: int) -> int:
+        return 1  # of `add_detail`; the residual field has its own margin
 
     @cached_property
     def prior(self) -> MapPrior:
-        """Of this model's bands."""
-        places = self.places.double().cpu().numpy() * self.scale.double().cpu().numpy()
-        basis, centre, wavelength = (
-            t.double().cpu().numpy() for t in (self.basis, self.centre, self.wavelength_nm)
+        """Prior of the map between this model's bands."""
+        scale = self.scale.double().cpu().numpy()
+        return map_prior(
+            self.places.double().cpu().numpy() * scale,
+            self.basis.double().cpu().numpy(),
+            self.centre.double().cpu().numpy(),
+            self.wavelength_nm.double().cpu().numpy(),
+            self.guide_bands,
+            self.coarse_bands,
         )
-        return map_prior(places, basis, centre, wavelength, self.guide_bands, self.coarse_bands)
 
-    @threadpool_limits.wrap(
-        limits=1, user_api="blas"
-    )  # the matrices are small: threads would wait for each other
+    # the matrices are small: threads of BLAS would wait for each other
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     @torch.no_grad()
-    def fit(self, scene):
+    def fit(self, summary: Summary) -> State:
         """Map, observation and residual field of a scene.
 
         Returns
         -------
-        `weight (c, g)`, `bias (c,)` : the map from guide to coarse bands.
-        `shift`, `shift_sigma (t, 2)` : coarse pixels, x and y, see `sensors.degradation.psf_kernel`.
-        `psf_sigma (c,)` : coarse pixels. `gain (t, c)` : coarse over what an exact sensor shows, 1 where unknown.
-        `noise (t, c)` : standard deviation at the coarse scale.
-        `terms (10, c)`, `beside (k, c)`, `whitener (g, g)`, `whitened (g,)` : of the variance, see `uncertainty`.
-        `misfit (c,)`, `correlation ()` : of the first frame with data, see `plausible`; else NaN.
-        `grid.field (c, h + 2 m, w + 2 m)`, `field_shift (2,)` : weights of the residual field, with a margin, and where
-        their grid lies, see `shared_error`.
+        State with the tensors
+            weight (c, g), bias (c,) : spectral map.
+            shift, shift_sigma (t, 2) : coarse pixels, x and y, see `degradation.psf_kernel`.
+            psf_sigma (c,) : coarse pixels.
+            gain (t, c) : coarse reflectance over that of an exact sensor, 1 where unknown.
+            noise (t, c) : standard deviation at the coarse scale.
+            shared () : variance of the correlated noise over that of the white.
+            misfit (c,), correlation () : of the first frame with data, see `plausible`; else NaN.
+            terms (10, c), beside (k, c), whitener (g, g), whitened (g,) : of the variance, see
+                `uncertainty`: terms, variance of mask-edge pixels by class, matrix and offset.
+            grid.field (c, h + 2 m, w + 2 m), field_shift (2,) : kriging weights with a margin, and
+                the shift of their grid, see `residual_field`.
+            detail20, detail60, edge_matrix, edge_offset : restoration of the guide, see `guide`.
         """
-        prior = self.prior
-        guide = study(scene, self.guide_bands)
-        check_clouds(guide.spectra, self.guide_bands, "guide")
-        for frame, valid in zip(scene.frames, scene.frames_valid, strict=True):
+        scene_guide = restore_scene(summary, self.guide_bands)
+        check_clouds(scene_guide.spectra, self.guide_bands, "guide")
+        for frame, valid in zip(summary.frames, summary.frames_valid, strict=True):
             check_clouds(frame[:, valid].numpy(), self.coarse_bands, "coarse image")
-        frames = view_frames(scene, guide, prior, self.coarse_bands)
-        first = lead(frames)
-        off = misfit(first.channels, prior, self.guide_bands, self.coarse_bands)
-        found = adapt_frames(frames, guide, prior, self.coarse_bands, scene.coarse.shape[1:])
-        whole_pixels = np.round(
-            first.seen.shift
-        )  # moved on the grid, so that `REACH` holds for any shift
-        field = margin(move(found.field, -whole_pixels.astype(int)))
-        weight = _denoised(found.map.weight, guide.spectra, guide.noise)
-        lost = detail_error(weight[:, :-1], guide.maps, guide.errors, self.guide_bands)
-        matrix, offset = whitener(guide.spectra)
-        state = {
-            "weight": weight[:, :-1], "bias": CONSTANT * weight[:, -1], "whitener": matrix, "whitened": offset,
-            "terms": scene_terms(found, prior, guide, lost),
-            "beside": np.einsum("cg,kgh,ch->kc", weight[:, :-1], guide.edge_error, weight[:, :-1]),
-            "shift": np.stack([f.seen.shift for f in frames]),
-            "shift_sigma": np.stack([f.seen.shift_sigma for f in frames]),
-            "psf_sigma": first.seen.psf_sigma, "gain": found.gain, "noise": np.sqrt(found.noise),
-            "shared": np.array(found.map.shared), "misfit": off,
-            "correlation": np.array(correlation(first.channels, prior)),
-            "grid.field": field, "field_shift": first.seen.shift - whole_pixels,
-        } | {name: linear.numpy() for name, linear in guide.maps.items()}  # fmt: skip
+        frames = register_frames(summary, scene_guide, self.prior, self.coarse_bands)
+        reference = reference_frame(frames)
+        checks = {
+            "misfit": misfit(reference.channels, self.prior, self.guide_bands, self.coarse_bands),
+            "correlation": correlation(reference.channels, self.prior),
+        }
+        height, width = summary.coarse.shape[1:]
+        posterior = fit_frames(frames, scene_guide, self.prior, self.coarse_bands, (height, width))
+        state = (
+            self._map_state(posterior, scene_guide)
+            | _observation_state(frames, reference, posterior)
+            | checks
+            | {name: parameter.numpy() for name, parameter in scene_guide.maps.items()}
+        )
         return {
-            name: torch.from_numpy(np.ascontiguousarray(v)).to(scene.frames)
-            for name, v in state.items()
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(summary.frames)
+            for name, value in state.items()
         }
 
-    def observation(self, state):
+    def _map_state(self, posterior: ScenePosterior, scene_guide: SceneGuide) -> dict[str, Any]:
+        """Spectral map and the parts of its variance."""
+        weight = _denoised(posterior.map.weight, scene_guide.spectra, scene_guide.noise)
+        of_guide = weight[:, :-1]
+        detail_errors = detail_error(
+            of_guide, scene_guide.maps, scene_guide.detail_errors, self.guide_bands
+        )
+        matrix, offset = whitening(scene_guide.spectra)
+        return {
+            "weight": of_guide,
+            "bias": CONSTANT * weight[:, -1],
+            "whitener": matrix,
+            "whitened": offset,
+            "terms": scene_terms(posterior, self.prior, scene_guide, detail_errors),
+            "beside": np.einsum("cg,kgh,ch->kc", of_guide, scene_guide.edge_covariance, of_guide),
+        }
+
+    def observation(self, state: State) -> Observation:
         shift_sigma = state["shift_sigma"][0].cpu().numpy()
         return Observation(
             shift=state["shift"][0].cpu().numpy(),
@@ -139,7 +184,15 @@ class Bayesian(FusionModel):
             doubt=doubt(float(state["correlation"]), float(shift_sigma.max())),
         )
 
-    def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
+    def forward(
+        self,
+        guide: torch.Tensor,
+        coarse: torch.Tensor,
+        *,
+        state: State | None = None,
+        guide_valid: torch.Tensor | None = None,
+        coarse_valid: torch.Tensor | None = None,
+    ) -> Fused:
         if not state:
             raise ConfigError(
                 "the bayesian model needs the state that its fit returned for this field"
@@ -148,23 +201,56 @@ class Bayesian(FusionModel):
         pixel_m = COARSE_M / ratio
         restored = restore(guide, guide_valid, self.guide_bands, pixel_m, state)
         image = F.conv2d(restored.image, state["weight"][..., None, None], state["bias"])
-        if state["grid.field"].any():
-            add_field(
-                image, state["grid.field"], ratio, state["psf_sigma"], state["field_shift"].tolist()
-            )
-        of_scene = state["whitener"], state["whitened"], guide_valid
-        pixels = pixel_features(guide, restored, *of_scene, self.guide_bands, pixel_m)
-        variance = state["terms"], pixels, restored.classes, state["beside"]
-        return Fused(image, standard_deviation(self.uncertainty_scale, *variance))
+        weights = state["grid.field"]
+        if weights.any():
+            shift = state["field_shift"].tolist()
+            add_residual_field(image, weights, ratio, state["psf_sigma"], shift)
+        pixels = pixel_features(
+            guide,
+            restored,
+            state["whitener"],
+            state["whitened"],
+            guide_valid,
+            self.guide_bands,
+            pixel_m,
+        )
+        sigma = standard_deviation(
+            self.uncertainty_scale, state["terms"], pixels, restored.classes, state["beside"]
+        )
+        return Fused(image, sigma)
 
 
-def _denoised(weight, spectra, noise) -> np.ndarray:
-    """The map with the Wiener filter of the scene's guide spectra (g, n) before it."""
+def _observation_state(
+    frames: list[Frame], reference: Frame, posterior: ScenePosterior
+) -> dict[str, Any]:
+    """How the frames were observed, and the residual field on the grid of the reference frame."""
+    # Whole pixels of the shift are moved on the grid, so that `REACH` is enough for any shift.
+    whole_pixels = np.round(reference.observation.shift)
+    weights = translate(posterior.residual_weights, -whole_pixels.astype(int))
+    return {
+        "shift": np.stack([f.observation.shift for f in frames]),
+        "shift_sigma": np.stack([f.observation.shift_sigma for f in frames]),
+        "psf_sigma": reference.observation.psf_sigma,
+        "gain": posterior.gain,
+        "noise": np.sqrt(posterior.noise),
+        "shared": posterior.map.correlated,
+        "grid.field": with_margin(weights),
+        "field_shift": reference.observation.shift - whole_pixels,
+    }
+
+
+def _denoised(weight: FloatArray, spectra: FloatArray, noise: float) -> FloatArray:
+    """The map (c, f) applied after a Wiener filter against the guide's noise.
+
+    With the eigenvalues l and eigenvectors U of the covariance of the noisy spectra (g, n), the
+    filter is U diag(1 - noise / l) U' about their mean.
+    """
     if noise == 0:
         return weight
     mean = spectra.mean(1)
-    values, vectors = np.linalg.eigh(np.cov(spectra))
-    keep = vectors * (1 - noise / values.clip(min=noise)) @ vectors.T
-    linear = weight[:, :-1] @ keep
+    eigenvalues, vectors = np.linalg.eigh(np.cov(spectra))
+    wiener = vectors * (1 - noise / eigenvalues.clip(min=noise)) @ vectors.T
+    linear = weight[:, :-1] @ wiener
+    # the constant term takes up what the filter takes from the mean
     constant = weight[:, -1] + (weight[:, :-1] - linear) @ mean / CONSTANT
     return np.column_stack([linear, constant])

@@ -1,181 +1,228 @@
-"""Do the two images show one scene, in the order of their bands? Nonsense is refused before anything is fitted to it.
+"""Plausibility of the input: do both images show one scene, with bands in their stated order?
 
-The library's map predicts every coarse band from the guide to a few percent before it has seen the scene.
+Implausible input is rejected before anything is fitted to it. The prior's map predicts every coarse
+band from the guide to a few percent without having seen the scene, so large errors of its
+prediction mean wrong bands, units, places or unmasked cloud.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from satfuse.arrays import FloatArray
 from satfuse.errors import RadiometryError
-from satfuse.models.bayesian.scene_sums import Channel
-from satfuse.models.bayesian.spectral_prior import DARK, MapPrior
+from satfuse.models.bayesian.spectral_prior import BRIGHTNESS_OFFSET, MapPrior
+from satfuse.models.bayesian.sufficient_statistics import Channel
 
-MOST_MISFIT, SURPRISE = (
-    0.5,
-    4.0,
-)  # median error of a band over brightness, and over what the library expects
-LEAST_APART = 0.015  # reflectance: two bands less apart may be off by as much
-# Two bands are in each other's place where that takes so much of the error, in standard deviations
-# that the library
-# expects (of the two coarse bands, of the mean over all for two of the guide), and leaves no more
-# than such a share.
-COARSE_GAIN, COARSE_LEFT = 2.0, 0.35
-GUIDE_GAIN, GUIDE_LEFT = 0.2, 0.6
-USUAL = 1.5  # at most the mean over all bands, when the two are in their places
-CALIBRATION, OFFSET = 0.04, 0.003  # expected besides: relative, reflectance
-CHECKED, FEWEST_PIXELS = 500, 10  # pixels that are looked at, and that tell the correlation
-FEWEST_BANDS = 8  # coarse bands that tell the order of the guide's
-BLUE, RED, INFRARED = (
-    ("B02", "Oa04"),
-    ("B04", "Oa08"),
-    ("B11", "S5N"),
-)  # of the guide and of the coarse image
-BRIGHT, WHITE = 0.35, 0.97  # cloud: blue, and blue over red; sand is redder
-DARKER = (
-    0.4,
-    0.95,
-)  # infrared of cloud over red; snow is darker there, salt is not darker than in red
-ALL_CLOUD = 0.9  # of the pixels
-LEAST_CORRELATION = 0.5  # images below it are flagged, scenes without contrast among them
-MOST_SHIFT_SIGMA = 0.2  # coarse pixels: a shift known less well is flagged
+# A band is wrong if its median error is above both limits.
+MAXIMUM_MISFIT = 0.5  # over the image's brightness
+MAXIMUM_Z = 4.0  # z-score: over the standard deviation that the prior expects
+# Two bands are swapped if exchanging them lowers their errors, in standard deviations that the
+# prior expects, by more than *_GAIN and to less than *_SHARE of what they were. For coarse bands
+# the error is summed over the two, for guide bands averaged over all coarse bands.
+COARSE_GAIN = 2.0
+COARSE_SHARE = 0.35
+GUIDE_GAIN = 0.2
+GUIDE_SHARE = 0.6
+MAXIMUM_MEAN_Z = 1.5  # mean error of all bands after the exchange; else more than a swap is wrong
+MINIMUM_DIFFERENCE = 0.015  # reflectance; bands closer to each other may be confused by calibration
+MINIMUM_BANDS = 8  # coarse bands that can show the order of the guide's
+# Expected errors of the sensors' calibration.
+CALIBRATION = 0.04  # relative
+OFFSET = 0.003  # reflectance
+MAXIMUM_SAMPLES = 500  # pixels that are examined
+MINIMUM_PIXELS = 10  # for a correlation
+# Bands of the cloud test, of the guide and of the coarse image.
+BLUE = ("B02", "Oa04")
+RED = ("B04", "Oa08")
+INFRARED = ("B11", "S5N")
+BRIGHT = 0.35  # minimum reflectance of cloud in blue
+WHITE = 0.97  # minimum of blue over red; sand is redder
+# Range of short-wave infrared over red; snow is darker there, salt as bright as in red.
+DARKENING = (0.4, 0.95)
+CLOUDY = 0.9  # share of cloudy pixels above which an image is rejected
+MINIMUM_CORRELATION = (
+    0.5  # below it the shift is doubted; scenes without contrast are below as well
+)
+MAXIMUM_SHIFT_SIGMA = 0.2  # coarse pixels, above which the shift is doubted
 
 
-def check_clouds(spectra, bands, role: str) -> None:
-    """Refuse an image that shows nothing but cloud.
+def check_clouds(spectra: FloatArray, bands: Sequence[str], role: str) -> None:
+    """Reject an image that is fully cloudy.
 
     Parameters
     ----------
-    spectra : (b, n) reflectance; bands : their names. Images without blue, red and infrared bands pass.
+    spectra : (b, n) reflectance. Images without a blue, red and infrared band pass.
+    bands : names of the b bands.
+    role : name of the image in the message.
 
     Raises
     ------
     RadiometryError
     """
-    found = [[i for i, b in enumerate(bands) if b in names] for names in (BLUE, RED, INFRARED)]
-    if not all(found) or spectra.shape[1] == 0:
+    present = [[i for i, b in enumerate(bands) if b in names] for names in (BLUE, RED, INFRARED)]
+    if not all(present) or spectra.shape[1] == 0:
         return
-    blue, red, infrared = (spectra[i[0]] for i in found)
-    cloud = (
-        (blue > BRIGHT)
-        & (blue > WHITE * red)
-        & (infrared > DARKER[0] * red)
-        & (infrared < DARKER[1] * red)
-    ).mean()
-    if cloud > ALL_CLOUD:
+    blue, red, infrared = (spectra[index[0]] for index in present)
+    white = (blue > BRIGHT) & (blue > WHITE * red)
+    dark_in_infrared = (infrared > DARKENING[0] * red) & (infrared < DARKENING[1] * red)
+    cloud = (white & dark_in_infrared).mean()
+    if cloud > CLOUDY:
         raise RadiometryError(
             f"the {role} shows nothing but cloud ({cloud:.0%} of its pixels); take another date"
         )
 
 
-def misfit(channels: list[Channel], prior: MapPrior, guide_bands, bands) -> np.ndarray:
-    """(c,) median error of the prior's own prediction of a frame's bands, over the frame's rms; NaN without data.
+def misfit(
+    channels: list[Channel],
+    prior: MapPrior,
+    guide_bands: Sequence[str],
+    coarse_bands: Sequence[str],
+) -> FloatArray:
+    """Misfit (c,) of a frame: median error of the prior's prediction over the frame's brightness.
+
+    NaN for bands without data.
 
     Raises
     ------
     RadiometryError
-        Bands whose error is beyond what any surface explains, or that fit when two of them change places.
+        Bands whose misfit no surface explains, or that fit after two of them are exchanged.
     """
-    out = np.full(len(bands), np.nan)
+    out = np.full(len(coarse_bands), np.nan)
     if not channels:
         return out
     index = [c.band for c in channels]
-    y, z, prior = _some(channels, prior)
-    apart = np.median(
-        np.abs(y[:, :, None] - _predicted(z, prior.mean)[:, None]), 0
-    )  # (seen, predicted)
-    expected, brightness = _expected(z, prior), np.sqrt(np.square(y).mean()) + DARK
-    out[index] = apart.diagonal() / brightness
-    if hint := _swapped(apart, expected, y, z, prior, guide_bands, [bands[i] for i in index]):
+    sample = _Sample.of(channels, prior)
+    brightness = np.sqrt(np.square(sample.y).mean()) + BRIGHTNESS_OFFSET
+    error = sample.errors.diagonal()
+    out[index] = error / brightness
+    if swap := _likely_swap(sample, guide_bands, [coarse_bands[i] for i in index]):
         raise RadiometryError(
-            f"the coarse image is not what the guide shows: {hint}; check the order of the bands"
+            f"the coarse image is not what the guide shows: {swap}; check the order of the bands"
         )
-    wrong = out > MOST_MISFIT
-    wrong[index] &= apart.diagonal() > SURPRISE * expected
+    wrong = out > MAXIMUM_MISFIT
+    wrong[index] &= error > MAXIMUM_Z * sample.expected
     if wrong.any():
         names = ", ".join(
-            f"{b} ({m:.0%})" for b, m, bad in zip(bands, out, wrong, strict=True) if bad
+            f"{b} ({m:.0%})" for b, m, bad in zip(coarse_bands, out, wrong, strict=True) if bad
         )
         raise RadiometryError(
-            f"the coarse image is not what the guide shows: {names} off from what the guide's spectrum allows; check "
-            "the order and names of the bands of both images, their scale and offset, place and time, and mask clouds"
+            f"the coarse image is not what the guide shows: {names} off from what the guide's "
+            "spectrum allows; check the order and names of the bands of both images, their scale "
+            "and offset, place and time, and mask clouds"
         )
     return out
 
 
 def correlation(channels: list[Channel], prior: MapPrior) -> float:
-    """Correlation of a frame's brightness with what the prior makes of the guide; NaN where few pixels tell.
+    """Correlation of a frame's brightness with that predicted from the guide.
 
-    Bands weigh the more, the better the guide tells them.
+    Bands are weighted by the inverse variance of their expected error. NaN with too few pixels, or
+    without contrast.
     """
-    if not channels or len(channels[0].y) < FEWEST_PIXELS:
+    if not channels or len(channels[0].y) < MINIMUM_PIXELS:
         return np.nan
-    y, z, prior = _some(channels, prior)
-    weight = 1 / _expected(z, prior) ** 2
-    seen, predicted = y @ weight, _predicted(z, prior.mean) @ weight
-    return (
-        float(np.corrcoef(seen, predicted)[0, 1])
-        if min(np.ptp(seen), np.ptp(predicted)) > 0
-        else np.nan
-    )
+    sample = _Sample.of(channels, prior)
+    weight = 1 / sample.expected**2
+    observed = sample.y @ weight
+    predicted = sample.predicted @ weight
+    if min(np.ptp(observed), np.ptp(predicted)) == 0:
+        return np.nan
+    return float(np.corrcoef(observed, predicted)[0, 1])
 
 
 def doubt(correlation: float, shift_sigma: float) -> str:
-    """Why a shift is not to be trusted; empty = trusted.
+    """Reason not to trust a shift; empty = trusted.
 
     Parameters
     ----------
-    correlation : see `correlation`; NaN where too few pixels tell, which the shift's own error then decides.
+    correlation : of `correlation`; where it is NaN, `shift_sigma` alone decides.
     shift_sigma : standard deviation of the shift, in coarse pixels.
     """
-    if correlation < LEAST_CORRELATION:
+    if correlation < MINIMUM_CORRELATION:
         return (
-            f"the two images are poorly correlated ({correlation:.2f}): another place or time, or a "
-            "scene without contrast"
+            f"the two images are poorly correlated ({correlation:.2f}): another place or time, "
+            "or a scene without contrast"
         )
-    if shift_sigma >= MOST_SHIFT_SIGMA:
+    if shift_sigma >= MAXIMUM_SHIFT_SIGMA:
         return f"the shift is known to {shift_sigma:.2f} coarse pixels only"
     return ""
 
 
-def _some(channels, prior):
-    """Values (n, c) and features (n, c, f) of some pixels, and the prior of the channels' bands."""
-    some = slice(None, None, -(-len(channels[0].y) // CHECKED))
-    y, z = (np.stack(v, 1) for v in zip(*((c.y[some], c.z[some]) for c in channels), strict=True))
-    return y, z, prior.of_bands([c.band for c in channels])
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """Some pixels of a frame and their prediction by the prior.
+
+    Parameters
+    ----------
+    y : (n, c) coarse values.
+    z : (n, c, f) features.
+    prior : of the c bands.
+    predicted : (n, c) of the prior's mean.
+    errors : (c, c) median absolute difference of band i from the prediction of band j.
+    expected : (c,) standard deviation of the errors that the prior and the sensors may have.
+    """
+
+    y: FloatArray
+    z: FloatArray
+    prior: MapPrior
+    predicted: FloatArray
+    errors: FloatArray
+    expected: FloatArray
+
+    @classmethod
+    def of(cls, channels: list[Channel], prior: MapPrior) -> "_Sample":
+        step = -(-len(channels[0].y) // MAXIMUM_SAMPLES)  # rounded up
+        y = np.stack([c.y[::step] for c in channels], 1)
+        z = np.stack([c.z[::step] for c in channels], 1)
+        prior = prior.select([c.band for c in channels])
+        predicted = _predict(z, prior)
+        # y_i - x_j for all pairs of bands
+        errors = np.median(np.abs(y[:, :, None] - predicted[:, None]), 0)
+        of_map = np.einsum("ncf,cfg,ncg->nc", z, prior.by_band, z, optimize=True)  # z' A_b z
+        of_sensors = (CALIBRATION * np.median(predicted, 0)) ** 2
+        expected = np.sqrt(np.median(of_map, 0) + of_sensors + OFFSET**2)
+        return cls(y=y, z=z, prior=prior, predicted=predicted, errors=errors, expected=expected)
 
 
-def _predicted(z, mean):
-    return np.einsum("ncf,cf->nc", z, mean)
+def _predict(z: FloatArray, prior: MapPrior) -> FloatArray:
+    return np.einsum("ncf,cf->nc", z, prior.mean)
 
 
-def _expected(z, prior):
-    """(c,) standard deviation of the errors that map and sensors may have."""
-    x, spread = (
-        _predicted(z, prior.mean),
-        np.einsum("ncf,cfg,ncg->nc", z, prior.of_each_band, z, optimize=True),
-    )
-    return np.sqrt(np.median(spread, 0) + (CALIBRATION * np.median(x, 0)) ** 2 + OFFSET**2)
+def _likely_swap(sample: _Sample, guide_bands: Sequence[str], coarse_bands: Sequence[str]) -> str:
+    """The exchange of two bands that explains most of the error, in words; empty = none does."""
+    swaps = dict(_coarse_swaps(sample, coarse_bands))
+    if len(coarse_bands) >= MINIMUM_BANDS:
+        swaps |= dict(_guide_swaps(sample, guide_bands))
+    return max(swaps, key=lambda name: swaps[name], default="")
 
 
-def _swapped(apart, expected, y, z, prior, guide_bands, bands) -> str:
-    """Which two bands fit best in each other's place; empty where none do."""
-    apart, middle = apart / expected, np.median(_predicted(z, prior.mean), 0)
-    found, takes = apart.diagonal(), {}
+def _coarse_swaps(sample: _Sample, bands: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Pairs of coarse bands that look swapped, with the error that their exchange explains."""
+    z_score = sample.errors / sample.expected
+    error = z_score.diagonal()
+    typical = np.median(sample.predicted, 0)
     for a, b in combinations(range(len(bands)), 2):
-        now, then = found[a] + found[b], apart[a, b] + apart[b, a]
-        left = (found.sum() - now + then) / len(found)
-        unlike = abs(middle[a] - middle[b]) > LEAST_APART
-        if unlike and now - then > COARSE_GAIN and then < COARSE_LEFT * now and left < USUAL:
-            takes[f"{bands[a]} and {bands[b]} look swapped"] = now - then
-    for a, b in combinations(range(len(guide_bands)) if len(bands) >= FEWEST_BANDS else (), 2):
-        order = np.arange(z.shape[2])
+        as_named = error[a] + error[b]
+        swapped = z_score[a, b] + z_score[b, a]
+        mean = (error.sum() - as_named + swapped) / len(error)
+        distinct = abs(typical[a] - typical[b]) > MINIMUM_DIFFERENCE
+        explains = as_named - swapped > COARSE_GAIN and swapped < COARSE_SHARE * as_named
+        if distinct and explains and mean < MAXIMUM_MEAN_Z:
+            yield f"{bands[a]} and {bands[b]} look swapped", as_named - swapped
+
+
+def _guide_swaps(sample: _Sample, bands: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Pairs of guide bands that look swapped, with the error that their exchange explains."""
+    error = (sample.errors / sample.expected).diagonal()
+    for a, b in combinations(range(len(bands)), 2):
+        order = np.arange(sample.z.shape[2])
         order[[a, b]] = b, a
-        then = np.median(np.abs(y - _predicted(z[:, :, order], prior.mean)), 0) / expected
-        if (found - then).mean() > GUIDE_GAIN and then.mean() < min(
-            GUIDE_LEFT * found.mean(), USUAL
-        ):
-            takes[f"{guide_bands[a]} and {guide_bands[b]} of the guide look swapped"] = (
-                found - then
-            ).sum()
-    return max(takes, key=takes.get, default="")
+        predicted = _predict(sample.z[:, :, order], sample.prior)
+        swapped = np.median(np.abs(sample.y - predicted), 0) / sample.expected
+        allowed = min(GUIDE_SHARE * error.mean(), MAXIMUM_MEAN_Z)
+        if (error - swapped).mean() > GUIDE_GAIN and swapped.mean() < allowed:
+            name = f"{bands[a]} and {bands[b]} of the guide look swapped"
+            yield name, (error - swapped).sum()
