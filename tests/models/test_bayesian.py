@@ -11,10 +11,9 @@ pytestmark = pytest.mark.torch
 
 from satfuse import checkpoint
 from satfuse.errors import ConfigError, RadiometryError
-from satfuse.geometry.tiling import Window
 from satfuse.models.bayesian.spectral_prior import features
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.summary import summarise
+from satfuse.models.blocks import Cut, fuse_whole
+from satfuse.models.prepare import prepare_scene
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES, wavelengths_nm
 from satfuse.sensors.degradation import degrade
 from satfuse.simulate.scenes.factory import biome_scene
@@ -40,35 +39,28 @@ def scene_of(biome="crop", ratio=10, protocol=REALISTIC, seed=3, fine_px=PX):
     return biome_scene(biome, ratio=ratio, protocol=protocol, seed=seed, fine_px=fine_px)
 
 
-def fitted(model, scene, guide=None, coarse=None, registered=False):
-    """State, filled guide and filled first frame of a scene."""
-    guide = scene.guide if guide is None else guide
-    coarse = scene.coarse if coarse is None else coarse
-    filled = np.stack([fill_holes(c, v) for c, v in zip(coarse, scene.coarse_valid, strict=True)])
-    masked = np.where(scene.guide_valid, guide, np.float32(np.nan))
-    summary = summarise(
-        masked, filled, scene.coarse_valid, ratio=scene.ratio, registered=registered
+def prepared(scene, guide=None, coarse=None, registered=False):
+    return prepare_scene(
+        scene.guide if guide is None else guide,
+        scene.coarse if coarse is None else coarse,
+        ratio=scene.ratio,
+        registered=registered,
+        guide_valid=scene.guide_valid,
+        coarse_valid=scene.coarse_valid,
     )
-    median = np.zeros((len(guide), 1, 1))
-    if scene.guide_valid.any():
-        median = np.nanmedian(masked, (1, 2), keepdims=True)
-    filled_guide = np.where(scene.guide_valid, guide, median).astype(np.float32)
-    return model.fit(summary), filled_guide, filled[0]
+
+
+def fitted(model, scene, **inputs):
+    """State of a scene; `inputs` as `prepared` takes them."""
+    return model.fit(prepared(scene, **inputs).summary)
 
 
 def fuse(model, scene, block_px=10_000, **inputs):
-    """State, image and standard deviation; `inputs` as `fitted` takes them."""
-    state, guide, coarse = fitted(model, scene, **inputs)
-    shape = guide.shape[1:]
-    whole = Window(0, shape[0], 0, shape[1])
-    valid = {"guide_valid": scene.guide_valid, "coarse_valid": scene.coarse_valid[0]}
-    inputs = Inputs(window=whole, guide=guide, coarse=coarse, **valid)
-    cut = Cut.of(model, shape, scene.ratio, block_px=block_px)
-    image = np.full((len(coarse), *shape), np.nan, np.float32)
-    sigma = np.full_like(image, np.nan)
-    for part, image_part, sigma_part in fuse_blocks(model, state, inputs, whole, cut):
-        image[:, *part.slices()] = image_part
-        sigma[:, *part.slices()] = sigma_part
+    """State, image and standard deviation; `inputs` as `prepared` takes them."""
+    ready = prepared(scene, **inputs)
+    state = model.fit(ready.summary)
+    cut = Cut.of(model, ready.inputs.guide_valid.shape, scene.ratio, block_px=block_px)
+    image, sigma = fuse_whole(model, state, ready.inputs, cut)
     assert np.isfinite(image).all()
     assert np.isfinite(sigma).all()
     assert (sigma > 0).all()
@@ -296,7 +288,7 @@ def test_implausible_input_is_rejected(model, wrong):
 
 def test_misfit_of_valid_scenes_is_small(model):
     for biome in ("coast", "snow"):
-        misfit = fitted(model, scene_of(biome))[0]["misfit"]
+        misfit = fitted(model, scene_of(biome))["misfit"]
         assert misfit.shape == (21,)
         assert misfit.max() < 0.2
 
@@ -316,15 +308,15 @@ def test_frames_without_data_are_ignored(model):
 
 def test_without_data_the_registration_is_kept(model):
     scene = without_coarse(scene_of())
-    registered = fitted(model, scene, registered=True)[0]["shift_sigma"]
-    unregistered = fitted(model, scene)[0]["shift_sigma"]
+    registered = fitted(model, scene, registered=True)["shift_sigma"]
+    unregistered = fitted(model, scene)["shift_sigma"]
     assert (registered < unregistered / 5).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_shift_of_a_cloudy_scene_is_not_stated_too_precisely(model, seed):
     scene = scene_of("coast", 15, Protocol(cloud=0.4), seed=seed, fine_px=240)
-    state = fitted(model, scene)[0]
+    state = fitted(model, scene)
     assert (np.abs(state["shift"][0].numpy()) < 4 * state["shift_sigma"][0].numpy()).all()
 
 
