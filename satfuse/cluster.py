@@ -1,4 +1,4 @@
-"""Dask clusters: a client of a scheduler at an address, or of a local cluster that ends with its block."""
+"""Dask clusters: connect to a running scheduler, or start workers on this machine for a while."""
 
 import logging
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ DASHBOARD = "127.0.0.1:8787"  # distributed takes a free port where this one is 
 def connect(scheduler: str) -> Iterator["Client"]:
     """Connect to a running scheduler; the client is not made the process's default.
 
-    A default client would outlive a failed connection, and every later computation would wait for it; and the
-    caller's own Dask work goes on undisturbed.
+    A default client would outlive a failed connection, and every later computation would wait for
+    it. The caller's own Dask work goes on as before.
 
     Parameters
     ----------

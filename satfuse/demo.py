@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -282,8 +283,13 @@ class _Watch:
         logging.getLogger("distributed").setLevel(logging.WARNING)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.memory.__exit__(*error)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.memory.__exit__(kind, error, traceback)
         logging.getLogger("satfuse").removeHandler(self._handler)
         logging.getLogger("satfuse").propagate = True
 

@@ -9,9 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a draft to write beside `path`; at the end of the block it is synced and renamed to `path`.
+    """Replace a file at once: write the draft in the block, it becomes `path` when the block ends.
 
-    The folder is made. Where the block fails, the draft is removed and an older `path` stays as it was.
+    The folder is made and the draft synced before it is renamed. Where the block fails, the draft
+    is removed and an older `path` stays as it was.
+
+    Yields
+    ------
+    Path of the draft, in the folder of `path`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use, and how the tests share the cores under `pytest -n 2 --dist loadfile`."""
+"""Fixtures for all tests, and how tests share the cores under `pytest -n 2 --dist loadfile`."""
 
 import fcntl
 import json
@@ -11,24 +11,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = (ROOT / os.environ.get("SATFUSE_SAMPLE_DATA", "../shared/data")).resolve()
-# The files that take longest: begun first, so that no worker is left with one of them while the
-# others have ended.
-LONGEST = (
-    "flows/test_deploy.py", "test_pipeline.py", "test_infer.py", "test_cli.py", "test_readme.py",
-    "models/test_bayesian.py", "test_fuse_arrays.py", "samples/test_samples_geometry.py", "test_train.py",
-)  # fmt: skip
+# The slowest files start first, so that no worker is left with one of them at the end.
+SLOWEST = (
+    "flows/test_deploy.py",
+    "test_pipeline.py",
+    "test_infer.py",
+    "test_cli.py",
+    "test_arrays_and_fields.py",
+    "test_readme.py",
+    "models/test_bayesian.py",
+    "test_fuse_arrays.py",
+    "samples/test_samples_geometry.py",
+    "test_train.py",
+)
 _skipped_on_samples = []
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # as many threads per worker as cores would only wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many threads per worker as there are cores would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
     """Begin with the longest files; the order within a file stays."""
-    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    place = {ROOT / "tests" / name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path, len(SLOWEST)))
 
 
 def pytest_runtest_logreport(report):
@@ -56,7 +62,7 @@ def samples() -> Path:
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """Address of a Dask cluster of threads in this process, so that a test can break what they run."""
+    """Address of a Dask cluster of threads in this process: a test can break what they run."""
     from distributed import LocalCluster
 
     with LocalCluster(
@@ -67,7 +73,7 @@ def scheduler():
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """Gives a named folder that all workers of this run see; inside the context no other worker is."""
+    """A function that locks a named folder which all workers of this run share."""
     own = tmp_path_factory.getbasetemp()
     root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -88,8 +94,11 @@ def small_recipe(shared):
     from satfuse.simulate.archive import ArchiveRecipe
 
     properties = {
-        "name": "small", "title": "a small field", "crs": "EPSG:32635", "bounds_m": [466200, 6461400, 471600, 6466800],
-    }  # fmt: skip
+        "name": "small",
+        "title": "a small field",
+        "crs": "EPSG:32635",
+        "bounds_m": [466200, 6461400, 471600, 6466800],
+    }
     with shared("small") as folder:
         field = folder / "small.geojson"
         field.write_text(
@@ -109,7 +118,7 @@ def small_archive(small_recipe, shared):
 
 @pytest.fixture(scope="session")
 def small_catalog(small_archive, tmp_path_factory):
-    """Path of a catalogue file of the small archive, which a real STAC server serves while the session lasts."""
+    """Catalogue file of the small archive, served by a real STAC server during the session."""
     from satfuse.demo import write_catalog
     from satfuse.simulate.archive.server import serve
 

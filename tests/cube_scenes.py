@@ -1,4 +1,4 @@
-"""Small EnMAP-like scenes with known spectra, for the tests and benchmarks of cubes, batches and training."""
+"""Small EnMAP-like scenes with known spectra, for tests of cubes, batches and training."""
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,7 @@ WAVELENGTH_NM = np.concatenate([np.linspace(418.2, 993.1, 45), np.linspace(902.3
 
 
 def spectra() -> np.ndarray:
-    """(material, wavelength) reflectance of four made-up surfaces: vegetation, soil, water, roof."""
+    """(material, wavelength) reflectance of invented vegetation, soil, water and roof."""
     nm = WAVELENGTH_NM
     edge = 1 / (1 + np.exp(-(nm - 715) / 15))
     water_bands = (
@@ -28,7 +28,7 @@ def spectra() -> np.ndarray:
 
 
 def smooth_noise(rng, size: int, scale: float) -> np.ndarray:
-    """(size, size) Gaussian field of unit variance with a `1 / f`-like spectrum and largest wavelength `scale` px."""
+    """(size, size) Gaussian field of unit variance, its spectrum about 1 / f up to `scale` px."""
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
     field = np.fft.ifft2(
         np.fft.fft2(rng.standard_normal((size, size))) / (f + 1 / scale) ** 1.2
@@ -37,7 +37,7 @@ def smooth_noise(rng, size: int, scale: float) -> np.ndarray:
 
 
 def enmap_scene(seed: int, size: int = 240, *, lon: float = 10.0, hole: bool = False) -> xr.Dataset:
-    """A Dataset as `readers.enmap.open_enmap` gives it: fields with sharp edges, texture and mixed pixels."""
+    """A Dataset as from `readers.enmap.open_enmap`: sharp fields, texture and mixed pixels."""
     rng = np.random.default_rng(seed)
     fields = np.stack([smooth_noise(rng, size, 40) for _ in range(4)])
     cover = np.exp(4 * fields)

@@ -1,4 +1,4 @@
-"""A file server on loopback that knows byte ranges and lets in only who shows the password or the token it wants."""
+"""A file server on loopback with byte ranges, which can ask for a password or a signature."""
 
 import base64
 import threading
@@ -35,7 +35,9 @@ class LoopbackServer(ThreadingHTTPServer):
 
 
 class FileServer(LoopbackServer):
-    """`with FileServer(root, password=("user", "pw")) as server:`; `server.url`, `server.seen` (method, path, headers).
+    """`with FileServer(root, password=("user", "pw")) as server:`, then `server.url`.
+
+    `server.seen` lists the requests as (method, path, headers).
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = server.root / path.lstrip("/")
         return self._send_range(file.read_bytes()) if file.is_file() else self._send(404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
     def _send_range(self, body):
         headers = {

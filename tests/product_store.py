@@ -25,7 +25,7 @@ def publish_flat(
     provenance=None,
     run="r1",
 ):
-    """A complete product in which every pixel of every band has one value, and uncertainty; gives the item's address.
+    """Publish a product with one value, and one uncertainty, everywhere; gives the item's address.
 
     The last band, S6N, has no uncertainty.
     """

@@ -19,9 +19,8 @@ import satfuse
 from satfuse import checkpoint, models
 from satfuse.geometry.grids import coarse_geobox, snap_geobox
 from satfuse.infer import FuseConfig, fuse_field, write_scene
-from satfuse.product.layout import FILL
-from satfuse.product.write import encode
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
+from satfuse.sensors.encoding import FILL, encode
 from satfuse.sensors.quality import Quality
 from satfuse.simulate.scenes.factory import biome_scene
 from satfuse.simulate.scenes.protocol import Protocol

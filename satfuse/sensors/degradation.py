@@ -76,7 +76,7 @@ def degrade(
     ratio: int,
     psf_sigma: float | Sequence[float] | FloatArray = DEFAULT_PSF_SIGMA,
     *,
-    shift: tuple[float, float] = (0.0, 0.0),
+    shift: Sequence[float] | FloatArray = (0.0, 0.0),
     valid: BoolArray | None = None,
     minimum_weight: float = 0.5,
 ) -> FloatArray:

@@ -3,14 +3,18 @@
 import numpy as np
 import torch
 
-from satfuse.arrays import FloatArray
+from satfuse.arrays import FloatArray, IntArray
 from satfuse.models.bayesian.model import Bayesian
 from satfuse.models.bayesian.spectral_prior import BRIGHTNESS_OFFSET
 from satfuse.sensors.bands import RATIO, S2_NAMES, S3_NAMES
 
 
 def fit_prior(
-    wavelength_nm: FloatArray, places: FloatArray, *, basis: int = 28, ratio: int = RATIO
+    wavelength_nm: FloatArray | IntArray,
+    places: FloatArray,
+    *,
+    basis: int = 28,
+    ratio: int = RATIO,
 ) -> Bayesian:
     """A Bayesian model that holds the spectra of places; its uncertainty is not calibrated yet.
 

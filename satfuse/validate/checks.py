@@ -18,6 +18,7 @@ from satfuse.validate.fourier import coherence_ranges, cutoff
 from satfuse.validate.views import View, Views, all_finite, apply_linear, fit_linear
 
 Scores = dict[str, Any]  # nested by name, plain numbers at the ends
+Columns = Mapping[str, Sequence[float] | FloatArray]  # name of a column: a value per band
 
 # Bands whose mean is red or near infrared (Cristille et al. 2024, NDVI)
 RED = ("S2N", "Oa08", "Oa09")
@@ -89,7 +90,7 @@ def guide_consistency(views: Views) -> dict[str, Scores]:
     result = {}
     for name, view in views.images.items():
         predicted = apply_linear(weights, view.sample[:, valid][:, None])
-        columns = {
+        columns: Columns = {
             "rmse": metrics.rmse(predicted, guide, per_band=True),
             "bias": metrics.bias(predicted, guide),
             "correlation": [metrics.pearson(a, b) for a, b in zip(predicted, guide, strict=True)],
@@ -312,9 +313,7 @@ def truth_window(views: Views, truth: xr.DataArray, names: Sequence[str]) -> Flo
     return truth.sel(band=list(names)).transpose("band", "y", "x")[:, rows, columns].values
 
 
-def by_band(
-    names: Sequence[str], columns: Mapping[str, Sequence[float] | FloatArray]
-) -> dict[str, dict[str, float]]:
+def by_band(names: Sequence[str], columns: Columns) -> dict[str, dict[str, float]]:
     """Turn columns (one value per band) into {band: {column: value}}."""
     return {
         name: {key: float(column[i]) for key, column in columns.items()}

@@ -25,8 +25,8 @@ def validate_item(
     item : address of the product's STAC item, `<store>/items/<id>.json`.
     out : folder; the report goes into a folder named like the product.
     truth : (band, y, x) true reflectance on the product's grid, where it is known.
-    land_cover : path of a land-cover map, see `satfuse.validate.land_cover.classes.read_land_cover`.
-    legend : of the map, see `satfuse.validate.land_cover.classes.load_legend`.
+    land_cover : path of a land-cover map, see `validate.land_cover.classes.read_land_cover`.
+    legend : of the map, see `validate.land_cover.classes.load_legend`.
 
     Returns
     -------
@@ -41,21 +41,32 @@ def validate_item(
     ConfigError, GridError
         The legend does not fit the map; the map does not touch the product.
     """
-    wanted = load_legend(legend) if land_cover is not None else None
+    classes = load_legend(legend)  # before the scene is read: a wrong legend fails at once
     fused, scene = load_run(item)
-    cover = read_land_cover(land_cover, scene, wanted) if wanted else None
     folder = Path(out) / fused.attrs["id"]
-    run, edges = fused.attrs["satfuse"]["run"], scene.attrs["tile_edges"]
-    validate_product(fused, scene, folder, truth=truth, land_cover=cover, tile_edges=edges, run=run)
+    validate_product(
+        fused,
+        scene,
+        folder,
+        truth=truth,
+        land_cover=None if land_cover is None else read_land_cover(land_cover, scene, classes),
+        tile_edges=scene.attrs["tile_edges"],
+        run=fused.attrs["satfuse"]["run"],
+    )
     return folder
 
 
 def reported(item: str, out: str | Path) -> Path | None:
-    """Folder of the report that `validate_item` has already written of the product's visible run, or None."""
+    """Find the report of a product's visible run that `validate_item` has already written.
+
+    Returns
+    -------
+    Its folder; None where there is none, or it is of an older run.
+    """
     product_id, run = visible_run(item)
     folder = Path(out) / product_id
     try:
-        found = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError):
         return None
-    return folder if found.get("run") == run else None
+    return folder if metrics.get("run") == run else None

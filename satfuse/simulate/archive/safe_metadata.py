@@ -216,7 +216,7 @@ def _response(platform: str, name: str) -> tuple[FloatArray, FloatArray, float]:
     keep = values > 0.001
     wavelength = wavelength[keep]
     values = values[keep]
-    return wavelength, values, np.average(wavelength, weights=values)
+    return wavelength, values, float(np.average(wavelength, weights=values))
 
 
 def _footprint(geobox: GeoBox) -> str:

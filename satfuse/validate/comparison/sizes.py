@@ -10,7 +10,7 @@ from satfuse import metrics
 from satfuse.arrays import FloatArray
 from satfuse.errors import BandError, GridError
 from satfuse.geometry.resample import block_mean
-from satfuse.validate.checks import SHARPNESS_PAIR, by_band, detail
+from satfuse.validate.checks import SHARPNESS_PAIR, Columns, by_band, detail
 from satfuse.validate.spectra import Spectrum, spectrum
 from satfuse.validate.views import WINDOW_PX, single_time
 
@@ -93,16 +93,17 @@ def size_scores(sizes: Sizes) -> dict[str, Any]:
     """
     x = sizes.averaged
     z = sizes.large
-    columns = {
+    bias = metrics.bias(x, z)
+    columns: Columns = {
         "rmse": metrics.rmse(x, z, per_band=True),
-        "bias": metrics.bias(x, z),
+        "bias": bias,
         "correlation": [metrics.pearson(a, b) for a, b in zip(x, z, strict=True)],
     }
     spectra = size_spectra(sizes)
     return {
         "factor": sizes.factor,
         "rmse": metrics.rmse(x, z),
-        "bias": float(columns["bias"].mean()),
+        "bias": float(bias.mean()),
         "sam_deg": metrics.sam_deg(x, z),
         "jensen_shannon": metrics.jensen_shannon(spectra["small"].mean, spectra["large"].mean),
         "guide_rmse": metrics.rmse(sizes.averaged_guide, sizes.large_guide),
