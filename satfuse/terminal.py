@@ -26,8 +26,8 @@ def set_up_log(verbose: int) -> None:
 
     Parameters
     ----------
-    verbose : 0 logs the warnings of satfuse, 1 also its steps, 2 all of that and what the
-        libraries do.
+    verbose : 0 logs the warnings of satfuse and the address of the Dask dashboard, 1 also its
+        steps, 2 all of that and what the libraries do.
     """
     level = _LEVELS[min(verbose, 2)]
     handler = logging.StreamHandler()
@@ -39,6 +39,11 @@ def set_up_log(verbose: int) -> None:
     logging.getLogger("satfuse").setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+    cluster = logging.getLogger("satfuse.cluster")
+    if not cluster.handlers:  # the address of the Dask dashboard is shown without -v, too
+        cluster.addHandler(logging.StreamHandler())
+        cluster.setLevel(logging.INFO)
+        cluster.propagate = False
 
 
 def note(text: str) -> None:
