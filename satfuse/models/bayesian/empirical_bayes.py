@@ -15,8 +15,8 @@ priori, and with B the design matrix of (t, u) their posterior is (Bishop 2006, 
 The noise variances v_j maximise the evidence by expectation maximisation (Dempster et al. 1977).
 The four hyperparameters (common, individual, s_g, and s, the share of correlated noise) do so by
 coordinate ascent on a grid: type-II maximum likelihood, or empirical Bayes (Bishop 2006, section
-3.5). A log-prior penalty holds them near a starting point, because errors are not quite Gaussian
-and the evidence alone trusts noisy scenes too much.
+3.5). A log-prior penalty keeps them near a starting point: errors are not quite Gaussian, and by
+the evidence alone the map adapts too strongly to noisy scenes.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,8 @@ STARTS: tuple[GridIndex, ...] = ((2, 3, 0, 1), (2, 3, 1, 1))  # without and with
 ORDER = (3, 2, 1, 0)  # of the axes in coordinate ascent
 LOG_PRIOR_PENALTY = 20.0  # nats per squared decade from the start, and for gain errors
 INDICES_PER_DECADE = 2  # of COMMON and INDIVIDUAL
-MAXIMUM_SWEEPS = 4  # of coordinate ascent; it mostly stops earlier
-EM_STEPS = 4
+MAXIMUM_SWEEPS = 4  # of coordinate ascent, over all axes
+EM_STEPS = 4  # of expectation maximisation, for every set of hyperparameters
 JITTER = 1e-9  # over the mean variance, for a regular Cholesky factor
 
 

@@ -66,6 +66,7 @@ def restore_scene(summary: Summary, guide_bands: Sequence[str]) -> SceneGuide:
     """Fit the restoration to a scene, and apply it to the scene's cells."""
     patches = _Pixels.of_patches(summary)
     cells = _Pixels.of_cells(summary)
+    # The detail of native pixels is only in patches of full resolution, not in means over cells.
     maps, detail_errors = fit_detail(patches.image, patches.valid, guide_bands, patches.pixel_m)
     sample = patches if patches.valid.sum() > MINIMUM_SPECTRA else cells
     valid = sample.valid
@@ -82,6 +83,7 @@ def restore_scene(summary: Summary, guide_bands: Sequence[str]) -> SceneGuide:
     return SceneGuide(
         cells=_restored_cells(cells, summary, guide_bands, maps),
         spectra=_at_valid(filtered, valid),
+        # from unfiltered pixels if there are enough of them
         noise=_noise_variance(filtered, clear if clear.sum() > MINIMUM_SPECTRA else valid),
         maps=maps,
         detail_power=(power.sum((0, 2, 3)) / valid.sum().clamp(min=1)).numpy(),
@@ -98,7 +100,7 @@ def _restored_cells(
 ) -> GuideCells:
     image = restore(cells.image, cells.valid, guide_bands, cells.pixel_m, maps).image[0]
     return GuideCells(
-        image=(image * summary.cells_valid).numpy(),
+        image=(image * summary.cells_valid).numpy(),  # zero where not valid
         valid=summary.cells_valid.double().numpy(),
         cells_per_pixel=summary.cells_per_pixel,
         ratio=summary.ratio,

@@ -43,8 +43,8 @@ MASKED_SHARE = (0.0, 0.12, 0.4, 0.8)  # of a native pixel, by class
 # cannot change a pixel's class from tile to tile.
 MASKED_SHARE_LIMITS = (1e-4, 0.2531, 0.6047)
 MASKED_OPACITY = 0.5  # of what is masked
-MASKED_SHADE = 0.3
-STRENGTHS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)  # t
+MASKED_SHADE = 0.3  # darkening of what is masked
+STRENGTHS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)  # t: candidates; 0 = no filter
 DEFAULT_STRENGTH = 0.3  # of scenes without mask-edge pixels
 MINIMUM_CLEAR = 200  # pixels for clear statistics; with fewer, all pixels are used
 RIDGE = 1e-6  # reflectance squared

@@ -105,13 +105,14 @@ def _fit_level(
     # ridge regression of y on x
     gram = x @ x.T / count + RIDGE * torch.eye(len(x), dtype=x.dtype)
     linear = torch.linalg.solve(gram, x @ y.T / count).T
-    # Where a band's own detail is between that predicted for a blurred band (0) and a sharp one (1)
-    own = detail(coarser, step)
+    # Projection of a band's detail at native size on what the map predicts: 0 if the band is as
+    # blurred as its native pixels, 1 if it is as sharp as the finer bands.
+    observed = detail(coarser, step)
     if_blurred = linear @ detail(blurred, step)
     if_sharp = linear @ detail(finer, step)
     difference = if_sharp - if_blurred
-    shown = ((own - if_blurred) * difference).sum(1)
-    is_blurred = shown / difference.square().sum(1).clamp(min=1e-12) < SHARP
+    projection = ((observed - if_blurred) * difference).sum(1)
+    is_blurred = projection / difference.square().sum(1).clamp(min=1e-12) < SHARP
     linear = linear * is_blurred[:, None]
     predicted = linear @ x
     residual = (y - predicted) * is_blurred[:, None]

@@ -1,7 +1,7 @@
 """Plausibility of the input: do both images show one scene, with bands in their stated order?
 
 Implausible input is rejected before anything is fitted to it. The prior's map predicts every coarse
-band from the guide to a few percent without having seen the scene, so large errors of its
+band from the guide to a few percent before it is adapted to the scene, so large errors of its
 prediction mean wrong bands, units, places or unmasked cloud.
 """
 

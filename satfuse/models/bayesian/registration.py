@@ -1,12 +1,12 @@
 """Registration of a coarse frame: shift and PSF width at the maximum of their posterior.
 
-Without a training image of its own, the frame is compared with what the library's prior predicts.
 For every candidate theta = (dx, dy, log p) the guide is degraded with shift (dx, dy) and PSF width
-p. Candidates are compared by their posterior
+p, and the prior of the spectral map predicts the coarse image from it. Candidates are compared by
+their posterior
 
     log p(theta | y) = log p(y | theta) / T + log p(theta) + const
 
-Its evidence p(y | theta) integrates map and gains out, so a few dozen coarse pixels are enough. For
+The evidence p(y | theta) integrates map and gains out, so a few dozen coarse pixels are enough. For
 a band with features Z, prediction x = Z m, and precisions w of its pixels,
 
     y - x ~ N(0, B B' + v diag(1 / w)),    B = [sqrt(c) Z L, s_g x]
@@ -37,8 +37,8 @@ MINIMUM_PRECISION = 2.0  # their summed `relative_precision`
 PSF_SIGMA = 0.5
 PSF_LOG_SIGMA = 0.25
 PSF_LIMITS = (0.25, 1.2)  # coarse pixels
-# Gaussian prior of the shift, and the largest shift that is searched, both in coarse pixels, by
-# whether the frame is registered already.
+# Standard deviation of the shift's Gaussian prior, and the largest shift that is searched, both in
+# coarse pixels; True = the frame is registered already.
 SHIFT_SIGMA = {False: 0.7, True: 0.1}
 SEARCH_RADIUS = {False: 2.5, True: 0.25}
 MAP_SCALE = 0.3  # c: prior covariance of the map, relative to the library's
@@ -48,9 +48,8 @@ NOISE_FLOOR = 1e-9  # reflectance squared
 TEMPERATURE = 4.0  # T: the bands' errors are correlated, so their summed evidence is too large
 OUTLIER_Z = 4.0  # robust standard deviations at which a pixel's weight is halved
 OUTLIER_FLOOR = 3e-4  # reflectance: smallest standard deviation that z-scores refer to
-UNSEEN_VARIANCE = (
-    1000.0  # error of a pixel whose PSF lies on hidden ground, over the noise variance
-)
+# Error variance of a pixel whose PSF is on hidden ground only, over the noise variance.
+UNSEEN_VARIANCE = 1000.0
 GRID_STEP = 0.5  # coarse pixels between the starting shifts of an unregistered frame
 GRID_RADIUS = 2.0
 SIMPLEX_STEPS = (0.2, 0.05)  # of the two Nelder-Mead searches, coarse then fine
@@ -285,7 +284,7 @@ def _enough(weight: FloatArray, required: float) -> bool:
 
 
 def _minimise(cost: Callable[[FloatArray], float], start: FloatArray, step: float) -> FloatArray:
-    """Nelder-Mead from a simplex of side `step`; the cost has no derivative and may be infinite."""
+    """Minimum by Nelder and Mead (1965) from a simplex of side `step`; the cost may be infinite."""
     simplex = start + step * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     options = {"initial_simplex": simplex, "xatol": 2e-3, "fatol": 0.02, "maxfev": 160}
     with np.errstate(invalid="ignore"):  # inf - inf in the simplex

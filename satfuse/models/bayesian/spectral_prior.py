@@ -1,4 +1,4 @@
-"""Prior of the spectral map: what library spectra say about it before a scene is seen.
+"""Prior of the spectral map from library spectra.
 
 The library is a set of simulated training scenes, each a few materials in random mixtures, as
 coefficients of a spectral basis. The prior therefore follows for any bands whose spectral response

@@ -90,7 +90,7 @@ def diagonalise(channels: list[Channel], mean: FloatArray) -> list[DiagonalisedC
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for j, c in enumerate(channels):
-        # arrays of one frame are shared by its channels, so identity tells equal ones
+        # the channels of a frame share their arrays, so equal arrays have one identity
         key = (id(c.z), id(c.position), c.psf_sigma, c.coverage.tobytes())
         groups.setdefault(key, []).append(j)
     return [
