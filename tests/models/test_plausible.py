@@ -42,9 +42,10 @@ def channels_of(biome="crop", guide_order=None, coarse_order=None, seed=3, other
 
 
 def swapped(names, a, b):
+    """Indices of the bands with two of them exchanged."""
     order = np.arange(len(names))
-    i, k = names.index(a), names.index(b)
-    order[[i, k]] = k, i
+    pair = [names.index(a), names.index(b)]
+    order[pair] = pair[::-1]
     return order
 
 
