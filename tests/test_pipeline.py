@@ -227,7 +227,7 @@ def test_the_same_scene_from_another_server_is_the_same_run(result, job, small_a
     assert pipeline.fuse(path, result.checkpoint, job.store) == list(result.products)
     assert before
     assert [p.stat().st_mtime_ns for p in chunks] == before
-    guide = run_plan(result.products[0]).source["guide"]
+    guide = run_plan(result.products[0]).source["pair"]["guide"]
     paths = [Path(item["assets"]["B02_10m"]["href"]) for item in guide]
     assert paths
     assert all(path.is_relative_to(moved) for path in paths)
