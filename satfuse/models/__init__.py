@@ -1,12 +1,17 @@
-"""Fusion models behind one interface. `create` makes them, `complete` adds the bands that one lacks."""
+"""Fusion models behind one interface.
+
+`create` makes a model by its name; `complete` adds the coarse bands that a model lacks.
+"""
 
 import inspect
+from collections.abc import Iterable
+from typing import Any
 
 from satfuse import model_names
 from satfuse.errors import ConfigError, MissingExtraError
 
 try:
-    import torch  # noqa: F401
+    import torch  # noqa: F401  # before the models, so that the error names the extra
 except ImportError as error:
     raise MissingExtraError("torch", "models") from error
 
@@ -46,13 +51,20 @@ MODELS: dict[str, type[FusionModel]] = {
 assert tuple(MODELS) == model_names.BY_NAME + model_names.BY_CHECKPOINT
 
 
-def create(name: str, *, guide_bands, coarse_bands, ratio: int, **options) -> FusionModel:
+def create(
+    name: str,
+    *,
+    guide_bands: int | Iterable[str],
+    coarse_bands: int | Iterable[str],
+    ratio: int,
+    **options: Any,  # noqa: ANN401 - each model has options of its own
+) -> FusionModel:
     """Make a model by its name, with fresh weights where it has any.
 
     Parameters
     ----------
-    name : one of `MODELS`.
-    guide_bands, coarse_bands : numbers of bands, or band names; see `FusionModel`.
+    name : key of `MODELS`.
+    guide_bands, coarse_bands : band names or numbers of bands; see `FusionModel`.
     ratio : fine pixels per coarse pixel.
     options : of the model's class, such as `width` of `spectral`.
 
@@ -63,15 +75,12 @@ def create(name: str, *, guide_bands, coarse_bands, ratio: int, **options) -> Fu
     """
     if name not in MODELS:
         raise ConfigError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    known = set(inspect.signature(MODELS[name]).parameters) - {
-        "guide_bands",
-        "coarse_bands",
-        "ratio",
-    }
-    unknown = sorted(set(options) - known)
-    if unknown:
+    parameters = set(inspect.signature(MODELS[name]).parameters)
+    allowed = sorted(parameters - {"guide_bands", "coarse_bands", "ratio"})
+    if unknown := sorted(set(options) - set(allowed)):
         raise ConfigError(
-            f"model {name} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}"
+            f"model {name} has no option {', '.join(unknown)}; it has: "
+            f"{', '.join(allowed) or 'none'}"
         )
     model = MODELS[name](guide_bands=guide_bands, coarse_bands=coarse_bands, ratio=ratio, **options)
     model.options = dict(options)

@@ -3,25 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from satfuse.arrays import BoolArray, FloatArray
 from satfuse.errors import GridError
-from satfuse.geometry.tiling import Window, mosaic_spans, plan_tiles
+from satfuse.geometry.tiling import Tile, Window, mosaic_spans, plan_tiles
 from satfuse.models.interface import FusionModel, State
 
-NESTED = (
-    150,
-    120,
-)  # size and stride in pixels: 15 strides are one shard, at ratio 30 all edges lie on coarse pixels
-PAPER = (
-    150,
-    130,
-)  # the wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px
+# Mosaic windows as (size, stride) in pixels.
+# 15 strides are one shard of 1800 px, and at ratio 30 every window lies on whole coarse pixels.
+NESTED = (150, 120)
+# The wide-field layout of Cristille et al. (2024): 150 px tiles that share a margin of 20 px.
+PAPER = (150, 130)
+
 BATCH = 4  # mosaic windows per forward pass
-MOST_PX = 450  # of a block's core: larger images leave what malloc keeps, and every new page of memory costs time
+
+# Largest edge of a block's core in pixels. The arrays of larger blocks exceed what malloc keeps for
+# reuse, and every new page of memory costs time.
+MOST_PX = 450
+
+ImageAndSigma = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,8 @@ class Cut:
     ratio : fine pixels per coarse pixel.
     halo_px : context that a block reads on each side.
     block_px : edge of a block's core.
-    mosaic : (size, stride) of overlapping windows for models whose reach is the whole image; None for the others.
+    mosaic : (size, stride) in pixels of overlapping windows, for models whose reach is the whole
+        image; None for the others.
     """
 
     shape: tuple[int, int]
@@ -44,47 +50,68 @@ class Cut:
     mosaic: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, model: FusionModel, shape, ratio: int, *, block_px: int, mosaic=NESTED) -> "Cut":
-        """The cut that fits a model's reach; `mosaic` is used only where the reach is the whole image.
+    def of(
+        cls,
+        model: FusionModel,
+        shape: tuple[int, int],
+        ratio: int,
+        *,
+        block_px: int,
+        mosaic: tuple[int, int] = NESTED,
+    ) -> "Cut":
+        """Choose the cut that fits a model's reach.
+
+        Parameters
+        ----------
+        block_px : edge of a block's core, rounded down to whole coarse pixels, at most `MOST_PX`.
+        mosaic : used only where the reach is the whole image.
 
         Raises
         ------
         GridError
             Mosaic windows that are not whole coarse pixels.
         """
+        rows, columns = shape
         reach = model.reach(ratio)
         if reach is not None:
-            block_px = max(min(block_px, MOST_PX) // ratio, 1) * ratio
-            return cls(shape=tuple(shape), ratio=ratio, halo_px=reach * ratio, block_px=block_px)
-        block_px = max(block_px // ratio, 1) * ratio
+            core_px = max(min(block_px, MOST_PX) // ratio, 1) * ratio
+            return cls(shape=(rows, columns), ratio=ratio, halo_px=reach * ratio, block_px=core_px)
         size, stride = mosaic
         if size % ratio:
             raise GridError(
-                f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; use a multiple"
+                f"mosaic windows of {size} px are not whole coarse pixels at {ratio=}; "
+                "use a multiple"
             )
         return cls(
-            shape=tuple(shape), ratio=ratio, halo_px=size, block_px=block_px, mosaic=(size, stride)
+            shape=(rows, columns),
+            ratio=ratio,
+            halo_px=size,
+            block_px=max(block_px // ratio, 1) * ratio,
+            mosaic=(size, stride),
         )
 
     def edges(self, length: int, tile_px: int) -> tuple[int, ...]:
-        """First pixels after the seams along an axis of `length` pixels: between windows, or blocks of tiles."""
+        """Pixels that follow a seam along an axis of `length` pixels.
+
+        Seams lie between mosaic windows, or between the blocks of tiles of `tile_px` pixels.
+        """
         if self.mosaic:
             return tuple(core for _, _, core, _ in mosaic_spans(length, *self.mosaic)[1:])
         starts = {
-            b
+            block
             for tile in range(0, length, tile_px)
-            for b in range(tile, tile + tile_px, self.block_px)
+            for block in range(tile, tile + tile_px, self.block_px)
         }
-        return tuple(sorted(b for b in starts if 0 < b < length))
+        return tuple(sorted(start for start in starts if 0 < start < length))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a model reads: the guide inside `window`, the coarse image of the whole raster.
+    """Inputs of a model: the guide inside `window`, the coarse image of the whole raster.
 
     Parameters
     ----------
-    window : the part of the raster that `guide` covers; edges on coarse pixels.
+    window : part of the raster that `guide` covers; its edges lie on coarse pixels.
     guide : (c_guide, y, x) float32, finite.
     guide_valid : (y, x) bool, True = usable.
     coarse : (c_coarse, h, w) float32, finite.
@@ -92,30 +119,39 @@ class Inputs:
     """
 
     window: Window
-    guide: np.ndarray
-    guide_valid: np.ndarray
-    coarse: np.ndarray
-    coarse_valid: np.ndarray
+    guide: FloatArray
+    guide_valid: BoolArray
+    coarse: FloatArray
+    coarse_valid: BoolArray
 
 
 def fuse_blocks(
     model: FusionModel, state: State, inputs: Inputs, core: Window, cut: Cut, device: str = "cpu"
-) -> Iterator[tuple[Window, np.ndarray, np.ndarray | None]]:
+) -> Iterator[tuple[Window, npt.NDArray[np.float32], npt.NDArray[np.float32] | None]]:
     """Fuse the part `core` of a raster.
 
     Parameters
     ----------
-    state : what the model's `fit` returned for the raster.
+    state : of the model's `fit` for the raster.
     inputs : their window contains `core` grown by `cut.halo_px` and cut at the raster's edges.
+    device : of torch, such as "cuda".
 
     Yields
     ------
-    window, image, sigma : a part of `core`, its fused (c_coarse, y, x) float32 values and, where the model gives it,
-        their standard deviation; the parts partition `core`.
+    window : part of `core`; the parts partition it.
+    image : (c_coarse, y, x) float32 reflectance of the window.
+    sigma : its standard deviation, or None where the model gives none.
     """
     run = _mosaic if cut.mosaic else _block
-    sizes = {"tile_px": cut.block_px, "halo_px": 0 if cut.mosaic else cut.halo_px}
-    for block in plan_tiles(cut.shape, **sizes, ratio=cut.ratio, within=core):
+    blocks = plan_tiles(
+        cut.shape,
+        tile_px=cut.block_px,
+        # mosaic windows read their own context
+        halo_px=0 if cut.mosaic else cut.halo_px,
+        ratio=cut.ratio,
+        within=core,
+    )
+    for block in blocks:
         with torch.inference_mode():
             image, sigma = run(model, state, inputs, block, cut, device)
         yield block.core, image, sigma
@@ -123,7 +159,7 @@ def fuse_blocks(
 
 def fuse_whole(
     model: FusionModel, state: State, inputs: Inputs, cut: Cut, device: str = "cpu"
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+) -> ImageAndSigma:
     """Fuse a raster that is in memory as a whole.
 
     Parameters
@@ -138,14 +174,18 @@ def fuse_whole(
     size = (len(inputs.coarse), *inputs.guide_valid.shape)
     image = np.empty(size, np.float32)
     sigma = np.empty(size, np.float32) if model.gives_uncertainty else None
-    for window, values, spread in fuse_blocks(model, state, inputs, inputs.window, cut, device):
-        image[:, *window.slices()] = values
+    blocks = fuse_blocks(model, state, inputs, inputs.window, cut, device)
+    for window, block_image, block_sigma in blocks:
+        image[:, *window.slices()] = block_image
         if sigma is not None:
-            sigma[:, *window.slices()] = spread
+            sigma[:, *window.slices()] = block_sigma
     return image, sigma
 
 
-def _block(model, state, inputs, block, cut, device):
+def _block(
+    model: FusionModel, state: State, inputs: Inputs, block: Tile, cut: Cut, device: str
+) -> ImageAndSigma:
+    """One forward pass over the block with its halo, of which the core is kept."""
     rows, columns = block.halo.slices(origin=inputs.window)
     coarse = block.halo.slices(step=cut.ratio)
     fused = model(
@@ -156,68 +196,93 @@ def _block(model, state, inputs, block, cut, device):
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
     )
     core = (0, slice(None), *block.core.slices(origin=block.halo))
-    return tuple(
-        None if part is None else part[core].cpu().numpy() for part in (fused.image, fused.sigma)
-    )
+    sigma = None if fused.sigma is None else fused.sigma[core].cpu().numpy()
+    return fused.image[core].cpu().numpy(), sigma
 
 
-def cut_grids(state: State, shape, rows: slice, columns: slice) -> State:
-    """A state whose `grid.` images of a coarse image of `shape` are cut to a window of it, each with its margin."""
+def cut_grids(state: State, shape: tuple[int, ...], rows: slice, columns: slice) -> State:
+    """Cut the `grid.` images of a state to a window of the coarse image, each with its margin.
+
+    Parameters
+    ----------
+    shape : (h, w) of the coarse image.
+    rows, columns : the window.
+    """
     out = dict(state)
-    for name in (n for n in state if n.startswith("grid.")):
-        wider = state[name].shape[-1] - shape[-1]
-        out[name] = state[name][
-            ..., rows.start : rows.stop + wider, columns.start : columns.stop + wider
-        ]
+    for name, grid in state.items():
+        if name.startswith("grid."):
+            margins = grid.shape[-1] - shape[-1]  # on both sides together
+            wide_rows = slice(rows.start, rows.stop + margins)
+            wide_columns = slice(columns.start, columns.stop + margins)
+            out[name] = grid[..., wide_rows, wide_columns]
     return out
 
 
-def _mosaic(model, state, inputs, block, cut, device):
-    """Windows from a global origin; each gives its core, so the result does not depend on tiles and blocks."""
+def _mosaic(
+    model: FusionModel, state: State, inputs: Inputs, block: Tile, cut: Cut, device: str
+) -> ImageAndSigma:
+    """Forward passes over windows from a global origin, of each of which the core is kept.
+
+    So the result does not depend on tiles and blocks.
+    """
     core = block.core
-    out = np.empty((len(inputs.coarse), *core.shape), "float32")
-    spans = [
-        [s for s in mosaic_spans(length, *cut.mosaic) if s[2] < stop and s[3] > start]
-        for length, start, stop in zip(
-            cut.shape, (core.y0, core.x0), (core.y1, core.x1), strict=True
-        )
-    ]
-    windows = iter(product(*spans))
+    out = np.empty((len(inputs.coarse), *core.shape), np.float32)
+    windows = iter(_mosaic_windows(core, cut))
     while batch := list(islice(windows, BATCH)):
-        whole = [Window(y[0], y[1], x[0], x[1]) for y, x in batch]
-        guide = [inputs.guide[:, *w.slices(origin=inputs.window)] for w in whole]
-        coarse = [_coarse_at(inputs.coarse, w, cut.ratio) for w in whole]
+        guide = [inputs.guide[:, *window.slices(origin=inputs.window)] for window, _ in batch]
+        coarse = [_coarse_at(inputs.coarse, window, cut.ratio) for window, _ in batch]
         images = model(
             torch.from_numpy(np.stack(guide)).to(device),
             torch.from_numpy(np.stack(coarse)).to(device),
             state=state,
         ).image.cpu()
-        for (y, x), window, image in zip(batch, whole, images, strict=True):
-            part = Window(
-                max(y[2], core.y0), min(y[3], core.y1), max(x[2], core.x0), min(x[3], core.x1)
-            )
+        for (window, part), image in zip(batch, images, strict=True):
             out[:, *part.slices(origin=core)] = image[:, *part.slices(origin=window)]
     return out, None
 
 
-def _coarse_at(coarse, window, ratio):
-    """Coarse pixels of a window; interpolated linearly where it does not start on a coarse pixel."""
+def _mosaic_windows(core: Window, cut: Cut) -> list[tuple[Window, Window]]:
+    """Mosaic windows that meet `core`, row by row, each with the part of `core` that it fills."""
+    assert cut.mosaic is not None
+    height, width = cut.shape
+    rows = _spans_between(mosaic_spans(height, *cut.mosaic), core.y0, core.y1)
+    columns = _spans_between(mosaic_spans(width, *cut.mosaic), core.x0, core.x1)
+    return [
+        (Window(y0, y1, x0, x1), Window(core_y0, core_y1, core_x0, core_x1))
+        for (y0, y1, core_y0, core_y1), (x0, x1, core_x0, core_x1) in product(rows, columns)
+    ]
+
+
+def _spans_between(
+    spans: list[tuple[int, int, int, int]], begin: int, end: int
+) -> list[tuple[int, int, int, int]]:
+    """Spans of `mosaic_spans` whose cores meet `begin` to `end`, with their cores cut to it."""
+    return [
+        (start, stop, max(core_start, begin), min(core_stop, end))
+        for start, stop, core_start, core_stop in spans
+        if core_start < end and core_stop > begin
+    ]
+
+
+def _coarse_at(coarse: FloatArray, window: Window, ratio: int) -> FloatArray:
+    """Coarse pixels of a window; interpolated linearly where it starts between coarse pixels."""
     height, width = window.shape
-    image = _sample(coarse, window.y0 / ratio, height // ratio, axis=1)
-    return _sample(image, window.x0 / ratio, width // ratio, axis=2)
+    rows = _sample(coarse, window.y0 / ratio, height // ratio, axis=1)
+    return _sample(rows, window.x0 / ratio, width // ratio, axis=2)
 
 
-def _sample(image, start, count, axis):
+def _sample(image: FloatArray, start: float, count: int, axis: int) -> FloatArray:
+    """Take `count` pixels along an axis from the fractional index `start` on."""
     first = int(start)
-    part = np.float32(start - first)
+    weight = np.float32(start - first)  # of the next pixel
     index = np.arange(first, first + count)
     here = np.take(image, index, axis)
-    if part == 0:
+    if weight == 0:
         return here
-    return (
-        here * (1 - part) + np.take(image, (index + 1).clip(max=image.shape[axis] - 1), axis) * part
-    )
+    following = np.take(image, (index + 1).clip(max=image.shape[axis] - 1), axis)
+    return here * (1 - weight) + following * weight
 
 
-def _tensor(array, device):
+def _tensor(array: npt.NDArray[Any], device: str) -> torch.Tensor:
+    """Batch of one."""
     return torch.from_numpy(np.ascontiguousarray(array)[None]).to(device)

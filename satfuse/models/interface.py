@@ -1,6 +1,8 @@
-"""The one interface of all fusion models; the reasons stand in docs/adr/0002-model-interface.md."""
+"""The interface of all fusion models; docs/adr/0002-model-interface.md gives the reasons."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +16,13 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Fused:
-    """What `forward` returns: `image` (b, c, H, W) and, where the model has one, `sigma` of the same shape."""
+    """Result of `forward`.
+
+    Parameters
+    ----------
+    image : (b, c_coarse, H, W) reflectance.
+    sigma : standard deviation of its error, of the same shape; None where the model gives none.
+    """
 
     image: torch.Tensor
     sigma: torch.Tensor | None = None
@@ -22,15 +30,16 @@ class Fused:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """How a model found a coarse image to have been observed: `FusionModel.observation` gives it.
+    """Shift, PSF and gains with which a coarse image was observed, as a model estimated them.
 
     Parameters
     ----------
-    shift : (2,) x to the right and y down, in coarse pixels: how far the content lies from the guide's.
+    shift : (2,) x to the right and y down, in coarse pixels: position of the content in the coarse
+        image less its position in the guide.
     shift_sigma : (2,) its standard deviation along x and y, in coarse pixels.
     psf_sigma : (c_coarse,) width of each band's PSF, in coarse pixels.
     gain : (c_coarse,) coarse reflectance over that of an exact sensor; 1 where unknown.
-    doubt : why the shift is not to be trusted, in words for the user; empty = trusted.
+    doubt : reason not to trust the shift, in words for the user; empty = trusted.
     """
 
     shift: FloatArray
@@ -45,24 +54,24 @@ class FusionModel(torch.nn.Module):
 
     Parameters
     ----------
-    guide_bands, coarse_bands : band names; the output has the coarse bands in their order. Wavelengths follow
-        from the names; a model made with a number of bands instead of names has names `band1 ...` and no
-        wavelengths.
-    ratio : fine pixels per coarse pixel that the model was made for. Inputs of another ratio are allowed where
-        the model's `any_ratio` is True.
+    guide_bands, coarse_bands : band names; the output has the coarse bands in their order.
+        Wavelengths follow from the names. A number of bands is allowed, see `band_names`; names
+        made up for it have no wavelengths.
+    ratio : fine pixels per coarse pixel that the model was made for. Inputs of another ratio are
+        allowed where the model's `any_ratio` is True.
 
     Attributes
     ----------
-    name : the name that `satfuse.models.create` knows.
+    name : key of the model in `satfuse.models.MODELS`.
     any_ratio : True = `forward` takes the ratio from its inputs.
-    uses_coarse_frames : True = coarse may be (b, t, c, h, w); others take frame 0.
-    needs_weights : True = useless before training; False = can be used by its name alone.
-    any_bands : True = weights serve any bands whose response is known.
-    estimates_observation : True = `fit` finds shift, PSF width and gains itself, and `observation` tells them from
-        the state; the coarse image is not to be resampled before.
-    gives_uncertainty : True = `forward` gives `sigma`, finite in the bands whose `band_source` is the model's `name`.
-    options : what `satfuse.models.create` was given beside bands and ratio.
-    band_source : for each coarse band, the name of the model that makes it.
+    uses_coarse_frames : True = coarse may be (b, t, c, h, w); other models take frame 0.
+    needs_weights : True = the model must be trained; False = its name alone makes it usable.
+    any_bands : True = the weights serve any bands whose response is known.
+    estimates_observation : True = `fit` estimates shift, PSF width and gains, and `observation`
+        returns them; the coarse image must not be resampled before.
+    gives_uncertainty : True = `forward` gives `sigma`, finite in the bands whose `band_source` is
+        the model's `name`.
+    options : further arguments that `satfuse.models.create` made the model with.
     """
 
     name: str
@@ -73,35 +82,52 @@ class FusionModel(torch.nn.Module):
     estimates_observation = False
     gives_uncertainty = False
 
-    def __init__(self, *, guide_bands, coarse_bands, ratio: int):
+    def __init__(
+        self, *, guide_bands: int | Iterable[str], coarse_bands: int | Iterable[str], ratio: int
+    ) -> None:
         super().__init__()
-        self.options: dict = {}
+        self.options: dict[str, Any] = {}
         self.guide_bands = band_names(guide_bands, S2_NAMES)
         self.coarse_bands = band_names(coarse_bands, S3_NAMES, S3_ENMAP_NAMES)
         self.ratio = int(ratio)
 
     @property
     def band_source(self) -> tuple[str, ...]:
+        """For each coarse band, the name of the model that makes it."""
         return (self.name,) * len(self.coarse_bands)
 
-    def set_statistics(self, guide_mean, guide_std, coarse_mean, coarse_std) -> None:
-        """Take the mean and standard deviation (c,) of the training set; models that normalise keep them as buffers."""
+    def set_statistics(
+        self,
+        guide_mean: torch.Tensor,
+        guide_std: torch.Tensor,
+        coarse_mean: torch.Tensor,
+        coarse_std: torch.Tensor,
+    ) -> None:
+        """Take means and standard deviations (c,) of the training set.
+
+        Models that normalise their inputs keep them as buffers.
+        """
 
     def reach(self, ratio: int) -> int | None:
-        """Coarse pixels of context on each side that make a tile's core exact; None = the whole image."""
+        """Coarse pixels of context on each side that make a tile's core exact.
+
+        None = the whole image.
+        """
         raise NotImplementedError
 
-    def fit(self, scene: Summary) -> State:
-        """What the model estimates once per field, at the coarse scale: a pure function; {} for models without.
+    def fit(self, summary: Summary) -> State:
+        """Estimate once per field, at the coarse scale, what `forward` needs; a pure function.
 
-        The scene lies on the CPU, and so does the state.
-        Tensors whose name starts with `grid.` are images (..., h + 2 m, w + 2 m) on the coarse grid with any margin m
-        around it: `forward` gets them cut to its tile, margin included.
+        Returns
+        -------
+        State on the CPU, like the summary; empty for models that estimate nothing. Tensors whose
+        name starts with `grid.` are images (..., h + 2 m, w + 2 m) on the coarse grid with any
+        margin m around it: `forward` gets them cut to its tile, margin included.
         """
         return {}
 
     def observation(self, state: State) -> Observation | None:
-        """How `fit` found the nearest coarse frame to have been observed; None = the model does not estimate it."""
+        """Observation of the nearest coarse frame from a state of `fit`; None = not estimated."""
         return None
 
     def forward(
@@ -113,47 +139,55 @@ class FusionModel(torch.nn.Module):
         guide_valid: torch.Tensor | None = None,
         coarse_valid: torch.Tensor | None = None,
     ) -> Fused:
-        """Fuse. Inputs are finite everywhere; validity says which pixels mean something.
+        """Fuse a tile or patch. Inputs are finite everywhere; validity says which pixels are data.
 
         Parameters
         ----------
         guide : (b, c_guide, H, W) reflectance.
         coarse : (b, c_coarse, H / ratio, W / ratio) or (b, t, c_coarse, ...) reflectance.
-        state : what `fit` returned for this field, its grids cut like `coarse`.
-        guide_valid : (b, 1, H, W) bool or None (all valid).
-        coarse_valid : (b, 1, h, w) bool, with frames (b, t, 1, h, w), or None (all valid).
+        state : of `fit` for this field, its grids cut like `coarse`.
+        guide_valid : (b, 1, H, W) bool, True = usable; None = all.
+        coarse_valid : (b, 1, h, w) bool, with frames (b, t, 1, h, w), True = usable; None = all.
         """
         raise NotImplementedError
 
-    def extra_loss(self, guide, coarse, target, valid) -> torch.Tensor | float:
-        """What the model's training adds to the loss of its image; 0 for most models.
+    def extra_loss(
+        self, guide: torch.Tensor, coarse: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor | float:
+        """Term that the model adds to the training loss of its image; 0 for most models.
 
         Parameters
         ----------
-        guide, coarse : as `forward` takes them.
+        guide, coarse : see `forward`.
         target : (b, c_coarse, H, W) reflectance.
         valid : (b, 1, H, W) bool, True = counts.
         """
         return 0.0
 
 
-def band_names(given, *known: tuple[str, ...]) -> tuple[str, ...]:
-    """Names from a number of bands or from names.
+def band_names(requested: int | Iterable[str], *standard_sets: tuple[str, ...]) -> tuple[str, ...]:
+    """Band names from names or from a number of bands.
 
-    A number that is the size of a known set (12 of Sentinel-2, 21 or 19 of SYN) means that set.
+    A number that is the size of a standard set (12 of Sentinel-2, 21 or 19 of SYN) means that set;
+    any other number gives `band1`, `band2`, ...
+
+    Raises
+    ------
+    BandError
+        An unknown name, a name that occurs twice, or no band at all.
     """
-    if isinstance(given, int):
-        if given < 1:
-            raise BandError(f"{given} bands; a model needs at least one")
-        for names in known:
-            if len(names) == given:
+    if isinstance(requested, int):
+        if requested < 1:
+            raise BandError(f"{requested} bands; a model needs at least one")
+        for names in standard_sets:
+            if len(names) == requested:
                 return names
-        return tuple(f"band{i + 1}" for i in range(given))
-    given = tuple(given)
-    bands(given)
-    if len(set(given)) != len(given):
-        raise BandError(f"a band occurs twice in {given}")
-    return given
+        return tuple(f"band{i + 1}" for i in range(requested))
+    names = tuple(requested)
+    bands(names)
+    if len(set(names)) != len(names):
+        raise BandError(f"a band occurs twice in {names}")
+    return names
 
 
 def input_ratio(guide: torch.Tensor, coarse: torch.Tensor) -> int:
@@ -164,7 +198,8 @@ def input_ratio(guide: torch.Tensor, coarse: torch.Tensor) -> int:
     GridError
         The sizes do not nest in one integer ratio.
     """
-    (height, width), (h, w) = guide.shape[-2:], coarse.shape[-2:]
+    height, width = guide.shape[-2:]
+    h, w = coarse.shape[-2:]
     if height % h or width % w or height // h != width // w:
         raise GridError(f"guide {height} x {width} is not an integer multiple of coarse {h} x {w}")
     return height // h

@@ -1,13 +1,13 @@
 """The one preparation of a scene for a model: filling, summary, and the verdict on the shift.
 
-`satfuse.fuse`, `fuse_field`, calibration, benchmarks and tests all come through here, so one scene and
-one model give one answer. The rules:
+`satfuse.fuse`, `fuse_field`, calibration, benchmarks and tests all use it, so one scene and one
+model give one result. The rules:
 
-- A coarse pixel is usable where every band that has any data has data there. Other pixels take the
-  nearest usable value, absent bands 0, and validity says so.
+- A coarse pixel is usable where every band that has any data at all has data. Other pixels take
+  the value of the nearest usable one and are marked as not valid; absent bands are 0.
 - A guide pixel that is missing or masked takes its band's median over the scene.
-- A shift is trusted when the model that estimated it does not doubt it; where the model estimates
-  none, when the registration before it is trusted.
+- A model that estimates the shift decides whether it is trusted; for other models the
+  registration before them does.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +44,14 @@ class Coarse:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedScene:
-    """A scene in memory: `summary` for `fit`, `inputs` for `fuse_blocks`, `absent` (c,) as in `Coarse`."""
+    """A scene in memory.
+
+    Parameters
+    ----------
+    summary : for `FusionModel.fit`.
+    inputs : for `satfuse.models.blocks.fuse_blocks`.
+    absent : (c,) bool, True = the coarse band has no data at all.
+    """
 
     summary: Summary
     inputs: Inputs
@@ -62,8 +69,9 @@ def prepare_coarse(image: FloatArray, valid: BoolArray | None = None) -> Coarse:
     finite = np.isfinite(image)
     if valid is not None:
         finite &= valid
-    absent = ~finite.any((1, 2))
-    usable = finite[~absent].all(0) & (not absent.all())
+    absent = ~np.any(finite, axis=(1, 2))
+    # of no band at all, `np.all` would be True
+    usable = np.all(finite[~absent], axis=0) & (not absent.all())
     filled = np.zeros(image.shape, np.float32)
     if usable.any():
         filled[~absent] = fill_nearest(image[~absent], ~usable)
@@ -71,13 +79,20 @@ def prepare_coarse(image: FloatArray, valid: BoolArray | None = None) -> Coarse:
 
 
 def guide_fill(summary: Summary) -> FloatArray:
-    """(g,) what stands in for unusable guide pixels: each band's median over the scene's cells."""
+    """Fill values (g,) of unusable guide pixels: each band's median over the valid cells."""
     cells = summary.guide_cells[:, summary.cells_valid].numpy()
     return np.median(cells, axis=1) if cells.size else np.zeros(len(cells), np.float32)
 
 
 def fill_guide(guide: FloatArray, valid: BoolArray, fill: FloatArray) -> npt.NDArray[np.float32]:
-    """(g, y, x) float32 with `fill` (g,) in the pixels that are not `valid` (y, x)."""
+    """Replace the pixels of a guide that are not valid.
+
+    Parameters
+    ----------
+    guide : (g, y, x) reflectance.
+    valid : (y, x) bool, True = usable.
+    fill : (g,) replacement, see `guide_fill`.
+    """
     return np.where(valid, guide, np.asarray(fill, np.float32)[:, None, None])
 
 
@@ -87,16 +102,17 @@ def require_overlap(summary: Summary, absent: BoolArray, *, hint: str) -> None:
     Parameters
     ----------
     absent : (c,) bool, see `Coarse`.
-    hint : what the user can do about a coarse image without a usable pixel.
+    hint : advice to the user where every coarse pixel lacks some band.
 
     Raises
     ------
     ProductError
+        With the cause: an empty coarse image, an empty guide, or no coarse pixel with every band.
     """
     if summary.valid.any():
         return
     if absent.all():
-        cause = "the coarse image holds nothing but NaN or infinities"
+        cause = "the coarse image contains nothing but NaN or infinities"
     elif summary.frames_valid[0].any():
         cause = "the guide is missing wherever the coarse image is usable"
     else:
@@ -118,13 +134,14 @@ def prepare_scene(
     Parameters
     ----------
     guide : (g, h * ratio, w * ratio) reflectance, NaN where missing.
-    coarse : (c, h, w) or, with frames, (t, c, h, w) reflectance, the nearest in time first; NaN where
-        missing.
+    coarse : (c, h, w) or, with frames, (t, c, h, w) reflectance, the nearest in time first; NaN
+        where missing.
     ratio : fine pixels per coarse pixel.
-    registered : True = the coarse image has been put where the guide is.
-    guide_valid, coarse_valid : bool, without the axis of bands, True = usable; None = wherever finite.
+    registered : True = the coarse image is aligned with the guide.
+    guide_valid, coarse_valid : bool, shaped like the images without their band axis, True =
+        usable; None = wherever the image is finite.
     """
-    usable = np.isfinite(guide).all(0)
+    usable = np.all(np.isfinite(guide), axis=0)
     if guide_valid is not None:
         usable &= guide_valid
     frames = prepare_frames(coarse, coarse_valid)
@@ -146,7 +163,13 @@ def prepare_scene(
 
 
 def prepare_frames(coarse: FloatArray, valid: BoolArray | None = None) -> list[Coarse]:
-    """`prepare_coarse` of each frame of (t, c, h, w), or of the one of (c, h, w); `valid` alike."""
+    """Apply `prepare_coarse` to every frame.
+
+    Parameters
+    ----------
+    coarse : (c, h, w) or, with frames, (t, c, h, w) reflectance, NaN where missing.
+    valid : (h, w) or (t, h, w) bool, True = usable; None = wherever the image is finite.
+    """
     if coarse.ndim == 3:
         return [prepare_coarse(coarse, valid)]
     masks = [None] * len(coarse) if valid is None else valid
@@ -165,9 +188,9 @@ def shift_verdict(
 
     Parameters
     ----------
-    observation : of the model, or None where it estimates none.
-    registration : what is known of the shift before the model saw the scene.
-    registered : True = the registration's shift has been taken out of the image.
+    observation : of the model; None where it estimates none.
+    registration : estimate of the shift before the model was fitted.
+    registered : True = the image has been corrected by the registration's shift.
     transform : of the coarse grid, from pixels to map coordinates.
     in_metres : False = the grid is in degrees, and a shift in metres is not defined.
     """
