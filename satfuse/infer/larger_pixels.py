@@ -1,4 +1,7 @@
-"""Make a product once more with larger pixels: the same weights, the same coarse image, the guide averaged."""
+"""Fuse the scene of a product again with larger pixels.
+
+Weights and coarse image are the same; the guide is averaged.
+"""
 
 from functools import reduce
 from itertools import product
@@ -25,13 +28,13 @@ def fuse_larger(
     Parameters
     ----------
     item : address of the product's STAC item.
-    pixel_m : wanted pixel size in metres: a multiple of the product's that divides the coarse pixel.
+    pixel_m : pixel size in metres: a multiple of the product's that divides the coarse pixel.
     folder : for the scene and the store of the new product.
     scheduler : see `satfuse.infer.fuse_field`.
 
     Returns
     -------
-    Address of the new product's item; the product is the same run if it is there already.
+    Address of the new product's item. A second call finds the run of the first one.
 
     Raises
     ------
@@ -42,27 +45,49 @@ def fuse_larger(
     """
     _, scene = load_run(item)
     ratio = scene.sizes["y"] // scene.sizes["y_coarse"]
-    here_m = abs(scene.odc.geobox.resolution.x)
-    factor = round(pixel_m / here_m)
-    if factor < 2 or not np.isclose(factor * here_m, pixel_m) or ratio % factor or ratio == factor:
-        allowed = ", ".join(f"{here_m * k:g}" for k in range(2, ratio) if ratio % k == 0)
-        raise GridError(
-            f"{pixel_m:g} m do not nest between {here_m:g} m and the coarse pixel; allowed: {allowed}"
-        )
+    factor = _factor(abs(scene.odc.geobox.resolution.x), pixel_m, ratio)
     plan = run_plan(item)
     larger = average_scene(scene, factor)
+    folder = Path(folder)
     path = write_scene(
-        larger, Path(folder) / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time
+        larger, folder / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time
     )
     return fuse_field(
-        path, plan.model, Path(folder) / "store", ratio=ratio // factor, scheduler=scheduler
+        path, plan.model, folder / "store", ratio=ratio // factor, scheduler=scheduler
     )
+
+
+def _factor(product_m: float, pixel_m: float, ratio: int) -> int:
+    """Pixels of the product along a side of a larger pixel.
+
+    Parameters
+    ----------
+    product_m, pixel_m : pixel size of the product and of the larger pixels, in metres.
+    ratio : pixels of the product per coarse pixel.
+    """
+    factor = round(pixel_m / product_m)
+    whole = np.isclose(factor * product_m, pixel_m)
+    if not 1 < factor < ratio or ratio % factor or not whole:
+        allowed = ", ".join(f"{product_m * k:g}" for k in range(2, ratio) if ratio % k == 0)
+        raise GridError(
+            f"{pixel_m:g} m do not nest between {product_m:g} m and the coarse pixel; "
+            f"allowed: {allowed}"
+        )
+    return factor
 
 
 def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
     """Average the guide of a scene over blocks of `factor` x `factor` pixels.
 
     A block with an unusable pixel is not valid, and has the flags of all its pixels.
+
+    Parameters
+    ----------
+    scene : see `satfuse.scene.make_scene`; `factor` divides its ratio.
+
+    Returns
+    -------
+    The scene on the grid of the larger pixels; its coarse image is unchanged.
     """
     guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x")
     mean = block_mean(guide.data, factor)

@@ -1,7 +1,8 @@
-"""The plan of a run: all that a tile needs, kept in the store beside the data before the first tile starts.
+"""The plan of a run: everything that a tile needs, in the store before the first tile starts.
 
-`data/<id>/<run>.plan/`: `scene.npz` (coarse image at 300 m), `state.safetensors` (what the model fitted on it) and,
-written last, `plan.json`. A run that starts again finds the plan and continues with the very same numbers.
+`data/<id>/<run>.plan/`: `scene.npz` (coarse image at 300 m), `state.safetensors` (the model's state
+that was fitted on it) and, written last, `plan.json`. A run that is resumed reads the plan and
+continues with the same numbers.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ from satfuse.models.prepare import (
     require_overlap,
     shift_verdict,
 )
-from satfuse.models.summary import summary_of_parts
+from satfuse.models.summary import Summary, summary_of_parts
 from satfuse.product.layout import FORMAT, Layout
 from satfuse.product.store import Store
 from satfuse.scene import average_guide, sample_guide
@@ -49,16 +50,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One run, in plain values.
+    """Plan of one run, in plain values.
 
     Parameters
     ----------
-    product_id, run : where the data goes.
+    product_id, run : identifier of the product and key of the run; they name the data's folder.
     source : record of the scene, see `satfuse.infer.source.from_record`.
     layout, cut : of the product and of the blocks inside a tile.
     model, sha256 : name or folder of the checkpoint, and the hash of its weights.
     guide_bands, coarse_bands : of the scene.
-    guide_fill : per guide band what stands in for unusable pixels, see `models.prepare.guide_fill`.
+    guide_fill : value of unusable pixels per guide band, see `models.prepare.guide_fill`.
     threads, device : of torch.
     provenance : for the product's attributes and item.
     """
@@ -90,9 +91,12 @@ class Plan:
 
     @classmethod
     def from_json(cls, content: bytes) -> "Plan":
-        """Read a plan back."""
-        values = json.loads(content)
-        cut = {k: tuple(v) if isinstance(v, list) else v for k, v in values["cut"].items()}
+        """Read a plan back from the content of `plan.json`."""
+        values: dict[str, Any] = json.loads(content)
+        cut: dict[str, Any] = {  # JSON has lists for tuples
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["cut"].items()
+        }
         return cls(**values | {"layout": Layout(**values["layout"]), "cut": Cut(**cut)})
 
 
@@ -129,11 +133,14 @@ def make_plan(
     ratio: int,
     config: FuseConfig,
 ) -> Plan:
-    """Open the scene, fit the model on it at 300 m, and keep both as the run's plan.
+    """Open the scene, fit the model on it at 300 m, and write both as the run's plan.
 
     Parameters
     ----------
-    model, card, reference : from `checkpoint.resolve`, and what it was asked for.
+    run : key of the run, see `run_key`.
+    model, card : as `checkpoint.resolve` returns them.
+    reference : name or folder that the model was resolved from.
+    ratio : fine pixels per coarse pixel.
 
     Raises
     ------
@@ -142,50 +149,21 @@ def make_plan(
     """
     scene, cells, patches = _read(source, ratio, config)
     coarse = prepare_coarse(scene.coarse.values, scene.coarse_valid.values.astype(bool))
-    quality = scene.coarse_quality.values.astype("uint16")
-    partly = scene.coarse_valid.values & ~coarse.valid
-    quality[partly] |= np.uint16(Quality.COARSE_MISSING)
-    summary = summary_of_parts(
-        cells,
-        patches,
-        coarse.image,
-        coarse.valid,
-        ratio=ratio,
-        psf_sigma=float(scene.attrs.get("psf_sigma", DEFAULT_PSF_SIGMA)),
-        registered=bool(scene.attrs["shift_trusted"]),
-    )
-    try:
-        require_overlap(summary, coarse.absent, hint="try another pair")
-    except ProductError as error:
-        raise ProductError(f"{source.product_id}: {error}") from error
+    summary = _summarise(scene, cells, patches, coarse, ratio)
+    _require_overlap(source, summary, coarse)
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
         state = model.fit(summary)
     observation = model.observation(state)
     shift = _shift_verdict(scene, observation, source.geobox, ratio)
-    quality &= ~np.uint16(Quality.SHIFT_UNTRUSTED)
     if not shift.trusted:
         log.warning("%s: %s", source.product_id, shift.reason)
-        quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
-    provenance = source.provenance(scene) | {
-        "shift_m": [shift.dx_m, shift.dy_m],
-        "shift_sigma_m": shift.sigma_m,
-        "shift_trusted": shift.trusted,
-        "shift_reason": shift.reason,
-        "model": model.name,
-        "model_sha256": card.sha256,
-        "versions": _versions(),
-    }
-    if observation:
-        provenance["observation"] = _observation_record(observation)
     plan = Plan(
         product_id=source.product_id,
         run=run,
         source=source.to_record(),
         layout=_layout(source, model, coarse.absent, config),
-        cut=Cut.of(
-            model, source.geobox.shape, ratio, block_px=config.block_px, mosaic=config.mosaic
-        ),
+        cut=choose_cut(source, model, ratio, config),
         model=reference,
         sha256=card.sha256,
         guide_bands=source.guide_bands,
@@ -193,10 +171,19 @@ def make_plan(
         guide_fill=tuple(guide_fill(summary).tolist()),
         threads=config.threads,
         device=config.device,
-        provenance=provenance,
+        provenance=source.provenance(scene)
+        | _shift_record(shift)
+        | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()}
+        | _observation_record(observation),
     )
-    _write(store, plan, coarse, quality, state)
+    _write(store, plan, coarse, _coarse_quality(scene, coarse, shift), state)
     return plan
+
+
+def choose_cut(source: Source, model: FusionModel, ratio: int, config: FuseConfig) -> Cut:
+    """Blocks of the source's grid that fit the model and the settings."""
+    rows, columns = source.geobox.shape
+    return Cut.of(model, (rows, columns), ratio, block_px=config.block_px, mosaic=config.mosaic)
 
 
 def _read(
@@ -211,15 +198,51 @@ def _read(
         return scene, cells, sample_guide(scene.guide, scene.guide_valid, ratio)
 
 
+def _summarise(
+    scene: xr.Dataset, cells: FloatArray, patches: FloatArray, coarse: Coarse, ratio: int
+) -> Summary:
+    return summary_of_parts(
+        cells,
+        patches,
+        coarse.image,
+        coarse.valid,
+        ratio=ratio,
+        psf_sigma=float(scene.attrs.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        registered=bool(scene.attrs["shift_trusted"]),
+    )
+
+
+def _require_overlap(source: Source, summary: Summary, coarse: Coarse) -> None:
+    """`require_overlap` with the product's name in the message."""
+    try:
+        require_overlap(summary, coarse.absent, hint="try another pair")
+    except ProductError as error:
+        raise ProductError(f"{source.product_id}: {error}") from error
+
+
+def _coarse_quality(scene: xr.Dataset, coarse: Coarse, shift: ShiftEstimate) -> IntArray:
+    """Flags (h, w) uint16 of the coarse image as it was prepared, with the verdict on its shift."""
+    quality = scene.coarse_quality.values.astype("uint16")
+    lacks_band = scene.coarse_valid.values & ~coarse.valid
+    quality[lacks_band] |= np.uint16(Quality.COARSE_MISSING)
+    quality &= ~np.uint16(Quality.SHIFT_UNTRUSTED)  # the verdict replaces the scene's own flag
+    if not shift.trusted:
+        quality |= np.uint16(Quality.SHIFT_UNTRUSTED)
+    return quality
+
+
 def _shift_verdict(
     scene: xr.Dataset, observation: Observation | None, geobox: GeoBox, ratio: int
 ) -> ShiftEstimate:
+    """Verdict on the shift from the scene's registration and the model's observation."""
     attrs = scene.attrs
+    dx_m, dy_m = map(float, attrs["shift_m"])
     registration = ShiftEstimate(
-        *map(float, attrs["shift_m"]),
-        float(attrs.get("shift_sigma_m", 0.0)),
-        bool(attrs["shift_trusted"]),
-        str(attrs.get("shift_reason", "given")),
+        dx_m=dx_m,
+        dy_m=dy_m,
+        sigma_m=float(attrs.get("shift_sigma_m", 0.0)),
+        trusted=bool(attrs["shift_trusted"]),
+        reason=str(attrs.get("shift_reason", "given")),
     )
     return shift_verdict(
         observation,
@@ -229,9 +252,21 @@ def _shift_verdict(
     )
 
 
-def _observation_record(observation: Observation) -> dict[str, Any]:
-    """An observation in JSON values."""
+def _shift_record(shift: ShiftEstimate) -> dict[str, Any]:
+    """A verdict on the shift in JSON values."""
     return {
+        "shift_m": [shift.dx_m, shift.dy_m],
+        "shift_sigma_m": shift.sigma_m,
+        "shift_trusted": shift.trusted,
+        "shift_reason": shift.reason,
+    }
+
+
+def _observation_record(observation: Observation | None) -> dict[str, Any]:
+    """An observation in JSON values, under the key of the provenance; empty without one."""
+    if observation is None:
+        return {}
+    record = {
         "shift": observation.shift.tolist(),
         "shift_sigma": observation.shift_sigma.tolist(),
         "psf_sigma": observation.psf_sigma.tolist(),
@@ -239,10 +274,17 @@ def _observation_record(observation: Observation) -> dict[str, Any]:
         "doubt": observation.doubt,
         "units": "coarse pixels, x to the right and y down; gain 1 is exact",
     }
+    return {"observation": record}
 
 
 def open_context(store: Store, path: str) -> Context:
-    """Plan, model and arrays of a run; cached as long as the plan is the same, so a worker process loads them once.
+    """Open plan, model and arrays of a run.
+
+    They are cached as long as the plan is the same, so a worker process loads them once.
+
+    Parameters
+    ----------
+    path : folder of the plan in the store.
 
     Raises
     ------
@@ -292,16 +334,17 @@ def read_coarse(store: Store, path: str) -> tuple[Coarse, IntArray]:
 
 
 def _layout(source: Source, model: FusionModel, absent: BoolArray, config: FuseConfig) -> Layout:
-    makers = [
+    """Layout of the product; bands that are `absent` (c,) have no source."""
+    sources = [
         "none" if missing else name for name, missing in zip(model.band_source, absent, strict=True)
     ]
     of_model = [
-        band for band, name in zip(source.coarse_bands, makers, strict=True) if name == model.name
+        band for band, name in zip(source.coarse_bands, sources, strict=True) if name == model.name
     ]
     return Layout.of(
         source.geobox,
         bands=source.coarse_bands,
-        band_source=makers,
+        band_source=sources,
         uncertain_bands=of_model if model.gives_uncertainty else (),
         time=source.time,
         shard_px=config.shard_px,

@@ -1,6 +1,7 @@
-"""Published runs opened again with the very inputs that they were made from."""
+"""Open published runs again, with the inputs that they were made from."""
 
 import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,14 +13,19 @@ from satfuse.product.publish import group_path
 from satfuse.product.store import Store
 
 IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once
-# facts of the run that its scene repeats in its attributes
+# facts of the run that the reopened scene repeats in its attributes
 _SCENE_FACTS = ("shift_m", "shift_trusted", "psf_sigma", "gap_s", "gap_clock")
 
 
 def load_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """`open_run`, with the scene in memory where its guide is small: else every band decodes all files again."""
+    """Open a run, with the scene in memory where its guide is small; see `open_run`.
+
+    A lazy guide decodes its files once more for every band that is read.
+    """
     fused, scene = open_run(item)
-    return fused, scene.load() if scene["guide"].nbytes <= IN_MEMORY_BYTES else scene
+    if scene["guide"].nbytes <= IN_MEMORY_BYTES:
+        scene = scene.load()
+    return fused, scene
 
 
 def open_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -48,7 +54,7 @@ def open_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def run_plan(item: str) -> Plan:
-    """The plan of the run that made a product; see `open_run`."""
+    """Plan of the run that made a product; see `open_run`."""
     return _store_and_plan(item)[1]
 
 
@@ -64,7 +70,8 @@ def visible_run(item: str) -> tuple[str, str]:
     return record["id"], record["properties"]["satfuse:run"]
 
 
-def _item_record(item: str) -> tuple[Store, dict]:
+def _item_record(item: str) -> tuple[Store, dict[str, Any]]:
+    """Store and content of an item."""
     root, separator, name = str(item).rpartition("/items/")
     if not separator or not name.endswith(".json"):
         raise ProductError(f"{item} is not the item of a product; give <store>/items/<id>.json")
@@ -79,7 +86,7 @@ def _store_and_plan(item: str) -> tuple[Store, Plan]:
 
 
 def _scene(store: Store, plan: Plan) -> xr.Dataset:
-    """Guide lazy from its source, coarse as it was registered for the run."""
+    """Scene of a run: guide lazy from its source, coarse image as it was registered for the run."""
     coarse, quality = read_coarse(store, plan_path(plan.product_id, plan.run))
     values = np.where(coarse.valid, coarse.image, np.nan)
     values[coarse.absent] = np.nan

@@ -24,7 +24,7 @@ from satfuse.errors import (
 )
 from satfuse.geometry.tiling import SHARD_PX, Tile
 from satfuse.infer.config import FuseConfig
-from satfuse.infer.plan import Plan, make_plan, plan_path, run_key
+from satfuse.infer.plan import Plan, choose_cut, make_plan, plan_path, run_key
 from satfuse.infer.source import Source, as_source
 from satfuse.infer.tiles import PROCESS_BYTES, done_path, fuse_tile, tile_bytes
 from satfuse.models import FusionModel
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # distributed takes half a second to import
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
-TILES_PER_THREAD = 2  # in flight: one at work, one waiting
+TILES_PER_THREAD = 2  # submitted at a time: one running, one waiting
 
 
 def fuse_field(
@@ -58,9 +58,9 @@ def fuse_field(
 ) -> str:
     """Fuse one pair over its field and publish the product.
 
-    The run's key follows from pair, model and settings, so the same call after a kill continues where it
-    stopped, and after success returns at once. Several guide tiles are mosaicked by the reader: the first
-    that is usable wins.
+    The run's key follows from pair, model and settings, so the same call after an interruption
+    resumes, and after success returns at once. Several guide tiles are mosaicked by the reader: the
+    first that is usable wins.
 
     Parameters
     ----------
@@ -70,9 +70,10 @@ def fuse_field(
     scheduler : address of a Dask scheduler, such as "tcp://host:8786"; a local cluster by default.
     ratio : fine pixels per coarse pixel.
     config : settings; see `FuseConfig`.
-    overwrite : True = make the product again under a new key, even if it exists; the new one replaces it
-        when complete.
-    progress : called with the number of finished tiles and of all, at the start and after each tile.
+    overwrite : True = make the product again under a new key, even if it exists; the new one
+        replaces it when complete.
+    progress : called with the number of finished tiles and of all, at the start and after each
+        tile.
 
     Returns
     -------
@@ -83,13 +84,15 @@ def fuse_field(
     SchedulerError
         The scheduler cannot be reached, or its workers die.
     ConfigError
-        A tile does not fit into a worker's memory.
+        No store is given, or a tile does not fit into a worker's memory.
     StoreError, CheckpointError, ReadError, ProductError
-        The store cannot be written; the model does not fit the scene; an input is damaged (the tile is
-        named); the finished run fails a check.
+        The store cannot be written; the model does not fit the scene; an input is damaged (the tile
+        is named); the finished run fails a check.
     """
+    if store is None:
+        raise ConfigError("no store is given; give a folder or an s3:// address")
     config = config or FuseConfig()
-    store = Store(store)
+    products = Store(store)
     scene = as_source(source, missing=config.missing)
     network, card = checkpoint.resolve(
         model, guide_bands=scene.guide_bands, coarse_bands=scene.coarse_bands, ratio=ratio
@@ -97,24 +100,24 @@ def fuse_field(
     run = run_key(scene, card.sha256, str(model), ratio, config)
     if overwrite:
         run = f"{run}-{uuid.uuid4().hex[:6]}"
-    plan = _planned(store, plan_path(scene.product_id, run), scene)
-    if _is_published(store, scene.product_id, run):
+    plan = _planned(products, plan_path(scene.product_id, run), scene)
+    if _is_published(products, scene.product_id, run):
         log.info("%s: run %s is published already", scene.product_id, run)
-        return store.uri(item_path(scene.product_id))
-    store.check_writable()
+        return products.uri(item_path(scene.product_id))
+    products.check_writable()
     started = datetime.now(UTC)
     with _client(scheduler, config) as client:
-        cut = Cut.of(network, scene.geobox.shape, ratio, block_px=config.block_px)
-        check_memory(client, scene, plan.cut if plan else cut, network, config)
+        cut = plan.cut if plan else choose_cut(scene, network, ratio, config)
+        check_memory(client, scene, cut, network, config)
         if plan:
             log.info("%s: run %s continues", scene.product_id, run)
         else:
-            plan = make_plan(store, run, scene, network, card, str(model), ratio, config)
+            plan = make_plan(products, run, scene, network, card, str(model), ratio, config)
         group = group_path(plan.product_id, run)
-        create_group(store, group, plan.layout, {"satfuse": {"run": run, **plan.provenance}})
-        counts = run_tiles(client, store, plan, progress)
+        create_group(products, group, plan.layout, {"satfuse": {"run": run, **plan.provenance}})
+        counts = run_tiles(client, products, plan, progress)
     uri = publish(
-        store,
+        products,
         plan.product_id,
         run,
         plan.layout,
@@ -122,7 +125,7 @@ def fuse_field(
         counts=counts,
         provenance=plan.provenance,
     )
-    _record(store, plan, started, scheduler)
+    _record(products, plan, started, scheduler)
     return uri
 
 
@@ -133,7 +136,7 @@ def _client(scheduler: str | None, config: FuseConfig) -> AbstractContextManager
 
 
 def _record(store: Store, plan: Plan, started: datetime, scheduler: str | None) -> None:
-    """Keep next to the run who made it and when."""
+    """Write next to the run which process made it, and when."""
     store.write_json(
         f"data/{plan.product_id}/{plan.run}.run.json",
         {
@@ -150,12 +153,12 @@ def _record(store: Store, plan: Plan, started: datetime, scheduler: str | None) 
 def check_memory(
     client: "Client", source: Source, cut: Cut, network: FusionModel, config: FuseConfig
 ) -> None:
-    """Refuse before the first read what would not fit into a worker.
+    """Refuse, before the first read, tiles that would not fit into a worker's memory.
 
     Raises
     ------
     ConfigError
-        The estimate and the limit, and what to change.
+        A worker has too little memory: the estimate, the limit, and the settings to change.
     """
     shard = min(config.shard_px or SHARD_PX, max(source.geobox.shape))
     tile = tile_bytes(
@@ -260,7 +263,10 @@ def _tile_error(future: "Future", tile: Tile, plan: Plan) -> SatfuseError:
 
 
 def _planned(store: Store, path: str, source: Source) -> Plan | None:
-    """The plan of a run that was begun, with its inputs where they are served now; None without one."""
+    """Plan of a run that was begun, or None.
+
+    The source is replaced by the current one: its items may be served from another place now.
+    """
     if not store.exists(f"{path}/plan.json"):
         return None
     plan = Plan.from_json(store.read(f"{path}/plan.json"))
@@ -272,7 +278,7 @@ def _planned(store: Store, path: str, source: Source) -> Plan | None:
 
 
 def _is_published(store: Store, product_id: str, run: str) -> bool:
-    """Whether the visible product is of this run, or of one that `overwrite` made in its place."""
+    """True = the visible product is of this run, or of one that `overwrite` made instead of it."""
     path = item_path(product_id)
     if not store.exists(path):
         return False

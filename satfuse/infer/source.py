@@ -1,7 +1,7 @@
-"""Where a scene to fuse comes from: a pair in its catalogues, or a scene that was written to disk.
+"""Sources of a scene to fuse: a pair in its catalogues, or a scene that was written to disk.
 
-Both kinds answer the same questions. A run keeps `to_record()` in its plan, and its workers get the
-source back with `from_record`.
+Both kinds have one interface. A run keeps `to_record()` in its plan, and its workers make the
+source again with `from_record`.
 """
 
 import hashlib
@@ -43,23 +43,37 @@ _SCENE_FACTS = (
 
 
 class Source(ABC):
-    """A scene to fuse; its guide can be read in parts.
+    """A scene to fuse; its guide can be read in parts."""
 
-    Attributes
-    ----------
-    product_id : of the product that is made of it.
-    field : name of the place.
-    time : ISO time of the guide, UTC.
-    geobox : grid of the guide.
-    guide_bands, coarse_bands : names.
-    """
+    @property
+    @abstractmethod
+    def guide_bands(self) -> tuple[str, ...]:
+        """Names of the guide's bands."""
 
-    product_id: str
-    field: str
-    time: str
-    geobox: GeoBox
-    guide_bands: tuple[str, ...]
-    coarse_bands: tuple[str, ...]
+    @property
+    @abstractmethod
+    def coarse_bands(self) -> tuple[str, ...]:
+        """Names of the coarse bands."""
+
+    @property
+    @abstractmethod
+    def product_id(self) -> str:
+        """Identifier of the product that is made from the scene."""
+
+    @property
+    @abstractmethod
+    def field(self) -> str:
+        """Name of the place."""
+
+    @property
+    @abstractmethod
+    def time(self) -> str:
+        """ISO time of the guide, UTC."""
+
+    @property
+    @abstractmethod
+    def geobox(self) -> GeoBox:
+        """Grid of the guide."""
 
     @abstractmethod
     def open(self, ratio: int) -> xr.Dataset:
@@ -80,14 +94,14 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What makes this scene another one than the next, wherever it is served from, in JSON values."""
+        """Facts that tell this scene from others, wherever it is served from, in JSON values."""
 
     def provenance(self, scene: xr.Dataset) -> dict[str, Any]:
-        """Where the inputs come from, without credentials, in JSON values.
+        """Origin of the inputs, without credentials, in JSON values.
 
         Parameters
         ----------
-        scene : as `open` gives it.
+        scene : as `open` returns it.
         """
         facts = {key: scene.attrs[key] for key in _SCENE_FACTS if key in scene.attrs}
         return _plain({"field": self.field, **facts})
@@ -217,7 +231,7 @@ class ZarrSource(Source):
     def coarse_bands(self) -> tuple[str, ...]:
         return tuple(map(str, self._scene.coarse_band.values))
 
-    def open(self, ratio: int) -> xr.Dataset:
+    def open(self, ratio: int) -> xr.Dataset:  # noqa: ARG002 - its coarse image is written already
         return self._scene
 
     def open_guide(self, window: Window | None = None) -> xr.Dataset:
@@ -235,7 +249,11 @@ class ZarrSource(Source):
 
 
 def as_source(source: Pair | str | Path, *, missing: str) -> Source:
-    """A source from a pair, or from the path of a scene that `write_scene` wrote.
+    """Make a source from a pair, or from the path of a scene that `write_scene` wrote.
+
+    Parameters
+    ----------
+    missing : "raise" or "flag": treatment of an asset of the pair that cannot be read.
 
     Raises
     ------
@@ -250,12 +268,12 @@ def as_source(source: Pair | str | Path, *, missing: str) -> Source:
 
 
 def from_record(record: dict[str, Any]) -> Source:
-    """The source that gave a record.
+    """Make the source again that a record describes.
 
     Raises
     ------
     ReadError
-        A written scene is gone, or another one has been written to its path.
+        A written scene no longer exists, or another one has been written to its path.
     """
     if "pair" in record:
         return PairSource(Pair.from_dict(record["pair"]), record["missing"])
@@ -286,7 +304,7 @@ def write_scene(
         "field": field,
         "time": time,
     }
-    # the hash comes last: without it a scene that was not written to its end is refused
+    # the hash comes last: a scene that was not written completely has none and is refused
     attrs.pop("sha256", None)
     scene = scene.assign_attrs(attrs).chunk(y=chunk_px, x=chunk_px).drop_encoding()
     for name in ("guide_band", "coarse_band"):
@@ -297,7 +315,7 @@ def write_scene(
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 of the files of a folder: of the whole scene, without computing a lazy guide again."""
+    """SHA-256 of a folder's files: the whole scene, without computing a lazy guide again."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(file.relative_to(folder)).encode())
@@ -308,7 +326,7 @@ def _digest(folder: Path) -> str:
 def _identity(
     items: tuple[dict[str, Any], ...], spec: CatalogSpec, sensor: str
 ) -> list[dict[str, Any]]:
-    """What items are and how they are read; the same for the same scene on another server."""
+    """Content of items and the way they are read; the same for one scene on any server."""
     assets = spec.assets[sensor]
     rules = {"assets": assets, "radiometry": spec.radiometry.get(sensor)}
     return [
@@ -336,6 +354,7 @@ def _reference(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _open_zarr(path: str) -> xr.Dataset:
+    """A scene that `write_scene` wrote; opened once as long as its metadata are the same."""
     root = Path(path) / "zarr.json"
     try:
         return _opened(path, root.read_bytes())
@@ -346,7 +365,7 @@ def _open_zarr(path: str) -> xr.Dataset:
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, metadata: bytes) -> xr.Dataset:
+def _opened(path: str, metadata: bytes) -> xr.Dataset:  # noqa: ARG001 - part of the cache's key
     scene = xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
     if absent := [k for k in ("id", "field", "time", "sha256") if k not in scene.attrs]:
         raise ProductError(
@@ -355,12 +374,13 @@ def _opened(path: str, metadata: bytes) -> xr.Dataset:
     return scene
 
 
-def _plain(value: Any) -> Any:
-    """The same as JSON would give it back; arrays and dataclasses become lists and dictionaries."""
-    return json.loads(json.dumps(value, default=_to_json))
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """The value as JSON returns it; arrays and dataclasses become lists and dictionaries."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=_to_json))
+    return plain
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if is_dataclass(value) and not isinstance(value, type):

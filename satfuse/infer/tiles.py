@@ -1,4 +1,7 @@
-"""One tile: a pure function of the run's plan and the tile's number. Doing it again gives the same bytes."""
+"""One tile: a pure function of the run's plan and the tile's number.
+
+Computing it again gives the same bytes.
+"""
 
 import numpy as np
 
@@ -18,17 +21,17 @@ PROCESS_BYTES = 600 * 2**20  # interpreter, torch and raster libraries
 
 
 def done_path(plan: Plan, index: int) -> str:
-    """Path of the marker that a finished tile leaves; it holds the tile's counts."""
+    """Path of the marker of a finished tile, a file with the tile's counts."""
     return f"{plan_path(plan.product_id, plan.run)}/done/{index}.json"
 
 
-def fuse_tile(store: Store, path: str, index: int) -> dict:
-    """Read, fuse and write one tile, then leave its marker.
+def fuse_tile(store: Store, path: str, index: int) -> dict[str, int]:
+    """Read, fuse and write one tile, then its marker.
 
     Parameters
     ----------
     path : folder of the plan in the store.
-    index : of the tile.
+    index : number of the tile in the plan.
 
     Returns
     -------
@@ -44,30 +47,46 @@ def fuse_tile(store: Store, path: str, index: int) -> dict:
     return counts
 
 
-def count(layout: Layout, number, quality, uncertainty) -> dict:
-    """Counts of a tile from what `compute_tile` gives.
+def count(
+    layout: Layout, number: IntArray, quality: IntArray, uncertainty: IntArray | None
+) -> dict[str, int]:
+    """Count the pixels of a tile: all, those with a value, and inconsistent ones.
 
-    A pixel is inconsistent where its value and quality contradict each other, or where a band has a value without an
-    uncertainty or the reverse; bands that are not the layout's `uncertain_bands` must have none.
-    """
-    finite = (number != FILL).any(0)
-    wrong = finite == ((quality & np.uint16(GUIDE_INVALID)) != 0)
-    if uncertainty is not None:
-        for band, values, sigma in zip(layout.bands, number, uncertainty, strict=True):
-            differs = sigma != FILL
-            if band in layout.uncertain_bands:
-                differs ^= values != FILL
-            wrong |= differs
-    return {"pixels": finite.size, "finite": int(finite.sum()), "inconsistent": int(wrong.sum())}
+    A pixel is inconsistent where its value and quality contradict each other, or where a band has a
+    value without an uncertainty or the reverse; bands that are not the layout's `uncertain_bands`
+    must have none.
 
-
-def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """What a tile holds.
+    Parameters
+    ----------
+    number, quality, uncertainty : as `compute_tile` returns them.
 
     Returns
     -------
-    Digital numbers (band, y, x) int16, quality (y, x) uint16 and, where the plan's layout has uncertain bands, digital
-    numbers of the uncertainty (band, y, x) int16.
+    `pixels`, `finite` (with a value in some band), `inconsistent`.
+    """
+    finite = (number != FILL).any(0)
+    inconsistent = finite == ((quality & np.uint16(GUIDE_INVALID)) != 0)
+    if uncertainty is not None:
+        for band, values, sigma in zip(layout.bands, number, uncertainty, strict=True):
+            mismatch = sigma != FILL
+            if band in layout.uncertain_bands:
+                mismatch ^= values != FILL
+            inconsistent |= mismatch
+    return {
+        "pixels": finite.size,
+        "finite": int(finite.sum()),
+        "inconsistent": int(inconsistent.sum()),
+    }
+
+
+def compute_tile(context: Context, tile: Tile) -> tuple[IntArray, IntArray, IntArray | None]:
+    """Fuse a tile, in memory.
+
+    Returns
+    -------
+    number : digital numbers of reflectance (band, y, x) int16.
+    quality : flags (y, x) uint16.
+    uncertainty : digital numbers (band, y, x) int16; None where the layout has no uncertain bands.
     """
     plan = context.plan
     guide, valid, guide_quality = context.source.read_guide(tile.halo)
@@ -94,19 +113,26 @@ def compute_tile(context: Context, tile: Tile) -> tuple[np.ndarray, np.ndarray, 
         )
         number[:, rows, columns] = encode(image)
         if uncertainty is not None:
+            assert sigma is not None  # only bands of models that give it are uncertain bands
             # one band at a time stays in the cache of the processor
             parts = zip(uncertainty[:, rows, columns], number[:, rows, columns], sigma, strict=True)
-            for out, values, band in parts:
-                out[...] = np.where(values != FILL, encode_uncertainty(band), FILL)
+            for out, values, band_sigma in parts:
+                out[...] = np.where(values != FILL, encode_uncertainty(band_sigma), FILL)
     return number, quality, uncertainty
 
 
 def _input_quality(
     context: Context, tile: Tile, valid: BoolArray, guide_quality: IntArray
 ) -> IntArray:
-    """Flags of a tile's core (y, x) from guide and coarse image, before anything is fused."""
+    """Flags of a tile's core (y, x) from guide and coarse image, before anything is fused.
+
+    Parameters
+    ----------
+    valid, guide_quality : (y, x) of the guide in the core.
+    """
     ratio = context.plan.cut.ratio
     quality = guide_quality.copy()
+    # such as pixels of which only some bands are missing
     unexplained = ~valid & ((quality & np.uint16(GUIDE_INVALID)) == 0)
     quality[unexplained] |= np.uint16(Quality.GUIDE_MISSING)
     coarse_quality = context.coarse_quality[tile.core.slices(step=ratio)]
@@ -122,15 +148,24 @@ def tile_bytes(
     *,
     uncertainty: bool,
 ) -> int:
-    """Estimated peak memory of one tile in a worker that already has its libraries and the model.
+    """Estimate the peak memory of one tile in a worker that has its libraries and the model.
 
-    The guide as it is read (twice, while it is put together), the product's numbers, with or without uncertainty, and
-    a compressed shard of them, and for one block the inputs, the output and three arrays of the output's size inside
-    the model.
+    It is the sum of the guide as it is read (twice, while it is put together), the product's
+    numbers, with or without uncertainty, with a compressed shard of them, and for one block the
+    inputs, the output and three arrays of the output's size inside the model.
+
+    Parameters
+    ----------
+    shard_px, halo_px, block_px : edges of a tile's core and of a block's, and their context.
+    guide_bands, coarse_bands : numbers of bands.
+    uncertainty : True = the product has one.
+
+    Returns
+    -------
+    Bytes.
     """
-    read = (shard_px + 2 * halo_px) ** 2 * (2 * guide_bands * 4 + 8)
-    written = shard_px**2 * coarse_bands * 2 * (2 + uncertainty)
-    forward = (
-        (min(block_px, shard_px) + 2 * halo_px) ** 2 * (2 * guide_bands + 4 * coarse_bands) * 4
-    )
+    read = (shard_px + 2 * halo_px) ** 2 * (2 * guide_bands * 4 + 8)  # float32
+    written = shard_px**2 * coarse_bands * 2 * (2 + uncertainty)  # int16
+    block = min(block_px, shard_px) + 2 * halo_px
+    forward = block**2 * (2 * guide_bands + 4 * coarse_bands) * 4  # float32
     return read + written + forward
