@@ -67,7 +67,7 @@ def test_a_masked_guide_pixel_takes_its_bands_median_over_the_usable_ones():
 @pytest.mark.parametrize(
     ("holes", "cause"),
     [
-        ((slice(None), slice(None)), "holds nothing but NaN"),
+        ((slice(None), slice(None)), "contains nothing but NaN"),
         ((slice(0, 2), slice(None)), "guide is missing wherever"),
     ],
 )
