@@ -95,7 +95,7 @@ def summarise(
     guide : (c_guide, h * ratio, w * ratio) float32, NaN where missing.
     coarse, valid, ratio, psf_sigma, registered : see `summary_of_parts`.
     """
-    usable = np.isfinite(guide).all(0)
+    usable = np.asarray(np.isfinite(guide).all(0))
     cells, enough = average(guide, usable, ratio // choose_cells_per_pixel(ratio, usable.shape))
     cells[:, ~enough] = np.nan
     patches = np.stack([guide[:, *window] for window in sample_windows(ratio, usable.shape)])
