@@ -7,7 +7,7 @@ CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if s
 # a file of tests stays in one process, and the order of the files is that of tests/conftest.py
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test core lint install clean
+.PHONY: demo test core lint install release-check clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+
+# what a release must have in order; TAG=v0.1.0 also compares the tag
+release-check:
+	$(PYTHON) deploy/release_check.py $(TAG)
 
 clean:
 	rm -rf $(VENV) .venv312 demo-out

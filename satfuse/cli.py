@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from satfuse import model_names
+from satfuse import __version__, model_names
 from satfuse.config import load_settings
 from satfuse.errors import ConfigError, SatfuseError
 from satfuse.terminal import note, progress_bar, set_up_log, show
@@ -104,6 +104,24 @@ def main(arguments: list[str] | None = None) -> None:
 def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a verb whose help ends with an example, unwrapped."""
     return app.command(epilog=f"Example:\n\n\b\n  {example}")
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"satfuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_before_verbs(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @verb("satfuse demo --out demo-out")
