@@ -35,7 +35,7 @@ SUBSTITUTED = {
 }
 # Commands that other tests or CI run for real: the file, and the words to find in it.
 RUN_ELSEWHERE = {
-    "git clone REPOSITORY satfuse && cd satfuse": (".ci/run", "fresh clone"),
+    "git clone https://example.org/satfuse && cd satfuse": (".ci/run", "fresh clone"),
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "pip install '.[models]'": ("Makefile", "pip install", "'.[all,server,dev]'"),
