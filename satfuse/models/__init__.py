@@ -48,7 +48,9 @@ MODELS: dict[str, type[FusionModel]] = {
     "fusformer": Fusformer,
 }
 # the command line lists the names without importing this package, which takes torch
-assert tuple(MODELS) == model_names.BY_NAME + model_names.BY_CHECKPOINT
+assert set(MODELS) == {*model_names.BY_NAME, *model_names.BY_CHECKPOINT}, (
+    "MODELS and satfuse/model_names.py must name the same models"
+)
 
 
 def create(
