@@ -28,8 +28,15 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())  # else a crash could leave the new name with an empty file
+        _sync(draft)  # else a crash could leave the new name with an empty file
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:  # it names no file by itself
+            raise OSError(error.errno, error.strerror, str(path)) from error

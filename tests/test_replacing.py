@@ -1,5 +1,8 @@
 """Files appear whole or not at all."""
 
+import errno
+import os
+
 import pytest
 
 from satfuse.files import replacing
@@ -12,6 +15,17 @@ def test_a_file_is_put_in_place_at_the_end(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_reported_with_the_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left on device.*a.txt"), replacing(path) as draft:
+        draft.write_text("whole")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_fails_leaves_the_older_file_and_no_draft(tmp_path):
