@@ -23,7 +23,7 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     path = tmp_path / "a.txt"
-    with pytest.raises(OSError, match="No space left on device.*a.txt"), replacing(path) as draft:
+    with pytest.raises(OSError, match=r"No space left on device.*a\.txt"), replacing(path) as draft:
         draft.write_text("whole")
     assert list(tmp_path.iterdir()) == []
 
@@ -31,7 +31,7 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path, monkeypatch):
 def test_what_fails_leaves_the_older_file_and_no_draft(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as draft:
+    with pytest.raises(RuntimeError), replacing(path) as draft:  # noqa: PT012  the block fails
         draft.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
