@@ -20,17 +20,18 @@ def truth(shape, bands, seed=0):
     y, x = np.mgrid[: shape[0], : shape[1]]
     fields = [0.5 + 0.4 * np.sin(x / a + y / b) for a, b in ((37, 91), (140, 23), (15, 18))]
     fields.append(((x + 2 * y) % 400 > 200).astype(float))
-    return (
-        0.05 + np.einsum("bf,fyx->byx", rng.uniform(0, 0.12, (bands, 4)), np.stack(fields))
-    ).astype("float32")
+    spectra = rng.uniform(0, 0.12, (bands, 4))
+    return (0.05 + np.einsum("bf,fyx->byx", spectra, np.stack(fields))).astype("float32")
 
 
 def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
     """A Dataset as `satfuse.scene.make_scene` gives it; with holes in guide and coarse image."""
     geobox = snap_geobox("EPSG:32631", left, 3394500, left + width_m, 3394500 + height_m)
-    guide, target = truth(geobox.shape, 12), truth(geobox.shape, 21, seed=1)
+    guide = truth(geobox.shape, 12)
+    target = truth(geobox.shape, 21, seed=1)
     coarse = degrade(target, RATIO)
-    guide_valid, coarse_valid = np.ones(geobox.shape, bool), np.ones(coarse.shape[1:], bool)
+    guide_valid = np.ones(geobox.shape, bool)
+    coarse_valid = np.ones(coarse.shape[1:], bool)
     if holes:
         guide_valid[100:180, 290:333] = False
         guide_valid[:40, :25] = False
@@ -38,13 +39,11 @@ def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
         coarse_valid[-1, -2:] = False
     guide_quality = np.where(guide_valid, 0, int(Quality.GUIDE_CLOUD)).astype("uint16")
     coarse_quality = np.where(coarse_valid, 0, int(Quality.COARSE_CLOUD)).astype("uint16")
-    guide[:, ~guide_valid], coarse[:, ~coarse_valid] = np.nan, np.nan
-    box = {
-        n.replace("x", "x_coarse").replace("y", "y_coarse"): c.values
-        for n, c in xr_coords(coarse_geobox(geobox, RATIO)).items()
-        if n in "xy"
-    }
-    fine, small = ("y", "x"), ("y_coarse", "x_coarse")
+    guide[:, ~guide_valid] = np.nan
+    coarse[:, ~coarse_valid] = np.nan
+    coarse_centres = xr_coords(coarse_geobox(geobox, RATIO))
+    fine = ("y", "x")
+    small = ("y_coarse", "x_coarse")
     scene = xr.Dataset(
         {
             "guide": (("guide_band", *fine), guide),
@@ -56,7 +55,8 @@ def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
         },
         coords={
             **xr_coords(geobox),
-            **box,
+            "y_coarse": coarse_centres["y"].values,
+            "x_coarse": coarse_centres["x"].values,
             "guide_band": list(S2_NAMES),
             "coarse_band": list(S3_NAMES),
         },
@@ -73,10 +73,13 @@ def make_scene(width_m=6000, height_m=4800, holes=True, left=388800):
 
 
 def make_crops():
-    """The same scene of 360 px with its holes, but of spectra that occur; Oa05 has no coarse data. And the truth."""
+    """The scene with its holes at 360 px, with spectra of real surfaces, and its truth.
+
+    Oa05 has no coarse data.
+    """
     scene, _ = make_scene(3600, 3600)
-    seen = biome_scene("crop", ratio=RATIO, protocol=Protocol(noise=0.002), seed=3, fine_px=360)
-    for name, image in (("guide", seen.guide), ("coarse", seen.coarse[0])):
+    observed = biome_scene("crop", ratio=RATIO, protocol=Protocol(noise=0.002), seed=3, fine_px=360)
+    for name, image in (("guide", observed.guide), ("coarse", observed.coarse[0])):
         scene[name] = scene[name].copy(data=np.where(scene[f"{name}_valid"], image, np.nan))
     scene.coarse[S3_NAMES.index("Oa05")] = np.nan
-    return scene, seen.target
+    return scene, observed.target

@@ -1,4 +1,7 @@
-"""`satfuse.fuse` and `fuse_field` prepare a scene in one way: the same scene and model give the same product."""
+"""`satfuse.fuse` and `fuse_field` prepare a scene in one way.
+
+The same scene and model give the same product.
+"""
 
 import json
 from functools import cache
@@ -29,12 +32,8 @@ RATIO = 10
 PX = 180
 FUSFORMER_PX = 60  # its attention costs with the fourth power of a window's side
 TIME = "2024-06-01T10:00:00+00:00"
-UNTRAINED = (
-    "library_regression",
-    "ssrnet",
-    "spectral",
-    "fusformer",
-)  # their weights are not in the package
+# models whose weights are not in the package
+UNTRAINED = ("library_regression", "ssrnet", "spectral", "fusformer")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def simulated(fine_px):
 
 
 def make_scene(fine_px, *, trusted):
-    """As `satfuse.scene.make_scene` gives it; masked pixels keep their values, as those of real scenes do."""
+    """A scene as `satfuse.scene.make_scene` returns it; masked pixels keep their values."""
     geobox = snap_geobox(
         "EPSG:32631", 388800, 3394500, 388800 + 10 * fine_px, 3394500 + 10 * fine_px
     )
@@ -95,7 +94,7 @@ def make_scene(fine_px, *, trusted):
 
 
 def arrays(scene):
-    """What a user gives `satfuse.fuse` of the same scene."""
+    """The same scene as the arguments of `satfuse.fuse`."""
     guide = scene.guide.where(scene.guide_valid).rename(guide_band="band")
     coarse = scene.coarse.rename(coarse_band="band", y_coarse="y", x_coarse="x")
     return (
@@ -105,7 +104,7 @@ def arrays(scene):
 
 
 def saved(name, folder):
-    """The name of a model, or the folder of a checkpoint with weights that mean nothing."""
+    """The name of a model, or the folder of a checkpoint with random weights."""
     if name not in UNTRAINED:
         return name
     torch.manual_seed(0)
@@ -153,5 +152,5 @@ def test_arrays_and_fields_give_the_same_product(name, trusted, scheduler, tmp_p
     assert facts["satfuse:shift_trusted"] == bool(fused.attrs["shift_trusted"])
     flagged = (fused.quality.values & int(Quality.SHIFT_UNTRUSTED)) > 0
     assert flagged.all() == (not fused.attrs["shift_trusted"])
-    # the Bayesian model finds the shift itself; the others cannot settle a failed registration
+    # the Bayesian model estimates the shift; the others cannot replace a failed registration
     assert flagged.any() == (not trusted and name != "bayesian")

@@ -1,3 +1,5 @@
+"""`satfuse.fuse`: fusing two arrays that a user already has."""
+
 from functools import cache
 
 import numpy as np
@@ -43,7 +45,8 @@ def textured(shape, platform, names):
 
 
 def arrays(shift_m=(0.0, 0.0), guide_bands=S2_NAMES, coarse_bands=FEW):
-    guide, target = textured(SHAPE, "S2A", guide_bands), textured(SHAPE, "S3A", coarse_bands)
+    guide = textured(SHAPE, "S2A", guide_bands)
+    target = textured(SHAPE, "S3A", coarse_bands)
     small = degrade(target, RATIO, shift=(shift_m[0] / 300, -shift_m[1] / 300))
     return (
         image(guide, BOX, guide_bands),
@@ -73,14 +76,16 @@ def rmse(a, b):
 def test_recovers_the_truth_that_bicubic_does_not():
     guide, coarse, target = arrays(coarse_bands=S3_NAMES)
     fused = satfuse.fuse(guide, coarse)
-    assert fused.reflectance.dims == ("band", "y", "x") and fused.reflectance.dtype == "float32"
-    assert list(fused.band.values) == list(S3_NAMES) and fused.odc.geobox == BOX
+    assert fused.reflectance.dims == ("band", "y", "x")
+    assert fused.reflectance.dtype == "float32"
+    assert list(fused.band.values) == list(S3_NAMES)
+    assert fused.odc.geobox == BOX
     plain = satfuse.fuse(guide, coarse, model="bicubic")
     assert rmse(fused.reflectance, target) < 0.1 * rmse(plain.reflectance, target)
-    assert not np.isnan(fused.reflectance).any() and (fused.quality == 0).all()
-    assert (fused.uncertainty > 0).all() and len(fused.attrs["gain"]) == len(
-        fused.attrs["psf_sigma"]
-    ) == 21
+    assert not np.isnan(fused.reflectance).any()
+    assert (fused.quality == 0).all()
+    assert (fused.uncertainty > 0).all()
+    assert len(fused.attrs["gain"]) == len(fused.attrs["psf_sigma"]) == 21
 
 
 @pytest.mark.parametrize("registered", [{}, {"shift_m": (0.0, 0.0)}])
@@ -88,20 +93,21 @@ def test_another_place_is_flagged(registered):
     guide, coarse, _ = arrays(coarse_bands=S3_NAMES)
     other = coarse.copy(data=coarse.values[:, ::-1, ::-1]).assign_attrs(registered)
     fused = satfuse.fuse(guide, other)
-    assert not fused.attrs["shift_trusted"] and "poorly correlated" in fused.attrs["shift_reason"]
+    assert not fused.attrs["shift_trusted"]
+    assert "poorly correlated" in fused.attrs["shift_reason"]
     assert (fused.quality & int(Quality.SHIFT_UNTRUSTED) > 0).all()
 
 
 @pytest.mark.parametrize("shift_m", [(210.0, -150.0), (-90.0, 330.0)])
-def test_a_shift_is_found_and_applied_once(shift_m):
+def test_a_shift_is_estimated_and_applied_once(shift_m):
     guide, coarse, target = arrays(shift_m)
     fused = satfuse.fuse(guide, coarse)
     assert fused.attrs["shift_m"] == pytest.approx(shift_m, abs=15)
     inner = slice(60, -60)
-    left = satfuse.fuse(guide, coarse.assign_attrs(shift_m=(0.0, 0.0)))
-    assert left.attrs["shift_m"] == (0.0, 0.0)
+    unshifted = satfuse.fuse(guide, coarse.assign_attrs(shift_m=(0.0, 0.0)))
+    assert unshifted.attrs["shift_m"] == (0.0, 0.0)
     assert rmse(fused.reflectance[:, inner, inner], target[:, inner, inner]) < 0.5 * rmse(
-        left.reflectance[:, inner, inner], target[:, inner, inner]
+        unshifted.reflectance[:, inner, inner], target[:, inner, inner]
     )
 
 
@@ -117,11 +123,11 @@ def test_any_subset_and_order_of_bands():
 
 def test_orientation_and_dimension_order_of_the_inputs_do_not_matter():
     guide, coarse, _ = arrays()
-    wanted = satfuse.fuse(guide, coarse)
+    expected = satfuse.fuse(guide, coarse)
     flipped = satfuse.fuse(guide.isel(y=slice(None, None, -1)), coarse.transpose("y", "x", "band"))
     assert flipped.y.values[0] < flipped.y.values[-1]
     xr.testing.assert_allclose(
-        flipped.reflectance.sortby("y", ascending=False), wanted.reflectance, atol=1e-6
+        flipped.reflectance.sortby("y", ascending=False), expected.reflectance, atol=1e-6
     )
 
 
@@ -137,20 +143,19 @@ def test_holes_stay_where_they_are():
     np.testing.assert_array_equal(np.isnan(fused.reflectance).any("band"), hole)
     np.testing.assert_array_equal((fused.quality.values & Quality.GUIDE_MISSING) > 0, hole)
     missing = (fused.quality.values & Quality.COARSE_MISSING) > 0
-    assert missing[300:360, 210:240].all() and missing.sum() == 60 * 30
+    assert missing[300:360, 210:240].all()
+    assert missing.sum() == 60 * 30
     assert rmse(fused.reflectance, target) < 0.006
 
 
-def test_what_is_fused_can_be_kept(tmp_path):
+def test_the_result_can_be_written_to_netcdf(tmp_path):
     guide, coarse, _ = arrays()
     fused = satfuse.fuse(guide.chunk(y=100), coarse.chunk())  # lazy inputs are read
     fused.to_netcdf(tmp_path / "fused.nc")
     with xr.open_dataset(tmp_path / "fused.nc", decode_coords="all") as again:
         np.testing.assert_array_equal(again.reflectance, fused.reflectance)
-        assert (
-            again.odc.crs.to_epsg() == 32631
-            and again.attrs["shift_trusted"] == fused.attrs["shift_trusted"]
-        )
+        assert again.odc.crs.to_epsg() == 32631
+        assert again.attrs["shift_trusted"] == fused.attrs["shift_trusted"]
 
 
 def test_ratio_comes_from_the_coordinates():
@@ -201,14 +206,14 @@ def test_ratio_comes_from_the_coordinates():
         (lambda g, c: (g, c.assign_attrs(shift_m=None)), GridError, "shift_m.*is None"),
     ],
 )
-def test_bad_input_names_the_culprit(change, error, match):
+def test_bad_input_is_refused_with_the_cause(change, error, match):
     guide, coarse, _ = arrays()
     with pytest.raises(error, match=match):
         satfuse.fuse(*change(guide, coarse))
 
 
-def test_truth_of_the_other_tests_has_an_edge():
-    """`product_scene.truth` is what the tiling tests rest on: it must not be smooth."""
+def test_the_truth_of_the_tiling_tests_has_an_edge():
+    """The tiling tests depend on `product_scene.truth`: it must not be smooth."""
     assert np.abs(np.diff(truth((60, 450), 3), axis=2)).max() > 0.01
 
 
@@ -218,7 +223,7 @@ def test_a_shift_that_is_no_number_is_refused():
         satfuse.fuse(guide, coarse.assign_attrs(shift_m=(np.nan, 0.0)))
 
 
-def test_a_guide_that_is_missing_where_most_is_seen_does_not_mislead_the_shift():
+def test_a_large_hole_in_the_guide_does_not_mislead_the_shift():
     guide, coarse, target = arrays((150.0, 0.0))
     guide[:, : 30 * 12, : 30 * 12] = np.nan
     fused = satfuse.fuse(guide, coarse)
@@ -227,17 +232,19 @@ def test_a_guide_that_is_missing_where_most_is_seen_does_not_mislead_the_shift()
 
 
 def test_equal_guide_bands_do_no_harm():
-    """Their differences have no noise at all: an eigenvalue may come out below zero."""
+    """Their differences have no noise at all: an eigenvalue may be computed as below zero."""
     guide, coarse, target = arrays(coarse_bands=("Oa08", "Oa17"))
-    guide[5], guide[6] = guide[4], guide[4]
+    guide[5] = guide[4]
+    guide[6] = guide[4]
     assert rmse(satfuse.fuse(guide, coarse).reflectance, target) < 0.02
 
 
-def test_what_leaves_no_usable_pixel_is_said():
+def test_the_cause_of_no_usable_pixel_is_named():
     guide, coarse, _ = arrays()
     middle = float(coarse.x.mean())
     holes = coarse.copy()
-    holes[1], holes[3] = holes[1].where(coarse.x > middle + 1000), holes[3].where(coarse.x < middle)
+    holes[1] = holes[1].where(coarse.x > middle + 1000)
+    holes[3] = holes[3].where(coarse.x < middle)
     with pytest.raises(
         ProductError, match=r"every coarse pixel lacks some band.*: Oa05 \(\d\d%\), Oa11 \(\d\d%\)$"
     ):

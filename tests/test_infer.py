@@ -1,4 +1,4 @@
-"""Fusing a field: tiling changes nothing, kills change nothing, nothing half-made is visible."""
+"""Fusing a field: tiles and interruptions change no byte, and no partial product is visible."""
 
 import json
 import os
@@ -52,13 +52,9 @@ def scene_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    options = {
-        "n_workers": 2,
-        "threads_per_worker": 1,
-        "dashboard_address": None,
-        "memory_limit": 0,
-    }
-    with LocalCluster(**options) as cluster:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0
+    ) as cluster:
         yield cluster.scheduler_address
 
 
@@ -97,17 +93,14 @@ def prepared(scene):
 
 def untiled(model, state, inputs):
     with torch.inference_mode():
-        return (
-            model(
-                torch.from_numpy(inputs.guide)[None],
-                torch.from_numpy(inputs.coarse)[None],
-                state=state,
-                guide_valid=torch.from_numpy(inputs.guide_valid)[None, None],
-                coarse_valid=torch.from_numpy(inputs.coarse_valid)[None, None],
-            )
-            .image[0]
-            .numpy()
+        fused = model(
+            torch.from_numpy(inputs.guide)[None],
+            torch.from_numpy(inputs.coarse)[None],
+            state=state,
+            guide_valid=torch.from_numpy(inputs.guide_valid)[None, None],
+            coarse_valid=torch.from_numpy(inputs.coarse_valid)[None, None],
         )
+    return fused.image[0].numpy()
 
 
 @pytest.mark.torch
@@ -127,7 +120,7 @@ def test_tiled_equals_untiled_at_edges_and_around_holes(name, block_px):
 
 
 @pytest.mark.torch
-def test_the_product_is_the_untiled_image(scene_path, undisturbed):
+def test_the_product_is_the_untiled_image(undisturbed):
     scene, target = make_scene()
     model = network("regression")
     ready = prepared(scene)
@@ -135,12 +128,12 @@ def test_the_product_is_the_untiled_image(scene_path, undisturbed):
     data = satfuse.open_fused(
         lonlat_bbox(scene.guide.odc.geobox), "2024-06-01", store=undisturbed[0]
     )
-    values, valid = data.reflectance.values[0], scene.guide_valid.values
+    values = data.reflectance.values[0]
+    valid = scene.guide_valid.values
     np.testing.assert_array_equal(np.isfinite(values).all(0), valid)
     np.testing.assert_array_equal(np.isfinite(values).any(0), valid)
-    np.testing.assert_allclose(
-        values[:, valid], expected[:, valid], atol=6.5e-5
-    )  # half a digital number
+    # half a digital number
+    np.testing.assert_allclose(values[:, valid], expected[:, valid], atol=6.5e-5)
     assert np.sqrt(np.mean((values[:, valid] - target[:, valid]) ** 2)) < 0.1 * target.std()
     quality = data.quality.values[0]
     np.testing.assert_array_equal((quality & int(GUIDE_INVALID)) > 0, ~valid)
@@ -150,7 +143,9 @@ def test_the_product_is_the_untiled_image(scene_path, undisturbed):
 
 @pytest.mark.torch
 def test_a_mosaic_does_not_depend_on_tiles_and_its_seam_is_measured():
-    ratio, mosaic, shape = 10, (30, 20), (70, 80)
+    ratio = 10
+    mosaic = (30, 20)
+    shape = (70, 80)
     model = network("fusformer", ratio)
     rng = np.random.default_rng(0)
     inputs = Inputs(
@@ -192,7 +187,10 @@ def test_a_cut_knows_its_seams():
 
 @pytest.mark.torch
 def test_the_papers_layout_reads_coarse_pixels_at_its_own_phase():
-    """A coarse ramp stays a ramp although windows start between coarse pixels; a wrong phase moves it by 10 px."""
+    """A coarse ramp stays a ramp although windows start between coarse pixels.
+
+    A wrong phase would move it by 10 px.
+    """
     model = models.create("bicubic", **BANDS, ratio=30)
     ramp = np.broadcast_to(np.arange(10, dtype="float32") * 30 + 14.5, (21, 10, 10))
     inputs = Inputs(
@@ -213,26 +211,27 @@ def test_running_again_returns_at_once_and_overwrite_does_not(scene_path, undist
     store, before = undisturbed
     began = time.perf_counter()
     uri = fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG)
-    assert time.perf_counter() - began < 2 and uri == f"{store}/items/demo_20240601T100000.json"
+    assert time.perf_counter() - began < 2
+    assert uri == f"{store}/items/demo_20240601T100000.json"
     run = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
     fuse_field(scene_path, "regression", store, scheduler=cluster, config=CONFIG, overwrite=True)
     again = json.loads(Path(uri).read_text())["properties"]["satfuse:run"]
-    assert again != run and chunk_bytes(store, again) == before
-    assert (
-        fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG)
-        == uri
-    )
-    assert (
-        json.loads(Path(uri).read_text())["properties"]["satfuse:run"] == again
-    )  # the older run stays replaced
+    assert again != run
+    assert chunk_bytes(store, again) == before
+    # the older run stays replaced
+    same = fuse_field(scene_path, "regression", store, scheduler="tcp://127.0.0.1:1", config=CONFIG)
+    assert same == uri
+    assert json.loads(Path(uri).read_text())["properties"]["satfuse:run"] == again
     record = json.loads((store / f"data/demo_20240601T100000/{again}.run.json").read_text())
-    assert record["tiles"] == 16 and record["host"]
+    assert record["tiles"] == 16
+    assert record["host"]
 
 
 SCRIPT = """
     from satfuse.infer import FuseConfig, fuse_field
     if __name__ == "__main__":
-        fuse_field({scene!r}, "regression", {store!r}, config=FuseConfig(shard_px=150, chunk_px=150, block_px=90))
+        config = FuseConfig(shard_px=150, chunk_px=150, block_px=90)
+        fuse_field({scene!r}, "regression", {store!r}, config=config)
 """
 
 
@@ -242,7 +241,7 @@ def test_a_killed_process_continues_with_the_same_bytes(scene_path, undisturbed,
     script.write_text(
         textwrap.dedent(SCRIPT).format(scene=scene_path, store=str(tmp_path / "store"))
     )
-    with open(tmp_path / "log", "wb") as log:
+    with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen(
             [sys.executable, script], start_new_session=True, stdout=log, stderr=log
         )
@@ -270,10 +269,8 @@ KILLED_AT = """
 
 
 @pytest.mark.torch
-def test_a_kill_before_or_after_the_item_leaves_nothing_wrong(
-    scene_path, undisturbed, cluster, tmp_path
-):
-    """Between the data and the item nothing is visible; between the item and the index the product is whole."""
+def test_a_kill_before_or_after_the_item_does_no_harm(scene_path, undisturbed, cluster, tmp_path):
+    """Before the item nothing is visible; after it, even without the index, all of it is."""
     store = tmp_path / "store"
     for place, visible in (("run.publish", 0), ("publish.rebuild_index", 1)):
         names = {"place": place, "scene": scene_path, "store": str(store), "scheduler": cluster}
@@ -281,30 +278,33 @@ def test_a_kill_before_or_after_the_item_leaves_nothing_wrong(
             [sys.executable, "-c", textwrap.dedent(KILLED_AT).format(**names)], capture_output=True
         )
         assert job.returncode == -signal.SIGKILL, job.stderr.decode()
-        assert len(done_markers(tmp_path)) == 16 and not (store / "index.parquet").exists()
+        assert len(done_markers(tmp_path)) == 16
+        assert not (store / "index.parquet").exists()
         assert len(list(store.glob("items/*"))) == visible
     box = lonlat_bbox(make_scene()[0].guide.odc.geobox)
     assert np.isfinite(satfuse.open_fused(box, "2024-06-01", store=store).reflectance).any()
     assert chunk_bytes(store) == undisturbed[1]
-    assert rebuild_index(Store(store)) == 1 and (store / "index.parquet").exists()
+    assert rebuild_index(Store(store)) == 1
+    assert (store / "index.parquet").exists()
 
 
 @pytest.mark.torch
-def test_a_shard_that_was_lost_is_made_again(scene_path, undisturbed, cluster, tmp_path):
+def test_a_lost_shard_is_computed_again(scene_path, undisturbed, cluster, tmp_path):
     """A machine that loses its power may keep a tile's marker and lose its data."""
     uri = Path(fuse_field(scene_path, "regression", tmp_path, scheduler=cluster, config=CONFIG))
     uri.unlink()
     next(tmp_path.glob("data/*/*.zarr/quality/c/0/1/1")).unlink()
-    seen = []
+    steps = []
     fuse_field(
         scene_path,
         "regression",
         tmp_path,
         scheduler=cluster,
         config=CONFIG,
-        progress=lambda *n: seen.append(n),
+        progress=lambda *n: steps.append(n),
     )
-    assert seen == [(15, 16), (16, 16)] and chunk_bytes(tmp_path) == undisturbed[1]
+    assert steps == [(15, 16), (16, 16)]
+    assert chunk_bytes(tmp_path) == undisturbed[1]
 
 
 @pytest.mark.torch
@@ -357,20 +357,17 @@ def test_two_runs_of_one_field_and_date_do_not_disturb_each_other(
         p.parent.stem: json.loads(p.read_text())["model"]
         for p in tmp_path.glob("data/*/*.plan/plan.json")
     }
-    assert (
-        sorted(plans.values()) == ["bicubic", "regression"]
-        and item["properties"]["satfuse:run"] in plans
-    )
+    assert sorted(plans.values()) == ["bicubic", "regression"]
+    assert item["properties"]["satfuse:run"] in plans
     (regression,) = [run for run, name in plans.items() if name == "regression"]
     assert chunk_bytes(tmp_path, regression) == undisturbed[1]
 
 
 @pytest.mark.torch
 def test_a_failing_tile_is_named_and_the_rest_is_kept(cluster, tmp_path, monkeypatch):
+    # so that the plan's samples miss the damaged chunk
     monkeypatch.setattr("satfuse.geometry.cells.SAMPLE_PIXELS", 1)
-    monkeypatch.setattr(
-        "satfuse.geometry.cells.LEAST_SAMPLE", 1
-    )  # the plan's samples miss the damaged chunk
+    monkeypatch.setattr("satfuse.geometry.cells.LEAST_SAMPLE", 1)
     scene, _ = make_scene(holes=False)
     scene["guide_cells"] = (
         ("guide_band", "y_cell", "x_cell"),
@@ -414,7 +411,7 @@ def test_another_scene_at_the_same_path_is_another_run(layer, value, cluster, tm
 
 
 @pytest.mark.torch
-def test_a_scene_that_was_not_written_to_its_end_is_refused(tmp_path):
+def test_a_scene_that_was_not_written_completely_is_refused(tmp_path):
     scene, _ = make_scene(3000, 3000)
     path = Path(write_scene(scene, tmp_path / "scene.zarr", field="demo", time=TIME))
     root = json.loads((path / "zarr.json").read_text())
@@ -450,12 +447,13 @@ def test_too_little_memory_is_refused_before_the_first_read(scene_path):
         def __init__(self, limit):
             self.workers = {"tcp://w": {"memory_limit": limit, "nthreads": 4}}
 
-        def scheduler_info(self, n_workers):
+        def scheduler_info(self, n_workers):  # noqa: ARG002 - as distributed calls it
             return {"workers": self.workers}
 
     source = as_source(scene_path, missing="raise")
     cut = Cut.of(network("regression"), source.geobox.shape, RATIO, block_px=900)
-    plain, uncertain = network("regression"), network("bayesian")
+    plain = network("regression")
+    uncertain = network("bayesian")
     infer_run.check_memory(Workers(0), source, cut, plain, FuseConfig())
     infer_run.check_memory(Workers(4 * 2**30), source, cut, plain, FuseConfig())
     with pytest.raises(ConfigError, match="may use 1024 MiB, but 4 tiles of 600 px"):
@@ -495,7 +493,8 @@ def test_run_keys_depend_on_what_shapes_the_result(scene_path, monkeypatch):
     }
     monkeypatch.setattr("satfuse.infer.plan.FORMAT", 1)
     others.add(infer_run.run_key(source, "", "regression", 30, FuseConfig()))
-    assert len(others) == 10 and key not in others
+    assert len(others) == 10
+    assert key not in others
     with pytest.raises(ConfigError, match="missing='drop'"):
         FuseConfig(missing="drop")
 

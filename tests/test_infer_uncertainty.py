@@ -1,4 +1,4 @@
-"""The uncertainty of a field: what the model gives, in every tile, and nowhere else."""
+"""The uncertainty of a field: as the model gives it, in every tile and in its bands alone."""
 
 import json
 from dataclasses import replace
@@ -71,19 +71,19 @@ def chunk_bytes(store):
     }
 
 
-def test_the_product_holds_what_the_model_gives(scene, store, scene_path):
+def test_the_product_equals_the_field_in_one_piece(scene, store, scene_path):
     """Every tile, read with its own halo, against the whole field in one piece."""
     data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=store).isel(time=0)
-    values, sigma, valid = (
-        data.reflectance.values,
-        data.uncertainty.values,
-        scene.guide_valid.values,
-    )
+    values = data.reflectance.values
+    sigma = data.uncertainty.values
+    valid = scene.guide_valid.values
     has = np.array([name == "bayesian" for name in data.band_source.values])
-    assert (~has).sum() == 1 and data.band_source.values[S3_NAMES.index("Oa05")] == "none"
+    assert (~has).sum() == 1
+    assert data.band_source.values[S3_NAMES.index("Oa05")] == "none"
     np.testing.assert_array_equal(np.isfinite(sigma), np.isfinite(values))
     np.testing.assert_array_equal(np.isfinite(sigma[has]), np.broadcast_to(valid, sigma[has].shape))
-    assert sigma[has][:, valid].min() > 0 and not valid.all()
+    assert sigma[has][:, valid].min() > 0
+    assert not valid.all()
     whole = FuseConfig(shard_px=450, chunk_px=450, block_px=450)
     alone = store.parent / "one-tile"
     source = as_source(scene_path, missing="raise")
@@ -96,18 +96,18 @@ def test_the_product_holds_what_the_model_gives(scene, store, scene_path):
     uncertainty = compute_tile(context, tile)[2]
     here = uncertainty != FILL
     np.testing.assert_array_equal(here, np.isfinite(sigma))
-    np.testing.assert_allclose(
-        sigma[here], uncertainty[here] * np.float32(2e-5), rtol=0.07
-    )  # a step of 5 bits apart
+    # one step of five significant bits
+    np.testing.assert_allclose(sigma[here], uncertainty[here] * np.float32(2e-5), rtol=0.07)
     assert (sigma[here] == uncertainty[here] * np.float32(2e-5)).mean() > 0.99
 
 
-def test_errors_are_as_large_as_it_says(crops, store):
+def test_errors_agree_with_the_stated_uncertainty(crops, store):
     scene, truth = crops
     data = satfuse.open_fused(lonlat_bbox(scene.guide.odc.geobox), DAY, store=store).isel(time=0)
     error = np.abs(data.reflectance.values - truth) / data.uncertainty.values
     error = error[np.isfinite(error)]
-    assert 0.4 < (error < 1).mean() < 0.95 and (error < 2).mean() > 0.75
+    assert 0.4 < (error < 1).mean() < 0.95
+    assert (error < 2).mean() > 0.75
 
 
 def test_images_of_two_places_are_flagged(scene, scheduler, tmp_path):
@@ -119,25 +119,26 @@ def test_images_of_two_places_are_flagged(scene, scheduler, tmp_path):
     assert (data.quality & int(Quality.SHIFT_UNTRUSTED) > 0).all()
 
 
-def test_a_lost_shard_is_made_again_with_the_same_bytes(scene_path, store, scheduler, tmp_path):
+def test_a_lost_shard_is_computed_again_with_the_same_bytes(scene_path, store, scheduler, tmp_path):
     before = chunk_bytes(store)
     assert sum(name.startswith("uncertainty/") for name in before) == 9
     uri = Path(fuse_field(scene_path, "bayesian", tmp_path, scheduler=scheduler, config=CONFIG))
     uri.unlink()
     (group(tmp_path) / "uncertainty/c/0/0/1/2").unlink()
-    seen = []
+    steps = []
     fuse_field(
         scene_path,
         "bayesian",
         tmp_path,
         scheduler=scheduler,
         config=CONFIG,
-        progress=lambda *n: seen.append(n),
+        progress=lambda *n: steps.append(n),
     )
-    assert seen == [(8, 9), (9, 9)] and chunk_bytes(tmp_path) == before
+    assert steps == [(8, 9), (9, 9)]
+    assert chunk_bytes(tmp_path) == before
 
 
-def test_a_model_that_gives_none_makes_a_product_without(scene_path, scheduler, tmp_path):
+def test_a_model_without_uncertainty_makes_a_product_without(scene_path, scheduler, tmp_path):
     uri = fuse_field(scene_path, "regression", tmp_path, scheduler=scheduler, config=CONFIG)
     assert set(json.loads(Path(uri).read_text())["properties"]["cube:variables"]) == {
         "reflectance",
@@ -147,28 +148,38 @@ def test_a_model_that_gives_none_makes_a_product_without(scene_path, scheduler, 
     assert "uncertainty" not in satfuse.open_fused((1.8, 30.6, 2, 31), DAY, store=tmp_path)
 
 
-def test_bands_that_the_regression_completes_have_none(scene_path, tmp_path):
+def test_bands_that_the_regression_completes_have_no_uncertainty(scene_path, tmp_path):
     small, card = checkpoint.load(checkpoint.SHIPPED / "bayesian", coarse_bands=S3_ENMAP_NAMES)
     model = models.complete(small, S3_NAMES, RATIO)
-    source, store = as_source(scene_path, missing="raise"), Store(tmp_path)
+    source = as_source(scene_path, missing="raise")
+    store = Store(tmp_path)
     plan = make_plan(store, "r", source, model, card, "bayesian", RATIO, CONFIG)
     assert plan.layout.uncertain_bands == tuple(b for b in S3_ENMAP_NAMES if b != "Oa05")
     context = replace(open_context(store, plan_path(plan.product_id, "r")), model=model)
     number, quality, uncertainty = compute_tile(context, plan.tiles()[0])
     has = np.isin(S3_NAMES, plan.layout.uncertain_bands)
-    assert (uncertainty[~has] == FILL).all() and (number[:2] != FILL).any() and has.sum() == 18
+    assert (uncertainty[~has] == FILL).all()
+    assert (number[:2] != FILL).any()
+    assert has.sum() == 18
     np.testing.assert_array_equal(uncertainty[has] != FILL, number[has] != FILL)
     assert count(plan.layout, number, quality, uncertainty)["inconsistent"] == 0
 
 
 def test_contradictions_are_counted_once_a_pixel():
     layout = Layout(
-        crs="EPSG:32631", transform=(10, 0, 0, 0, -10, 0), height=2, width=3, time=TIME,
-        bands=("Oa01", "Oa03"), band_source=("regression", "bayesian"), uncertain_bands=("Oa03",),
-    )  # fmt: skip
+        crs="EPSG:32631",
+        transform=(10, 0, 0, 0, -10, 0),
+        height=2,
+        width=3,
+        time=TIME,
+        bands=("Oa01", "Oa03"),
+        band_source=("regression", "bayesian"),
+        uncertain_bands=("Oa03",),
+    )
     number = np.full((2, 2, 3), 1000, "int16")
     quality = np.zeros((2, 3), "uint16")
-    number[:, 0, 0], quality[0, 0] = FILL, 1
+    number[:, 0, 0] = FILL
+    quality[0, 0] = 1
     uncertainty = np.where(number == FILL, FILL, 50).astype("int16")
     uncertainty[0] = FILL
     assert count(layout, number, quality, uncertainty) == {

@@ -7,6 +7,8 @@ from scipy import optimize
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from torch_scene import summary
+
 from satfuse.errors import ConfigError, GridError
 from satfuse.geometry.tiling import Window
 from satfuse.models.atprk import ATPRK, krige, kriging_weights, regularised, semivariogram
@@ -16,12 +18,12 @@ from satfuse.models.gsa import GSA
 from satfuse.models.mtf_glp import MtfGlp, MtfGlpHpm
 from satfuse.models.observation import degrade, upsample
 from satfuse.models.regression import Regression
-from satfuse.models.summary import Summary
+from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 
 CLASSICAL = [ATPRK, GSA, MtfGlp, MtfGlpHpm, CNMF]
 GUIDE = ("B02", "B03", "B04", "B08")  # all natively 10 m: the regression's penalty is small
 COARSE = ("Oa04", "Oa06", "Oa08", "Oa12", "Oa17")
-SIGMA = 0.5008
+SIGMA = DEFAULT_PSF_SIGMA
 
 
 def rand(*shape, seed=0):
@@ -29,35 +31,21 @@ def rand(*shape, seed=0):
 
 
 def scene(h=18, w=22, ratio=10, beyond=0.05):
-    """Guide, coarse image and target: linear in the guide, and something `beyond` that only the coarse image knows."""
+    """Guide, coarse image and target: linear in the guide, with detail that only `coarse` has.
+
+    Parameters
+    ----------
+    beyond : reflectance of that detail.
+    """
     guide = 0.05 + 0.4 * upsample(rand(1, 4, 2 * h, 2 * w), ratio)[..., ::2, ::2].clamp(0, 1)
     target = torch.einsum("kc,bchw->bkhw", rand(5, 4, seed=1) / 3, guide) + 0.02
     target = target + beyond * upsample(rand(1, 5, h, w, seed=2), ratio)
     return guide, degrade(target, ratio, SIGMA), target
 
 
-def summary(guide, coarse, guide_valid=None, coarse_valid=None):
-    everywhere = torch.ones(1, 1, *guide.shape[-2:], dtype=bool)
-    return Summary(
-        guide_cells=guide[0],
-        cells_valid=(everywhere if guide_valid is None else guide_valid)[0, 0],
-        patches=guide,
-        patches_valid=everywhere if guide_valid is None else guide_valid,
-        frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
-        if coarse_valid is None
-        else coarse_valid[0],
-        ratio=guide.shape[-1] // coarse.shape[-1],
-        psf_sigma=SIGMA,
-    )
-
-
 def make(cls, ratio=10, **options):
-    if cls is CNMF:
-        options = {
-            "rounds": 10,
-            "steps": 40,
-        } | options  # quick; as many as it takes where values matter
+    if cls is CNMF:  # few steps where values do not matter
+        options = {"rounds": 10, "steps": 40} | options
     return cls(guide_bands=GUIDE, coarse_bands=COARSE, ratio=ratio, **options).eval()
 
 
@@ -81,9 +69,9 @@ def test_tiled_equals_untiled_with_holes(cls):
     guide_valid, coarse_valid = holes()
     model = make(cls)
     state = model.fit(summary(guide, coarse, guide_valid, coarse_valid))
-    rest = {"guide_valid": guide_valid[0, 0].numpy(), "coarse_valid": coarse_valid[0, 0].numpy()}
+    valid = {"guide_valid": guide_valid[0, 0].numpy(), "coarse_valid": coarse_valid[0, 0].numpy()}
     whole = Window(0, 180, 0, 220)
-    inputs = Inputs(window=whole, guide=guide[0].numpy(), coarse=coarse[0].numpy(), **rest)
+    inputs = Inputs(window=whole, guide=guide[0].numpy(), coarse=coarse[0].numpy(), **valid)
     images = []
     for block_px in (10_000, 50):
         blocks = list(
@@ -100,7 +88,7 @@ def test_tiled_equals_untiled_with_holes(cls):
 
 @pytest.mark.parametrize("cls", CLASSICAL)
 def test_values_in_holes_change_nothing(cls):
-    """Where both images are missing the caller's nearest value stays: there is nothing better."""
+    """Where both images are missing, the caller's nearest value stays: nothing is known there."""
     guide, coarse, _ = scene()
     guide_valid, coarse_valid = holes()
     valid = {"guide_valid": guide_valid, "coarse_valid": coarse_valid}
@@ -121,7 +109,8 @@ def test_values_in_holes_change_nothing(cls):
 def test_stays_finite_on_degenerate_scenes(cls, pixels):
     guide, coarse, _ = scene()
     guide[:, 1] = 0.25  # a band without variance
-    guide[:, 2], coarse[:, 3] = guide[:, 3], 0.0
+    guide[:, 2] = guide[:, 3]
+    coarse[:, 3] = 0.0
     valid = torch.zeros(1, 1, 18, 22, dtype=bool)
     valid.view(-1)[:pixels] = True
     model = make(cls)
@@ -131,7 +120,8 @@ def test_stays_finite_on_degenerate_scenes(cls, pixels):
         state=model.fit(summary(guide, coarse, coarse_valid=valid)),
         coarse_valid=valid,
     ).image
-    assert image.isfinite().all() and image.abs().max() < 10
+    assert image.isfinite().all()
+    assert image.abs().max() < 10
 
 
 @pytest.mark.parametrize("cls", CLASSICAL)
@@ -140,7 +130,8 @@ def test_any_ratio_is_better_than_bicubic(cls, ratio):
     guide, coarse, target = scene(9, 8, ratio, beyond=0.005)
     _, image = run(cls, guide, coarse, **({"rounds": 50, "steps": 200} if cls is CNMF else {}))
     error, bicubic = ((x - target).square().mean().sqrt() for x in (image, upsample(coarse, ratio)))
-    assert image.shape == target.shape and error < 0.5 * bicubic
+    assert image.shape == target.shape
+    assert error < 0.5 * bicubic
     with pytest.raises(ConfigError, match=f"the {cls.name} model needs the state"):
         make(cls)(guide, coarse)
     with pytest.raises(GridError, match="integer multiple"):
@@ -163,15 +154,15 @@ def test_potsdam_is_far_better_than_bicubic(samples, tmp_path):
     methods = {"bicubic": "bicubic", "regression": "regression"} | {
         c.name: c(**bands) for c in CLASSICAL
     }
-    found = {}
+    results = {}
     for name, model in methods.items():
         image = satfuse.fuse(guide, coarse, model=model)["reflectance"].values
-        found[name] = scores(image, target.values, 10)
+        results[name] = scores(image, target.values, 10)
     for cls in CLASSICAL:
-        assert found[cls.name]["sam_land_deg"] < 0.2 * found["bicubic"]["sam_land_deg"]
-        assert found[cls.name]["rmse"] < 0.1 * found["bicubic"]["rmse"]
-        assert found[cls.name]["rmse"] < 1.01 * found["regression"]["rmse"]
-    assert found["cnmf"]["sam_land_deg"] < 0.8 * found["regression"]["sam_land_deg"]
+        assert results[cls.name]["sam_land_deg"] < 0.2 * results["bicubic"]["sam_land_deg"]
+        assert results[cls.name]["rmse"] < 0.1 * results["bicubic"]["rmse"]
+        assert results[cls.name]["rmse"] < 1.01 * results["regression"]["rmse"]
+    assert results["cnmf"]["sam_land_deg"] < 0.8 * results["regression"]["sam_land_deg"]
 
 
 # ATPRK
@@ -185,8 +176,10 @@ def test_kriging_weights_sum_to_one_and_keep_constants():
 
 
 def test_kriging_system_has_the_covariances_of_its_definition():
-    """Against sums over pairs of points, written out: covariance of two coarse pixels, and the kriging equations."""
-    ratio, extent, steps = 3, 0.7, range(-3, 4)
+    """Against the covariances as explicit sums over pairs of points, and the kriging equations."""
+    ratio = 3
+    extent = 0.7
+    steps = range(-3, 4)
     position = np.arange(-15, 17)
     blur = [np.exp(-0.5 * ((position - 1 - ratio * i) / (SIGMA * ratio)) ** 2) for i in steps]
     blur = [
@@ -201,9 +194,8 @@ def test_kriging_system_has_the_covariances_of_its_definition():
         equations = (
             to_points @ supports.T @ weights[i, j].ravel() - to_points[:, (y == i) & (x == j)][:, 0]
         )
-        assert np.ptp(equations) < 1e-10 and weights[i, j].sum() == pytest.approx(
-            1
-        )  # left: the Lagrange multiplier
+        assert np.ptp(equations) < 1e-10
+        assert weights[i, j].sum() == pytest.approx(1)
 
 
 def test_kriging_without_nugget_interpolates():
@@ -233,12 +225,14 @@ def test_atprk_gives_the_coarse_image_back():
         (degrade(i, 10, SIGMA) - coarse)[..., 3:-3, 3:-3].square().mean().sqrt() for i in images
     ]
 
-    assert errors[0] < 5e-4 and errors[1] > 10 * errors[0]
+    assert errors[0] < 5e-4
+    assert errors[1] > 10 * errors[0]
 
 
 def test_semivariogram_is_the_mean_over_pairs():
-    image, valid = rand(2, 6, 7), rand(6, 7, seed=1) > 0.3
-    found, pairs = semivariogram(image, valid, 3)
+    image = rand(2, 6, 7)
+    valid = rand(6, 7, seed=1) > 0.3
+    semivariance, pairs = semivariogram(image, valid, 3)
     for dy, dx in ((0, 2), (3, 0), (1, 2)):
         terms = [
             (image[1, i, j] - image[1, i + dy, k]) ** 2 / 2
@@ -247,13 +241,15 @@ def test_semivariogram_is_the_mean_over_pairs():
             for k in {j - dx, j + dx}
             if 0 <= k < 7 and valid[i, j] and valid[i + dy, k] and not (dy == 0 and k < j)
         ]
-        assert pairs[dy, dx] == len(terms) and found[1, dy, dx] == pytest.approx(np.mean(terms))
+        assert pairs[dy, dx] == len(terms)
+        assert semivariance[1, dy, dx] == pytest.approx(np.mean(terms))
 
 
 @pytest.mark.parametrize("extent", [0.5, 2.0])
 def test_atprk_finds_the_range_of_the_residual(extent):
-    """An exponential field on 60 x 60 coarse pixels, drawn in the Fourier domain of a torus twice as wide."""
-    ratio, size = 4, 240
+    """An exponential field of 60 x 60 coarse pixels, drawn in the Fourier domain of a torus."""
+    ratio = 4
+    size = 240
     offset = np.minimum(np.arange(2 * size), 2 * size - np.arange(2 * size))
     covariance = np.exp(-np.hypot(offset[:, None], offset) / (extent * ratio))
     noise = np.random.default_rng(1).standard_normal((5, 2 * size, 2 * size))
@@ -262,18 +258,16 @@ def test_atprk_finds_the_range_of_the_residual(extent):
     ]
     coarse = degrade(0.1 + 0.02 * torch.from_numpy(field)[None], ratio, SIGMA)
     guide = torch.full((1, 4, size, size), 0.2, dtype=torch.float64)
-    found = make(ATPRK, ratio).fit(summary(guide, coarse))["range"].numpy()
-    assert np.abs(np.log(found / extent)).mean() < np.log(1.5)
+    ranges = make(ATPRK, ratio).fit(summary(guide, coarse))["range"].numpy()
+    assert np.abs(np.log(ranges / extent)).mean() < np.log(1.5)
 
 
 def test_a_regularised_semivariogram_rises_from_zero_below_that_of_points():
     values = regularised(1.0, SIGMA, 8)
     along = values[0]
-    assert (
-        along[0] == 0
-        and (np.diff(along) > 0).all()
-        and (along < 1 - np.exp(-np.arange(9.0)) + 1e-12).all()
-    )
+    assert along[0] == 0
+    assert (np.diff(along) > 0).all()
+    assert (along < 1 - np.exp(-np.arange(9.0)) + 1e-12).all()
     np.testing.assert_allclose(values, values.T, atol=1e-12)
 
 
@@ -324,7 +318,8 @@ def test_mtf_glp_adds_the_highpass_of_the_synthesised_image():
     state, image = run(MtfGlp, guide, coarse)
     low = degrade(guide, 10, SIGMA)
     synthesis = ols(low[0], coarse[0])
-    p, p_low = apply(synthesis, guide[0]), upsample(apply(synthesis, low[0]), 10)
+    p = apply(synthesis, guide[0])
+    p_low = upsample(apply(synthesis, low[0]), 10)
     torch.testing.assert_close(image[0] - upsample(coarse, 10)[0], p - p_low, atol=5e-4, rtol=0)
     torch.testing.assert_close(state["gain"], torch.ones(5, dtype=torch.float64), atol=1e-3, rtol=0)
 
@@ -346,19 +341,22 @@ def test_hpm_is_multiplicative_and_stays_positive():
     torch.testing.assert_close(image, upsample(coarse, 10) * factor)
     assert (image > 0).all()
     model = make(MtfGlpHpm)
-    torch.testing.assert_close(
-        model(guide, 3 * coarse, state=state).image, 3 * image
-    )  # the detail is a factor
+    # the detail is a factor
+    torch.testing.assert_close(model(guide, 3 * coarse, state=state).image, 3 * image)
     dark = state | {"bias": state["bias"] - 0.2}  # a synthesised image that falls below zero
     values = model(guide, coarse, state=dark).image
-    assert (values > 0).all() and values.isfinite().all()
+    assert (values > 0).all()
+    assert values.isfinite().all()
 
 
 # CNMF
 
 
 def mixtures(ratio=10, pure=True):
-    """Four surfaces, mixed but for wide fields on the left, if any; the guide sees them through the responses R."""
+    """Four surfaces, mixed within coarse pixels except, if `pure`, in wide fields on the left.
+
+    The guide is the target seen through the responses R.
+    """
     draw = {"generator": torch.Generator().manual_seed(7)}
     wide = (
         torch.randint(4, (4, 2), **draw)
@@ -369,10 +367,8 @@ def mixtures(ratio=10, pure=True):
     fields = torch.cat([wide, narrow], 1) if pure else narrow
     sharp = torch.nn.functional.one_hot(fields, 4).permute(2, 0, 1).double()
     shares = torch.nn.functional.avg_pool2d(sharp[None], 5, 1, 2, count_include_pad=False)
-    spectra, response = (
-        0.05 + 0.4 * rand(5, 4, seed=8),
-        0.7 * torch.eye(4, 5).double() + rand(4, 5, seed=9) / 10,
-    )
+    spectra = 0.05 + 0.4 * rand(5, 4, seed=8)
+    response = 0.7 * torch.eye(4, 5).double() + rand(4, 5, seed=9) / 10
     target = torch.einsum("cp,bphw->bchw", spectra, shares)
     return (
         torch.einsum("gc,bchw->bghw", response, target),
@@ -386,38 +382,44 @@ def mixtures(ratio=10, pure=True):
 def test_cnmf_recovers_exact_mixtures():
     guide, coarse, target, spectra, response = mixtures()
     state, image = run(CNMF, guide, coarse, rounds=50, steps=200)
-    shares, found = state["grid.abundances"], state["coarse_endmembers"]
-    assert found.shape == (5, 4)  # as many as the scene has, of the 20 that were allowed
-    assert (shares >= 0).all() and (shares.sum(0) - 1).abs().max() < 0.01
-    distance = torch.cdist(found.T, spectra.T)
-    assert (
-        sorted(distance.argmin(1).tolist()) == [0, 1, 2, 3] and distance.min(1).values.max() < 0.02
-    )
-    torch.testing.assert_close(response @ found, state["guide_endmembers"], atol=1e-4, rtol=0)
+    shares = state["grid.abundances"]
+    endmembers = state["coarse_endmembers"]
+    assert endmembers.shape == (5, 4)  # as many as the scene has, of the 20 that were allowed
+    assert (shares >= 0).all()
+    assert (shares.sum(0) - 1).abs().max() < 0.01
+    distance = torch.cdist(endmembers.T, spectra.T)
+    assert sorted(distance.argmin(1).tolist()) == [0, 1, 2, 3]
+    assert distance.min(1).values.max() < 0.02
+    torch.testing.assert_close(response @ endmembers, state["guide_endmembers"], atol=1e-4, rtol=0)
     error, bicubic = ((x - target).square().mean().sqrt() for x in (image, upsample(coarse, 10)))
-    assert error < 5e-4 and bicubic > 100 * error
+    assert error < 5e-4
+    assert bicubic > 100 * error
 
 
 def test_cnmf_learns_pure_spectra_from_the_guide():
-    """Where every coarse pixel is mixed, endmembers taken from coarse pixels alone are mixtures too."""
+    """If every coarse pixel is mixed, endmembers taken from coarse pixels are mixtures too."""
     guide, coarse, target, *_ = mixtures(pure=False)
     images = [run(CNMF, guide, coarse, rounds=rounds, steps=200)[1] for rounds in (0, 50)]
     errors = [(image - target).square().mean().sqrt() for image in images]
     assert errors[1] < 0.1 * errors[0]
 
 
-def test_nonnegative_is_what_scipy_finds():
+def test_nonnegative_equals_scipys_solution():
     rng = np.random.default_rng(0)
-    a, b = rng.random((12, 6)), rng.standard_normal((12, 30))
+    a = rng.random((12, 6))
+    b = rng.standard_normal((12, 30))
     expected = np.stack([optimize.nnls(a, column)[0] for column in b.T], 1)
-    gram, data = torch.from_numpy(a.T @ a), torch.from_numpy(a.T @ b)
-    found = nonnegative(gram, data, torch.full((6, 30), 0.1, dtype=torch.float64), 3000)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
-    assert (expected == 0).any() and (expected > 0).any()
+    gram = torch.from_numpy(a.T @ a)
+    data = torch.from_numpy(a.T @ b)
+    solution = nonnegative(gram, data, torch.full((6, 30), 0.1, dtype=torch.float64), 3000)
+    np.testing.assert_allclose(solution.numpy(), expected, atol=1e-6)
+    assert (expected == 0).any()
+    assert (expected > 0).any()
 
 
 def test_successive_projection_chooses_the_pure_pixels():
-    spectra, shares = rand(8, 4), rand(4, 100, seed=1)
+    spectra = rand(8, 4)
+    shares = rand(4, 100, seed=1)
     shares[:, [3, 20, 55, 90]] = torch.eye(4, dtype=torch.float64)
     shares = shares / shares.sum(0)
     assert sorted(successive_projection(spectra @ shares, 10)) == [3, 20, 55, 90]

@@ -1,4 +1,4 @@
-"""SSRNet, SpectraLift and the library regression, each by what defines it."""
+"""SSRNet, SpectraLift and the library regression against their defining properties."""
 
 import time
 
@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+import torch_scene
+
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, ConfigError
 from satfuse.models.library_regression import LibraryRegression
@@ -15,7 +17,6 @@ from satfuse.models.observation import degrade, upsample
 from satfuse.models.regression import Regression
 from satfuse.models.spectralift import SpectraLift
 from satfuse.models.ssrnet import SSRNet, nearest_bands
-from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.train.library import fit_library
@@ -25,25 +26,16 @@ FULL = {"guide_bands": 12, "coarse_bands": 21, "ratio": RATIO}
 
 
 def textured(h, w, seed=0, bands=12):
-    """(1, bands, 10 h, 10 w) guide of fields that are about one coarse pixel wide, correlated between bands."""
+    """Guide (1, bands, 10 h, 10 w) of fields about one coarse pixel wide, bands correlated."""
     random = torch.Generator().manual_seed(seed)
     cover = torch.softmax(8 * upsample(torch.rand(1, 4, h, w, generator=random), RATIO), 1)
     return torch.einsum("sc,bshw->bchw", torch.rand(4, bands, generator=random) * 0.5, cover)
 
 
 def summary(guide, coarse, valid=None):
-    return Summary(
-        guide_cells=guide[0],
-        cells_valid=torch.ones(guide.shape[-2:], dtype=bool),
-        patches=guide,
-        patches_valid=torch.ones(1, 1, *guide.shape[-2:], dtype=bool),
-        frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
-        if valid is None
-        else valid[None],
-        ratio=RATIO,
-        psf_sigma=0.5,
-    )
+    """Summary at a PSF width of 0.5 coarse pixels; `valid` (h, w) is of the coarse image."""
+    coarse_valid = None if valid is None else valid[None, None]
+    return torch_scene.summary(guide, coarse, coarse_valid=coarse_valid, psf_sigma=0.5)
 
 
 def rmse(a, b):
@@ -69,16 +61,14 @@ def test_ssrnet_has_three_convolutions_of_the_coarse_bands(coarse):
 def test_ssrnet_puts_guide_bands_in_place_of_the_nearest_coarse_bands():
     model = initialised()
     pairs = {S3_NAMES[c]: S2_NAMES[g] for c, g in model.replaced.items()}
-    assert (
-        pairs["Oa08"] == "B04"
-        and pairs["Oa06"] == "B03"
-        and pairs["Oa17"] == "B8A"
-        and pairs["S5N"] == "B11"
-    )
-    assert (
-        "B08" not in pairs.values() and "Oa01" not in pairs
-    )  # B8A is nearer to Oa17; nothing is near 400 nm
-    guide, coarse = textured(3, 4), torch.rand(1, 21, 3, 4)
+    assert pairs["Oa08"] == "B04"
+    assert pairs["Oa06"] == "B03"
+    assert pairs["Oa17"] == "B8A"
+    assert pairs["S5N"] == "B11"
+    assert "B08" not in pairs.values()
+    assert "Oa01" not in pairs
+    guide = textured(3, 4)
+    coarse = torch.rand(1, 21, 3, 4)
     merged = model.stages(guide, coarse)[0]
     up = upsample(coarse, RATIO)
     for c in range(21):
@@ -93,7 +83,8 @@ def test_nearest_bands_uses_each_band_once():
 
 def test_ssrnet_stages_are_residual_and_local():
     model = initialised().double()
-    guide, coarse = textured(3, 4).double(), torch.rand(1, 21, 3, 4, dtype=torch.float64)
+    guide = textured(3, 4).double()
+    coarse = torch.rand(1, 21, 3, 4, dtype=torch.float64)
     for silent in range(3):  # a convolution that gives 0 leaves its stage's input as it is
         with torch.no_grad():
             model.convolutions[silent].weight.zero_()
@@ -104,29 +95,35 @@ def test_ssrnet_stages_are_residual_and_local():
     model = initialised().double()
     changed = guide.clone()
     changed[..., 14, 17] += 0.3
-    before, after = model.stages(guide, coarse), model.stages(changed, coarse)
+    before = model.stages(guide, coarse)
+    after = model.stages(changed, coarse)
     for radius, (a, b) in enumerate(zip(before, after, strict=True)):
         rows, columns = torch.nonzero((a - b).abs().amax((0, 1)) > 1e-12, as_tuple=True)
-        assert rows.min() == 14 - radius and rows.max() == 14 + radius
-        assert columns.min() == 17 - radius and columns.max() == 17 + radius
-    assert model.reach(10) == 3 and model.reach(2) == 4
+        assert rows.min() == 14 - radius
+        assert rows.max() == 14 + radius
+        assert columns.min() == 17 - radius
+        assert columns.max() == 17 + radius
+    assert model.reach(10) == 3
+    assert model.reach(2) == 4
 
 
 @torch.no_grad()
 def test_ssrnet_edge_loss_is_of_edges_in_space_then_along_the_spectrum():
     model = initialised().double()
-    guide, coarse = textured(2, 3).double(), torch.rand(1, 21, 2, 3, dtype=torch.float64)
+    guide = textured(2, 3).double()
+    coarse = torch.rand(1, 21, 2, 3, dtype=torch.float64)
     _, _, spatial, spectral = model.stages(guide, coarse)
     valid = torch.ones(1, 1, 20, 30, dtype=bool)
     loss = lambda target: float(model.extra_loss(guide, coarse, target, valid))  # noqa: E731
     change = (spectral - spatial)[0].numpy()  # between the two stages
     along = np.square(np.diff(change, axis=0)).mean()
-    assert loss(spatial) == pytest.approx(along) and loss(spatial + 0.1) == pytest.approx(
-        along
-    )  # a constant error has no edge
+    assert loss(spatial) == pytest.approx(along)
+    assert loss(spatial + 0.1) == pytest.approx(along)
     across = sum(np.square(np.diff(change, axis=axis)).mean() for axis in (1, 2))
-    assert loss(spectral) == pytest.approx(across) and loss(spectral - 0.1) == pytest.approx(across)
-    spoiled, valid = spectral.clone(), valid.clone()
+    assert loss(spectral) == pytest.approx(across)
+    assert loss(spectral - 0.1) == pytest.approx(across)
+    spoiled = spectral.clone()
+    valid = valid.clone()
     spoiled[..., 5, 5] = 9
     valid[..., 5, 5] = False
     assert loss(spoiled) == loss(spectral)
@@ -138,8 +135,10 @@ def test_a_gradient_reaches_every_parameter_of_ssrnet_and_training_lowers_the_er
     target = torch.einsum(
         "kc,bchw->bkhw", torch.rand(21, 12, generator=torch.Generator().manual_seed(1)) / 12, guide
     )
-    coarse, valid = degrade(target, RATIO), torch.ones(1, 1, 40, 40, dtype=bool)
-    optimiser, errors = torch.optim.Adam(model.parameters(), 1e-3), []
+    coarse = degrade(target, RATIO)
+    valid = torch.ones(1, 1, 40, 40, dtype=bool)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    errors = []
     for _ in range(60):
         image = model(guide, coarse).image
         loss = (image - target).abs().mean() + model.extra_loss(guide, coarse, target, valid)
@@ -185,7 +184,8 @@ def test_spectralift_recovers_a_nonlinear_map_better_than_a_line():
 def test_spectralift_is_deterministic_and_leaves_random_numbers_alone():
     guide = textured(12, 6)
     scene = summary(guide, degrade(nonlinear(guide), RATIO, 0.5))
-    model, random = SpectraLift(**FULL), torch.get_rng_state()
+    model = SpectraLift(**FULL)
+    random = torch.get_rng_state()
     with torch.inference_mode():  # as the callers do
         first = model.fit(scene)
     torch.manual_seed(123)
@@ -196,7 +196,8 @@ def test_spectralift_is_deterministic_and_leaves_random_numbers_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     model.fit(scene)
-    assert torch.equal(before, torch.get_rng_state()) and not any(True for _ in model.parameters())
+    assert torch.equal(before, torch.get_rng_state())
+    assert not any(True for _ in model.parameters())
     torch.set_rng_state(random)
 
 
@@ -224,7 +225,8 @@ def test_spectralift_stays_finite_on_degenerate_scenes_and_ignores_invalid_pixel
     model = SpectraLift(**FULL)
     state = model.fit(summary(guide, coarse, valid))
     image = model(guide, coarse, state=state).image
-    assert image.isfinite().all() and image.abs().max() < 10
+    assert image.isfinite().all()
+    assert image.abs().max() < 10
     spoiled = model.fit(summary(guide, torch.where(valid, coarse, 9.0), valid))
     assert all(torch.equal(state[k], spoiled[k]) for k in state)
 
@@ -250,9 +252,10 @@ def spectra(count=3000, seed=0):
 
 
 def test_fit_library_recovers_a_known_map(monkeypatch, tmp_path):
-    """Spectra that are straight lines: two bands of the guide decide all others, so the map is known."""
+    """Spectra that are straight lines: two guide bands determine all others."""
     monkeypatch.setitem(models.MODELS, "library_regression", LibraryRegression)
-    rng, nm = np.random.default_rng(0), np.arange(380.0, 2501, 5)
+    rng = np.random.default_rng(0)
+    nm = np.arange(380.0, 2501, 5)
     level, slope = rng.random((2, 2000, 1))
     card = fit_library(
         nm,
@@ -260,12 +263,15 @@ def test_fit_library_recovers_a_known_map(monkeypatch, tmp_path):
         tmp_path / "c",
         data={"licence": "own"},
     )
-    assert card.metrics["rmse"] < 1e-3 and card.data == {
+    assert card.metrics["rmse"] < 1e-3
+    assert card.data == {
         "platforms": ["S2A", "S3A"],
         "licence": "own",
     }
     model, _ = checkpoint.load(tmp_path / "c")
-    assert model.coarse_bands == S3_NAMES and model.back_projections == 3 and model.ratio == 30
+    assert model.coarse_bands == S3_NAMES
+    assert model.back_projections == 3
+    assert model.ratio == 30
     fresh = 0.1 + 0.2 * 0.37 + 0.3 * 0.81 * (nm - 380) / 2120
     guide = torch.tensor(srf_matrix("S2A", S2_NAMES, nm)[0] @ fresh).float()
     expected = torch.tensor(srf_matrix("S3A", S3_NAMES, nm)[0] @ fresh).float()
@@ -287,9 +293,8 @@ def test_fit_library_serves_spectra_that_it_never_saw(tmp_path):
         )
     fit_library(nm, some, tmp_path / "again", coarse_bands=S3_ENMAP_NAMES)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == weights[0][0] != weights[1][0]
-    assert (
-        weights[0][1] == pytest.approx(weights[1][1], rel=0.1) and weights[0][1] < 0.2 * some.std()
-    )
+    assert weights[0][1] == pytest.approx(weights[1][1], rel=0.1)
+    assert weights[0][1] < 0.2 * some.std()
     with pytest.raises(BandError, match="500 to 2500 nm do not cover S2A B01"):
         fit_library(nm[nm >= 500], some[:, nm >= 500], tmp_path / "short")
 
@@ -330,7 +335,7 @@ def test_library_regression_is_its_map_and_needs_no_scene():
 
 
 def test_back_projection_follows_the_coarse_image():
-    """The correction on the coarse grid is the textbook's loop on the fine image, and takes a wrong bias away."""
+    """The correction on the coarse grid equals the loop on the fine image, and removes a bias."""
     guide = textured(8, 7)
     target = linear(guide) + 0.05 * upsample(torch.rand(1, 21, 8, 7), RATIO)
     scene = summary(guide, degrade(target, RATIO, 0.5))
@@ -339,15 +344,17 @@ def test_back_projection_follows_the_coarse_image():
     start = image.clone()
     for _ in range(4):
         image = image + upsample(scene.frames - degrade(image, RATIO, 0.5), RATIO)
-    got = model(guide, scene.frames, state=model.fit(scene)).image
-    torch.testing.assert_close(got, image, atol=1e-5, rtol=0)
-    errors = [rmse(degrade(x, RATIO, 0.5), scene.frames) for x in (start, got)]
-    assert errors[1] < 0.05 * errors[0] and rmse(got, target) < 0.3 * rmse(start, target)
+    corrected = model(guide, scene.frames, state=model.fit(scene)).image
+    torch.testing.assert_close(corrected, image, atol=1e-5, rtol=0)
+    errors = [rmse(degrade(x, RATIO, 0.5), scene.frames) for x in (start, corrected)]
+    assert errors[1] < 0.05 * errors[0]
+    assert rmse(corrected, target) < 0.3 * rmse(start, target)
 
 
 def test_back_projection_stays_away_from_holes():
     guide = textured(8, 7)
-    coarse, valid = degrade(linear(guide), RATIO, 0.5), torch.ones(8, 7, dtype=bool)
+    coarse = degrade(linear(guide), RATIO, 0.5)
+    valid = torch.ones(8, 7, dtype=bool)
     valid[2:6, 2:5] = False
     model = exact_map(3, error=0.1)
     states = [

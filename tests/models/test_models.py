@@ -1,15 +1,16 @@
-"""What holds for every model, and the known truths of each."""
+"""Properties that every model has, and known results of single models."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from torch_scene import summary
+
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, ConfigError, GridError
 from satfuse.models.fusformer import attention
 from satfuse.models.observation import degrade, upsample
-from satfuse.models.summary import Summary
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.simulate.scenes.factory import biome_scene
 from satfuse.simulate.scenes.protocol import Protocol
@@ -18,7 +19,7 @@ FINITE = ["bicubic", "regression", "spectral"]
 
 
 def trained_like(name, coarse_bands=21, ratio=10):
-    """A model whose weights are not at their start, so that every part of it acts."""
+    """A model with random weights, so that every part of it has an effect."""
     torch.manual_seed(1)
     model = models.create(name, guide_bands=12, coarse_bands=coarse_bands, ratio=ratio).eval()
     for parameter in model.parameters():
@@ -27,7 +28,7 @@ def trained_like(name, coarse_bands=21, ratio=10):
 
 
 def scene(h=18, w=22, ratio=10, bands=21, seed=0):
-    """Guide and the coarse image of a target that depends on the guide and on more."""
+    """Guide, coarse image and target, which depends on the guide and on detail beyond it."""
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     guide = upsample(rand(1, 12, 2 * h, 2 * w), ratio // 2)
@@ -38,26 +39,7 @@ def scene(h=18, w=22, ratio=10, bands=21, seed=0):
 
 
 def fitted(model, guide, coarse, guide_valid=None, coarse_valid=None):
-    ratio = guide.shape[-1] // coarse.shape[-1]
-    return model.fit(summary(guide, coarse, ratio, guide_valid, coarse_valid))
-
-
-def summary(guide, coarse, ratio=10, guide_valid=None, coarse_valid=None, psf_sigma=0.5008):
-    guide_valid = (
-        torch.ones(1, 1, *guide.shape[-2:], dtype=bool) if guide_valid is None else guide_valid
-    )
-    return Summary(
-        guide_cells=guide[0],
-        cells_valid=guide_valid[0, 0],
-        patches=guide,
-        patches_valid=guide_valid,
-        frames=coarse,
-        frames_valid=torch.ones(1, *coarse.shape[-2:], dtype=bool)
-        if coarse_valid is None
-        else coarse_valid[0],
-        ratio=ratio,
-        psf_sigma=psf_sigma,
-    )
+    return model.fit(summary(guide, coarse, guide_valid, coarse_valid))
 
 
 def test_create_names_what_it_knows():
@@ -73,12 +55,12 @@ def test_create_names_what_it_knows():
 
 def test_numbers_of_bands_mean_the_known_sets():
     model = models.create("bicubic", guide_bands=12, coarse_bands=19, ratio=30)
-    assert model.guide_bands == S2_NAMES and model.coarse_bands == S3_ENMAP_NAMES
+    assert model.guide_bands == S2_NAMES
+    assert model.coarse_bands == S3_ENMAP_NAMES
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in models.MODELS if name != "bayesian"]
-)  # refuses random spectra
+# the Bayesian model refuses random spectra
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "bayesian"])
 @pytest.mark.parametrize("ratio", [10, 15, 30])
 def test_gives_the_coarse_bands_on_the_guides_grid(name, ratio):
     model = trained_like(name, ratio=ratio)
@@ -89,7 +71,8 @@ def test_gives_the_coarse_bands_on_the_guides_grid(name, ratio):
     with torch.inference_mode():
         image = model(guide, coarse, state=state).image
         frames = model(guide, torch.stack([coarse, coarse + 1], 1), state=state).image
-    assert image.shape == (2, 21, ratio, 2 * ratio) and image.isfinite().all()
+    assert image.shape == (2, 21, ratio, 2 * ratio)
+    assert image.isfinite().all()
     assert torch.equal(frames, image)  # frame 0 is taken by models without frames
     with pytest.raises(GridError, match="integer multiple"):
         model(guide[..., :-1], coarse, state=state)
@@ -97,7 +80,8 @@ def test_gives_the_coarse_bands_on_the_guides_grid(name, ratio):
 
 @pytest.mark.parametrize("name", FINITE)
 def test_tiled_equals_untiled_within_the_reach(name):
-    model, ratio = trained_like(name).float(), 10
+    model = trained_like(name).float()
+    ratio = 10
     guide, coarse, _ = (x.float() for x in scene())
     generator = torch.Generator().manual_seed(3)
     guide_valid = upsample(torch.rand(1, 1, 18, 22, generator=generator), ratio) > 0.2
@@ -108,11 +92,8 @@ def test_tiled_equals_untiled_within_the_reach(name):
         whole = model(
             guide, coarse, guide_valid=guide_valid, coarse_valid=coarse_valid, **kinds
         ).image
-        for top, left in (
-            (0, 0),
-            (7, 9),
-            (13, 17),
-        ):  # corner, middle, corner: cores of 5 x 5 coarse pixels
+        # cores of 5 x 5 coarse pixels in a corner, the middle and the opposite corner
+        for top, left in ((0, 0), (7, 9), (13, 17)):
             box, inner = _box(top, left, 5, model.reach(ratio), coarse.shape[-2:])
             fine = tuple(slice(s.start * ratio, s.stop * ratio) for s in box)
             valid = {
@@ -139,7 +120,7 @@ def _box(top, left, side, halo, shape):
     return box, inner
 
 
-def test_the_reach_of_a_smaller_halo_would_not_do():
+def test_a_halo_smaller_than_the_reach_changes_the_core():
     """The tile test can fail: one coarse pixel less of context changes bicubic's core."""
     guide, coarse, _ = scene()
     model = trained_like("bicubic")
@@ -149,7 +130,7 @@ def test_the_reach_of_a_smaller_halo_would_not_do():
 
 
 def test_regression_recovers_a_linear_target():
-    """A target that is linear in sharp guide bands comes back, edges and a differing bias included."""
+    """A target that is linear in sharp guide bands comes back, with its edges and its bias."""
     guide = scene(bands=2)[0][:, :4]
     generator = torch.Generator().manual_seed(5)
     weights = torch.rand(21, 4, generator=generator, dtype=torch.float64) / 4
@@ -165,14 +146,18 @@ def test_regression_recovers_a_linear_target():
 
 
 def test_regression_does_not_trade_a_sharp_band_against_its_blurred_twin():
-    """B04 and B05 of one surface, B05 natively 20 m: their difference at edges is blur, not spectrum."""
+    """B04 and B05 of one surface, B05 natively 20 m.
+
+    Their difference at edges is blur, not spectrum.
+    """
     generator = torch.Generator().manual_seed(3)
     surface = (
         torch.rand(1, 1, 540, 540, generator=generator, dtype=torch.float64) > 0.7
     ).double() * 0.3
     noise = 0.002 * torch.randn(1, 2, 540, 540, generator=generator, dtype=torch.float64)
     twin = upsample(torch.nn.functional.avg_pool2d(surface, 2), 2)
-    guide, coarse = torch.cat([surface, twin], 1) + noise, degrade(surface, 30)
+    guide = torch.cat([surface, twin], 1) + noise
+    coarse = degrade(surface, 30)
     coarse = coarse + 0.002 * torch.randn(coarse.shape, generator=generator, dtype=torch.float64)
     model = models.create(
         "regression", guide_bands=("B04", "B05"), coarse_bands=("Oa08",), ratio=30
@@ -185,9 +170,8 @@ def test_regression_is_consistent_with_the_coarse_image():
     guide, coarse, _ = scene()
     model = trained_like("regression")
     error = degrade(model(guide, coarse, state=fitted(model, guide, coarse)).image, 10) - coarse
-    trend = model(
-        guide, coarse * 0, state=fitted(model, guide, coarse)
-    ).image  # what no residual would give
+    # with a black coarse image the residual is minus the degraded trend
+    trend = model(guide, coarse * 0, state=fitted(model, guide, coarse)).image
     assert error.square().mean() < 0.2 * (degrade(trend, 10) - coarse).square().mean()
 
 
@@ -214,7 +198,8 @@ def test_regression_stays_finite_on_degenerate_scenes(pixels):
     model = trained_like("regression")
     state = model.fit(summary(guide, coarse, coarse_valid=valid[None, None]))
     image = model(guide, coarse, state=state, coarse_valid=valid[None, None]).image
-    assert image.isfinite().all() and image.abs().max() < 10
+    assert image.isfinite().all()
+    assert image.abs().max() < 10
     with pytest.raises(GridError, match="psf_sigma"):
         model.fit(summary(guide, coarse, psf_sigma=1.5))
     with pytest.raises(ConfigError, match="needs the state"):
@@ -233,7 +218,8 @@ def test_spectral_starts_as_bicubic_and_uses_each_pixel_alone():
     changed = guide.clone()
     changed[..., 7, 9] += 0.1
     difference = (model(changed, coarse).image - before).abs().amax(1)[0]
-    assert difference[7, 9] > 1e-4 and difference.count_nonzero() == 1
+    assert difference[7, 9] > 1e-4
+    assert difference.count_nonzero() == 1
     with torch.inference_mode():  # the pass in strips is the same function
         torch.testing.assert_close(model(guide, coarse).image, before)
 
@@ -271,9 +257,8 @@ def test_fusformer_adds_a_highpass_image_to_the_upsampled_coarse():
     model = trained_like("fusformer")
     for parameter in model.highpass[-1].parameters():
         torch.nn.init.zeros_(parameter)
-    torch.testing.assert_close(
-        model(guide, 3 * coarse).image, upsample(3 * coarse, 10)
-    )  # no clamp at 1
+    # values above 1 are not clamped
+    torch.testing.assert_close(model(guide, 3 * coarse).image, upsample(3 * coarse, 10))
     assert model.reach(30) is None
 
 
@@ -304,20 +289,23 @@ def test_completed_takes_missing_bands_from_the_regression():
     alone = small(guide, coarse[:, 2:]).image
     regression = trained_like("regression")
     fit = fitted(regression, guide, coarse)
-    rest = regression(guide, coarse, state=fit).image
+    others = regression(guide, coarse, state=fit).image
     for place, band in enumerate(order):
-        known = band in S3_ENMAP_NAMES
-        expected = alone[:, S3_ENMAP_NAMES.index(band)] if known else rest[:, S3_NAMES.index(band)]
+        has_band = band in S3_ENMAP_NAMES
+        expected = (
+            alone[:, S3_ENMAP_NAMES.index(band)] if has_band else others[:, S3_NAMES.index(band)]
+        )
         torch.testing.assert_close(image[:, place], expected)
-        assert model.band_source[place] == ("spectral" if known else "regression")
-    assert model.reach(10) == 6 and models.complete(small, S3_ENMAP_NAMES, 10) is small
+        assert model.band_source[place] == ("spectral" if has_band else "regression")
+    assert model.reach(10) == 6
+    assert models.complete(small, S3_ENMAP_NAMES, 10) is small
     with pytest.raises(BandError, match="needs coarse bands Oa03"):
         models.complete(small, S3_NAMES[:2], 10)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_says_truly_whether_it_gives_an_uncertainty(name):
-    """Alone and completed: sigma is there, and finite in the model's own bands alone, exactly where it says so."""
+def test_gives_uncertainty_is_true_of_exactly_the_models_that_give_sigma(name):
+    """Alone and completed: sigma exists where the model says so, in its own bands alone."""
     observed = biome_scene("crop", ratio=10, protocol=Protocol(noise=0.002), seed=3, fine_px=60)
     guide, coarse = (
         torch.from_numpy(image).float() for image in (observed.guide[None], observed.coarse)
@@ -326,10 +314,12 @@ def test_every_model_says_truly_whether_it_gives_an_uncertainty(name):
         small, _ = checkpoint.load(checkpoint.SHIPPED / name, coarse_bands=S3_ENMAP_NAMES)
     else:
         small = trained_like(name, coarse_bands=S3_ENMAP_NAMES).float()
-    for model, seen in ((small, coarse[:, 2:]), (models.complete(small, S3_NAMES, 10), coarse)):
+    for model, bands in ((small, coarse[:, 2:]), (models.complete(small, S3_NAMES, 10), coarse)):
         with torch.inference_mode():
-            sigma = model(guide, seen, state=fitted(model, guide, seen)).sigma
+            sigma = model(guide, bands, state=fitted(model, guide, bands)).sigma
         assert (sigma is not None) == model.gives_uncertainty == (name == "bayesian")
         if sigma is not None:
-            own = torch.tensor([source == model.name for source in model.band_source])
-            assert (sigma[:, own] > 0).all() and sigma[:, ~own].isnan().all() and own.sum() == 19
+            of_model = torch.tensor([source == model.name for source in model.band_source])
+            assert (sigma[:, of_model] > 0).all()
+            assert sigma[:, ~of_model].isnan().all()
+            assert of_model.sum() == 19

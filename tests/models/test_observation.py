@@ -1,3 +1,5 @@
+"""The observation model on torch tensors: equal to that on numpy arrays, and differentiable."""
+
 import numpy as np
 import pytest
 
@@ -16,11 +18,10 @@ IMAGE = RNG.random((3, 60, 90))
 VALID = RNG.random((60, 90)) > 0.4
 
 
-def on_torch(image, ratio, sigma, valid=None, dtype=torch.float64, **rest):
+def on_torch(image, ratio, sigma, valid=None, dtype=torch.float64, shift=(0.0, 0.0)):
     valid = None if valid is None else torch.tensor(valid)[None, None]
-    return degrade(torch.tensor(image, dtype=dtype)[None], ratio, sigma, valid=valid, **rest)[
-        0
-    ].numpy()
+    x = torch.tensor(image, dtype=dtype)[None]
+    return degrade(x, ratio, sigma, valid=valid, shift=shift)[0].numpy()
 
 
 @settings(max_examples=20, deadline=None)
@@ -56,7 +57,7 @@ def test_values_in_holes_do_not_matter():
     np.testing.assert_array_equal(on_torch(wild, 10, 0.5, VALID), on_torch(IMAGE, 10, 0.5, VALID))
 
 
-def test_gradient_is_right_and_finite_beside_holes():
+def test_gradient_is_right_and_finite_next_to_holes():
     image = torch.tensor(IMAGE[None, :1, :12, :12], requires_grad=True)
     valid = torch.tensor(VALID[None, None, :12, :12])
     assert torch.autograd.gradcheck(

@@ -1,4 +1,4 @@
-"""One preparation of a scene: what is filled with what, and whose word on the shift counts."""
+"""The preparation of a scene: how holes are filled, and who decides whether a shift is trusted."""
 
 import numpy as np
 import pytest
@@ -94,20 +94,20 @@ UNTRUSTED = ShiftEstimate(0.0, 0.0, np.inf, False, "too few pixels")
 APPLIED = ShiftEstimate(60.0, 30.0, 5.0, True, "estimated")
 
 
-def test_without_an_observation_the_registration_counts():
+def test_without_an_observation_the_registration_decides():
     for registration in (UNTRUSTED, APPLIED):
         verdict = shift_verdict(None, registration, registered=True, transform=GRID)
         assert verdict is registration
 
 
-def test_a_model_that_finds_the_shift_settles_an_untrusted_registration():
+def test_a_model_that_estimates_the_shift_replaces_an_untrusted_registration():
     verdict = shift_verdict(observation(), UNTRUSTED, registered=False, transform=GRID)
     assert verdict.trusted
     assert (verdict.dx_m, verdict.dy_m) == (150, 75)  # rows run southward
     assert verdict.sigma_m == pytest.approx(9)
 
 
-def test_a_model_that_doubts_withdraws_the_trust_and_keeps_the_shift_that_was_applied():
+def test_a_models_doubt_withdraws_trust_but_keeps_the_shift_that_was_applied():
     verdict = shift_verdict(
         observation("poorly correlated"), APPLIED, registered=True, transform=GRID
     )
