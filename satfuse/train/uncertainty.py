@@ -9,7 +9,7 @@ import torch
 
 from satfuse.models.bayesian.model import Bayesian
 from satfuse.models.bayesian.uncertainty import MINIMUM_VARIANCE, TERMS
-from satfuse.models.summary import summarise
+from satfuse.models.prepare import prepare_scene
 from satfuse.simulate.scenes.factory import TrainingScene
 
 log = logging.getLogger(__name__)
@@ -81,18 +81,23 @@ def _sample(model: Bayesian, scene: TrainingScene, rng: np.random.Generator) -> 
     if len(valid_pixels) < PIXELS or not scene.coarse_valid.any():
         return None
     pixels = torch.from_numpy(np.sort(rng.choice(valid_pixels, PIXELS, replace=False)))
-    guide = np.where(scene.guide_valid, scene.guide, np.nan).astype(np.float32)
-    summary = summarise(
-        guide, scene.coarse, scene.coarse_valid, ratio=scene.ratio, registered=False
+    prepared = prepare_scene(
+        scene.guide,
+        scene.coarse,
+        ratio=scene.ratio,
+        registered=False,
+        guide_valid=scene.guide_valid,
+        coarse_valid=scene.coarse_valid,
     )
-    state = model.fit(summary)
-    inputs = torch.from_numpy(np.nan_to_num(guide))[None], torch.from_numpy(scene.coarse)[None]
-    valid = torch.from_numpy(scene.guide_valid)[None, None]
+    state = model.fit(prepared.summary)
+    guide = torch.from_numpy(prepared.inputs.guide)[None]
+    coarse = torch.from_numpy(prepared.inputs.coarse)[None]
+    valid = torch.from_numpy(prepared.inputs.guide_valid)[None, None]
     factors: torch.Tensor = model.get_buffer("uncertainty_scale")
     terms = []
     for one_term in torch.eye(len(TERMS)):  # with one factor 1 and the others 0
         factors.copy_(one_term)
-        fused = model(*inputs, state=state, guide_valid=valid)
+        fused = model(guide, coarse, state=state, guide_valid=valid)
         terms.append(fused.sigma[0].flatten(1)[:, pixels].double() ** 2 - MINIMUM_VARIANCE)
     error = (fused.image[0] - torch.from_numpy(scene.target)).abs().flatten(1)[:, pixels]
     return torch.stack(terms), error.double()
