@@ -1,1 +1,1 @@
-"""Speed and quality, each a command that prints its table: python -m benchmarks.NAME."""
+"""Benchmarks of speed and quality; each is a command that prints its table."""

@@ -1,86 +1,137 @@
-"""The figures of docs/quality.md: angles by protocol, one scene with its errors, calibration of the uncertainty."""
+"""The figures of docs/quality.md: angles by protocol, an example, calibrated uncertainty."""
 
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import halfnorm
 
 from benchmarks.document import DOCS
-from benchmarks.quality.matrix import Rows
-from benchmarks.quality.methods import METHODS, OURS, Budget, run, weights_of
-from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, Case, make_scene
+from benchmarks.quality.matrix import Results, Rows
+from benchmarks.quality.methods import BAYESIAN, METHODS, Budget, run, weights_of
+from benchmarks.quality.scenes import POTSDAM, PROTOCOLS, Case, Scene, make_scene
+from benchmarks.quality.scores import LEVELS
 from benchmarks.quality.tables import SAM, mean_spread, shared, where
+from satfuse.arrays import FloatArray
 from satfuse.errors import SatfuseError
 from satfuse.simulate.scenes.factory import BIOME_NAMES
 
 log = logging.getLogger(__name__)
 
 EXAMPLE = Case(place="city", ratio=10, protocol="realistic", seed=0)
-SHOWN = ("bicubic", "regression", "atprk", "cnmf", "library_regression", "fusformer", OURS)
-PART = slice(60, 180)  # of rows and columns, fine pixels
-WORST = 0.05  # reflectance, the end of the colours of errors
-LEVELS = np.linspace(0.05, 0.95, 19)
+EXAMPLE_METHODS = (
+    "bicubic",
+    "regression",
+    "atprk",
+    "cnmf",
+    "library_regression",
+    "fusformer",
+    BAYESIAN,
+)
+EXAMPLE_PART = slice(60, 180)  # of rows and columns, fine pixels
+COLOURS = ("Oa17", "Oa08", "Oa06")  # 865, 665, 560 nm
+LARGEST_ERROR = 0.05  # reflectance, end of the colour scale
+SPACING = 0.05  # between the methods of a protocol, in protocols
 
 
-def write(results: dict, work: Path, budget: Budget) -> None:
-    """All figures that the results allow, as PNG into docs/img; the example fuses anew with the weights in `work`."""
-    drawn = {
+def write(results: Results, work: Path, budget: Budget) -> None:
+    """Draw all figures that the results allow, as PNG into docs/img.
+
+    The example fuses its scene with the weights in `work`.
+    """
+    figures = {
         "quality-protocols.png": by_protocol(results["rows"]),
         "quality-example.png": example(work, budget),
         "quality-uncertainty.png": calibration(results["rows"]),
     }
-    for name, figure in drawn.items():
+    for name, figure in figures.items():
         if figure is None:
             log.warning("%s: nothing to draw", name)
             continue
         figure.savefig(drawing := io.BytesIO(), dpi=80)
+        # 128 colours make the files in the repository small
         Image.open(drawing).convert("RGB").quantize(128).save(DOCS / "img" / name, optimize=True)
 
 
 def by_protocol(rows: Rows) -> Figure | None:
-    """SAM over land of every method under every protocol, Potsdam and biomes apart."""
+    """SAM over land of every method under every protocol: Potsdam on the left, biomes right."""
     rows = where(rows, withheld=False)
-    groups = {"Potsdam": where(rows, place=POTSDAM), "six biomes": where(rows, place=BIOME_NAMES)}
     if not rows:
         return None
+    groups = {"Potsdam": where(rows, place=POTSDAM), "six biomes": where(rows, place=BIOME_NAMES)}
     figure = Figure(figsize=(13, 5), layout="constrained")
-    for axis, (title, part) in zip(figure.subplots(1, 2, sharey=True), groups.items(), strict=True):
-        columns = {p: shared(where(part, protocol=p)) for p in PROTOCOLS}
-        columns = {p: column for p, column in columns.items() if column}
-        for number, method in enumerate(METHODS):
-            cells = [mean_spread(where(column, method=method), SAM) for column in columns.values()]
-            if not any(np.isfinite(mean) for mean, _ in cells):
-                continue
-            place = np.arange(len(cells)) + (number - len(METHODS) / 2) * 0.05
-            ours = (
-                {"color": "k", "marker": "*", "ms": 11}
-                if method == OURS
-                else {"color": f"C{number % 10}", "ms": 5}
-            )
-            marker = {"marker": "os^v"[number // 10 + 2 * (number % 2)]} if method != OURS else {}
-            means, spreads = np.array(cells).T
-            axis.errorbar(
-                place, means, np.nan_to_num(spreads), ls="", label=method, **ours, **marker
-            )
-        axis.set_yscale("log")
-        axis.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (title, part) in zip(axes, groups.items(), strict=True):
+        _draw_protocols(axis, part)
         axis.set_title(title)
-        axis.grid(axis="y", which="both", alpha=0.3)
-    figure.axes[0].set_ylabel("SAM over land, degrees")
-    figure.legend(
-        *figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False
-    )
+    axes[0].set_ylabel("SAM over land, degrees")
+    _legend(figure)
     return figure
 
 
-def example(work: Path, budget: Budget) -> Figure | None:
-    """One scene: the inputs, the truth and what methods make of them, with the rms of each pixel's error."""
-    scene, images = make_scene(EXAMPLE), {}
-    for name in SHOWN:
+def _draw_protocols(axis: Axes, rows: Rows) -> None:
+    """Points with spreads by protocol, the methods side by side."""
+    columns = {name: shared(where(rows, protocol=name)) for name in PROTOCOLS}
+    columns = {name: column for name, column in columns.items() if column}
+    for number, method in enumerate(METHODS):
+        cells = [mean_spread(where(column, method=method), SAM) for column in columns.values()]
+        if not any(np.isfinite(mean) for mean, _ in cells):
+            continue
+        position = np.arange(len(cells)) + (number - len(METHODS) / 2) * SPACING
+        means, spreads = np.array(cells).T
+        style = _marker(number, method)
+        axis.errorbar(position, means, np.nan_to_num(spreads), ls="", label=method, **style)
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(columns)), list(columns), rotation=35, ha="right")
+    axis.grid(axis="y", which="both", alpha=0.3)
+
+
+def _marker(number: int, method: str) -> dict[str, Any]:
+    """Colour and shape of a method: a black star for the Bayesian model."""
+    if method == BAYESIAN:
+        return {"color": "k", "marker": "*", "ms": 11}
+    # colours repeat after ten methods, with another shape
+    shape = "os^v"[number // 10 + 2 * (number % 2)]
+    return {"color": f"C{number % 10}", "ms": 5, "marker": shape}
+
+
+def example(work: Path, budget: Budget) -> Figure:
+    """One scene: the inputs, the truth, the fused images, and the rms of each pixel's error."""
+    scene = make_scene(EXAMPLE)
+    images = _fuse_example(scene, work, budget)
+    colours = [scene.bands.index(band) for band in COLOURS]
+    low, high = np.percentile(scene.target[colours], [1, 99], axis=(1, 2))[..., None, None]
+    coarse = scene.coarse.values.repeat(EXAMPLE.ratio, 1).repeat(EXAMPLE.ratio, 2)
+
+    def draw(axis: Axes, image: FloatArray, title: str) -> None:
+        part = image[colours, EXAMPLE_PART, EXAMPLE_PART]
+        stretched = np.clip((part - low) / (high - low), 0, 1)
+        axis.imshow(np.moveaxis(stretched, 0, -1), interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+
+    figure = Figure(figsize=(2.3 * (len(images) + 1), 4.9), layout="constrained")
+    axes = figure.subplots(2, len(images) + 1)
+    draw(axes[0, 0], scene.target, "truth: " + ", ".join(COLOURS))
+    draw(axes[1, 0], coarse, "S3")
+    for (top, bottom), (name, image) in zip(axes[:, 1:].T, images.items(), strict=True):
+        draw(top, image, name)
+        scale = _draw_error(bottom, image - scene.target)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.colorbar(scale, ax=axes[1], shrink=0.8, label="reflectance")
+    return figure
+
+
+def _fuse_example(scene: Scene, work: Path, budget: Budget) -> dict[str, FloatArray]:
+    """The fused image of each method that is trained and does not refuse the scene."""
+    images = {}
+    for name in EXAMPLE_METHODS:
         folder = weights_of(name, scene.bands, work, budget)
         if folder is not None and not folder.is_dir():
             continue
@@ -88,55 +139,39 @@ def example(work: Path, budget: Budget) -> Figure | None:
             images[name] = run(name, scene, work, budget).image
         except SatfuseError as error:
             log.warning("%s is not in the example: %s", name, error)
-    colours = [scene.bands.index(b) for b in ("Oa17", "Oa08", "Oa06")]
-    low, high = np.percentile(scene.target[colours], [1, 99], axis=(1, 2))[..., None, None]
-    coarse = scene.coarse.values.repeat(EXAMPLE.ratio, 1).repeat(EXAMPLE.ratio, 2)
+    return images
 
-    def rgb(image):
-        return np.moveaxis(np.clip((image[colours, PART, PART] - low) / (high - low), 0, 1), 0, -1)
 
-    figure = Figure(figsize=(2.3 * (len(images) + 1), 4.9), layout="constrained")
-    axes = figure.subplots(2, len(images) + 1)
-    axes[0, 0].imshow(rgb(scene.target), interpolation="nearest")
-    axes[0, 0].set_title("truth: Oa17, Oa08, Oa06", fontsize=9)
-    axes[1, 0].imshow(rgb(coarse), interpolation="nearest")
-    axes[1, 0].set_title("S3", fontsize=9)
-    for column, (name, image) in zip(axes[:, 1:].T, images.items(), strict=True):
-        error = np.sqrt(((image - scene.target) ** 2).mean(0))
-        column[0].imshow(rgb(image), interpolation="nearest")
-        column[0].set_title(name, fontsize=9)
-        shown = column[1].imshow(
-            error[PART, PART], vmin=0, vmax=WORST, cmap="magma", interpolation="nearest"
-        )
-        column[1].set_title(f"rms error {np.sqrt((error[PART, PART] ** 2).mean()):.4f}", fontsize=9)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    figure.colorbar(shown, ax=axes[1], shrink=0.8, label="reflectance")
-    return figure
+def _draw_error(axis: Axes, error: FloatArray) -> Any:
+    """Map of the error's rms over the bands."""
+    rms = np.sqrt((error**2).mean(0))[EXAMPLE_PART, EXAMPLE_PART]
+    axis.set_title(f"rms error {np.sqrt((rms**2).mean()):.4f}", fontsize=9)
+    return axis.imshow(rms, vmin=0, vmax=LARGEST_ERROR, cmap="magma", interpolation="nearest")
 
 
 def calibration(rows: Rows) -> Figure | None:
-    """Share of errors within k standard deviations against what a normal distribution has, by place."""
+    """Quantiles of |error| / sigma against those of a normal distribution, by place."""
     rows = [row for row in where(rows, withheld=False) if "coverage" in row.get("scores", {})]
     if not rows:
         return None
+    protocols = ("clean", "realistic")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    for axis, protocol in zip(
-        figure.subplots(1, 2, sharey=True), ("clean", "realistic"), strict=True
-    ):
+    axes: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    for axis, protocol in zip(axes, protocols, strict=True):
         axis.plot([0, 3], [0, 3], color="0.7", lw=1)
         for place in (POTSDAM, *BIOME_NAMES):
-            curves = [
-                r["scores"]["coverage"]["quantiles"]
-                for r in where(rows, place=place, protocol=protocol)
-            ]
+            part = where(rows, place=place, protocol=protocol)
+            curves = [row["scores"]["coverage"]["quantiles"] for row in part]
             if curves:
                 axis.plot(halfnorm.ppf(LEVELS), np.mean(curves, axis=0), marker=".", label=place)
-        axis.set(
-            title=protocol, xlabel="quantile of |error| / sigma, normal", xlim=(0, 2.1), ylim=(0, 4)
-        )
-    figure.axes[0].set_ylabel("measured")
-    figure.legend(
-        *figure.axes[-1].get_legend_handles_labels(), loc="outside right upper", frameon=False
-    )
+        axis.set(title=protocol, xlabel="quantile of |error| / sigma, normal")
+        axis.set(xlim=(0, 2.1), ylim=(0, 4))
+    axes[0].set_ylabel("measured")
+    _legend(figure)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    """The legend of the last axes, to the right of all."""
+    handles = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", frameon=False)

@@ -1,34 +1,53 @@
-"""Runs methods over scenes, in processes of one thread each, and keeps every result in one JSON file.
+"""Run methods on scenes, in processes of one thread each; keep every result in one JSON file.
 
-The file holds `memory_mb` (by method) and `rows`, one per method and case; rows of networks say how they were trained.
+The file contains `memory_mb` (by method) and `rows`, one per method and case; rows of networks say
+how these were trained.
 """
 
 import json
 import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.quality.methods import LEARNED, METHODS, Budget, one_thread, run
 from benchmarks.quality.scenes import POTSDAM, Case, Scene, make_scene
 from benchmarks.quality.scores import score
 from satfuse.errors import SatfuseError
+from satfuse.files import replacing
 from satfuse.sensors.bands import COARSE_M
 
 log = logging.getLogger(__name__)
 
-Rows = list[dict]
+Row = dict[str, Any]  # a case, `method`, `withheld`, and `scores` or the reason why it `failed`
+Rows = list[Row]
+Results = dict[str, Any]  # contents of the results file
 KEY = ("place", "ratio", "protocol", "seed", "method", "withheld")
 
 
 def run_matrix(
-    cases, names, work: Path, budget: Budget, *, full=False, withheld=True, jobs=2
+    cases: Iterable[Case],
+    names: Iterable[str],
+    work: Path,
+    budget: Budget,
+    *,
+    full: bool = False,
+    withheld: bool = True,
+    jobs: int | None = 2,
 ) -> Iterator[Rows]:
-    """Rows of one case after the other; a row is a method on a case, with its `scores` or how it `failed`."""
+    """Rows of one case after the other, in the order in which they are ready.
+
+    Parameters
+    ----------
+    names, full, withheld : methods, and which of them run on a case, see `planned`.
+    work, budget : see `methods.run`.
+    jobs : processes; None = one per core.
+    """
     job = partial(
-        _of_case, names=tuple(names), work=work, budget=budget, full=full, withheld=withheld
+        _run_case, names=tuple(names), work=work, budget=budget, full=full, withheld=withheld
     )
     if jobs == 1:
         yield from map(job, cases)
@@ -40,59 +59,60 @@ def run_matrix(
         pool.join()
 
 
-def planned(names, case: Case, full: bool, withheld: bool = True) -> list[tuple[str, bool]]:
-    """Which methods run on a case, and whether with the coarse image withheld.
+def planned(
+    names: Iterable[str], case: Case, full: bool, withheld: bool = True
+) -> list[tuple[str, bool]]:
+    """Methods that run on a case, and whether with the coarse image withheld.
 
-    With `full` all do, and every learned one also withheld. By default the slow ones leave out biomes that are neither
-    clean nor realistic, and networks are withheld on realistic scenes of the first seed only.
+    Parameters
+    ----------
+    full : True = all methods, and every learned one also withheld. False = slow methods run on
+        Potsdam and on clean and realistic biomes only, and networks are withheld on realistic
+        scenes of the first seed only.
+    withheld : False = nothing is run with the coarse image withheld.
     """
     runs = []
     for name in names:
         method = METHODS[name]
-        if (
-            full
-            or method.tile_px is None
-            or case.place == POTSDAM
-            or case.protocol in ("clean", "realistic")
-        ):
+        slow = method.tile_px is not None
+        main_case = case.place == POTSDAM or case.protocol in ("clean", "realistic")
+        if full or main_case or not slow:
             runs.append((name, False))
-        always = method.weights in ("shipped", "library") or (
-            case.protocol == "realistic" and case.seed == 0
-        )
-        if withheld and name in LEARNED and (full or always):
+        network = method.weights in ("factory", "other")
+        chosen = case.protocol == "realistic" and case.seed == 0
+        if withheld and name in LEARNED and (full or chosen or not network):
             runs.append((name, True))
     return runs
 
 
-def read(path: Path) -> dict:
-    """What a results file holds; nothing yet where there is none."""
+def read(path: Path) -> Results:
+    """Contents of a results file; without rows where there is none."""
     return json.loads(path.read_text()) if path.exists() else {"memory_mb": {}, "rows": []}
 
 
 def merged(old: Rows, new: Rows) -> Rows:
-    """Rows by case and method, new ones in place of old ones."""
+    """Rows by case and method; new rows replace old ones."""
     by_key = {tuple(row[k] for k in KEY): row for row in [*old, *new]}
     return [by_key[key] for key in sorted(by_key)]
 
 
-def write(path: Path, results: dict) -> None:
-    """All at once, so that a killed run leaves a whole file; a row is a line."""
+def write(path: Path, results: Results) -> None:
+    """Write a results file, one row per line."""
     head = json.dumps({k: v for k, v in results.items() if k != "rows"})[:-1]
     rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in results["rows"])
-    part = path.with_suffix(".part")
-    part.write_text(f'{head}, "rows": [\n{rows}\n]}}\n')
-    part.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(f'{head}, "rows": [\n{rows}\n]}}\n')
 
 
-def _of_case(case: Case, names, work, budget, full, withheld) -> Rows:
+def _run_case(
+    case: Case, names: Sequence[str], work: Path, budget: Budget, full: bool, withheld: bool
+) -> Rows:
     scene = make_scene(case)
-    return [
-        _row(name, blind, scene, work, budget)
-        for name, blind in planned(names, case, full, withheld)
-    ]
+    runs = planned(names, case, full, withheld)
+    return [_run_method(name, without_coarse, scene, work, budget) for name, without_coarse in runs]
 
 
-def _row(name, withheld, scene: Scene, work, budget) -> dict:
+def _run_method(name: str, withheld: bool, scene: Scene, work: Path, budget: Budget) -> Row:
     row = asdict(scene.case) | {"method": name, "withheld": withheld}
     if METHODS[name].weights in ("factory", "other"):
         row["training"] = f"{budget.seconds:.0f} s ({budget.device})"
@@ -103,8 +123,7 @@ def _row(name, withheld, scene: Scene, work, budget) -> dict:
     row["seconds"] = round(outcome.seconds, 4)
     if "shift_m" in outcome.attrs:
         east, north = outcome.attrs["shift_m"]
-        row["shift_found"] = [
-            round(v / COARSE_M, 4) for v in (east, -north)
-        ]  # right, down, in coarse pixels
+        # right and down, in coarse pixels
+        row["shift_found"] = [round(v / COARSE_M, 4) for v in (east, -north)]
         row["shift_true"] = [round(float(s), 4) for s in scene.shift]
     return row | {"scores": score(outcome.image, outcome.uncertainty, scene, outcome.attrs)}

@@ -1,12 +1,14 @@
-"""Every method as a line of a table: what it is, what it is trained on, how it is run with and without Sentinel-3."""
+"""Every method as a line of a table: its model, its weights, and how to run it on a scene."""
 
 import logging
 import multiprocessing
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,31 +17,35 @@ import xarray as xr
 import satfuse
 from benchmarks.quality import training
 from benchmarks.quality.scenes import RATIOS, Scene
-from benchmarks.quality.training import Budget
+from benchmarks.quality.training import Budget, Scenes
 from satfuse import checkpoint
+from satfuse.arrays import FloatArray
 from satfuse.geometry.tiling import mosaic_spans
+from satfuse.models.blocks import Cut, fuse_whole
 from satfuse.models.interface import Fused, FusionModel
-from satfuse.models.summary import summarise
-from satfuse.sensors.bands import S3_ENMAP_NAMES, S3_NAMES
+from satfuse.models.prepare import prepare_scene
+from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA, degrade
 
 log = logging.getLogger(__name__)
 
-OURS = "bayesian"
-STRIDE_PX = {10: 50, 15: 45, 30: 60}  # of tiles of 60 px, by ratio: edges lie on coarse pixels
+BAYESIAN = "bayesian"
+STRIDE_PX = {10: 50, 15: 45, 30: 60}  # of tiles of 60 px, by ratio: edges are on coarse pixels
+BLOCK_PX = 900  # as `satfuse.fuse`; scenes are smaller
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A model and where its weights come from.
+    """A model and the origin of its weights.
 
     Parameters
     ----------
     model : name in `satfuse.models`.
-    weights : "none"; "library" (closed form of library spectra); "factory" or "other" (trained here on Earth
-        observation or on indoor-like scenes); "shipped" (in the package).
-    tile_px : size of the tiles that it is run on, where that must be the size of its training patches. Such methods
-        are slow: by default they run on Potsdam and on clean and realistic scenes only.
+    weights : "none"; "library" (closed form of library spectra); "factory" or "other" (trained here
+        on Earth observation or on indoor-like scenes); "shipped" (in the package).
+    tile_px : size of the tiles that it runs on, where that must be the size of its training
+        patches; None = whole scenes. Methods with tiles are slow: by default they run on Potsdam
+        and on clean and realistic scenes only.
     """
 
     model: str
@@ -61,164 +67,204 @@ METHODS = {
     "spectral": Method(model="spectral", weights="factory"),
     "fusformer": Method(model="fusformer", weights="factory", tile_px=60),
     "fusformer-other": Method(model="fusformer", weights="other", tile_px=60),
-    OURS: Method(model=OURS, weights="shipped"),
+    BAYESIAN: Method(model=BAYESIAN, weights="shipped"),
 }
 LEARNED = tuple(name for name, method in METHODS.items() if method.weights != "none")
-BAND_SETS = {
-    S3_NAMES: RATIOS,
-    S3_ENMAP_NAMES: (10,),
-}  # networks of either, trained at the ratios they are used at
+# networks are trained for each set of coarse bands, at the ratios of its scenes
+BAND_SETS = {S3_NAMES: RATIOS, S3_ENMAP_NAMES: (10,)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """An image (band, y, x), its uncertainty of the same shape where the method gives one, and seconds."""
+    """The result of one fusion.
 
-    image: np.ndarray
-    uncertainty: np.ndarray | None
+    Parameters
+    ----------
+    image : (band, y, x) reflectance, NaN where the guide is missing.
+    uncertainty : its standard deviation, where the method gives one.
+    seconds : that the fusion took.
+    attrs : of the Dataset of `satfuse.fuse`.
+    """
+
+    image: FloatArray
+    uncertainty: FloatArray | None
     seconds: float
-    attrs: dict
+    attrs: Mapping[str, Any]
 
 
 def prepare(
-    names, work: Path, budget: Budget, *, band_sets=tuple(BAND_SETS), jobs: int = 1
+    names: Iterable[str],
+    work: Path,
+    budget: Budget,
+    *,
+    band_sets: Sequence[tuple[str, ...]] = tuple(BAND_SETS),
+    jobs: int | None = 1,
 ) -> None:
-    """Train what is not yet in the work folder, in processes of one thread each."""
-    todo = [
-        (n, b)
-        for b in band_sets
-        for n in names
-        if (out := weights_of(n, b, work, budget)) and not out.is_dir()
+    """Train the methods whose weights are not in the folder `work`.
+
+    It takes `jobs` processes of one thread each; None = one per core.
+    """
+    pairs = [(name, bands) for bands in band_sets for name in names]
+    missing = [
+        (name, bands)
+        for name, bands in pairs
+        if (folder := weights_of(name, bands, work, budget)) and not folder.is_dir()
     ]
-    if todo:
+    if missing:
         with multiprocessing.get_context("spawn").Pool(jobs, one_thread) as pool:
-            pool.starmap(partial(_train, work=work, budget=budget), todo, chunksize=1)
+            pool.starmap(partial(_train, work=work, budget=budget), missing, chunksize=1)
             pool.close()
             pool.join()
 
 
 def one_thread() -> None:
-    """Make a worker process use one core: the processes share them."""
+    """Make a worker process use one core, because the processes share them; set up its log."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("satfuse").setLevel(logging.ERROR)
 
 
-def _train(name, bands, work, budget):
+def _train(name: str, bands: tuple[str, ...], work: Path, budget: Budget) -> None:
     out = weights_of(name, bands, work, budget)
-    if METHODS[name].weights == "library":
+    assert out is not None, f"{name} is not trained here"
+    method = METHODS[name]
+    if method.weights == "library":
         training.train_library(out, bands)
         return
-    chosen = training.of_bands(_scenes(METHODS[name].weights, budget), len(bands), BAND_SETS[bands])
+    scenes = training.of_bands(_scenes(method.weights, budget), len(bands), BAND_SETS[bands])
     log.info("training %s with %d bands for %.0f s", name, len(bands), budget.seconds)
-    training.train_network(METHODS[name].model, chosen, out, bands, budget)
+    training.train_network(method.model, scenes, out, bands, budget)
 
 
 @cache
-def _scenes(kind, budget):
+def _scenes(kind: str, budget: Budget) -> Scenes:
+    """The training scenes for weights of this kind, at all ratios and with all bands."""
     make = {"factory": training.factory_scenes, "other": training.other_scenes}[kind]
     return make(RATIOS, S3_NAMES, budget)
 
 
-def weights_of(name: str, bands, work: Path, budget: Budget) -> Path | None:
-    """Where the weights of a method lie; None for methods that have none of their own here."""
+def weights_of(name: str, bands: Sequence[str], work: Path, budget: Budget) -> Path | None:
+    """Folder of the weights of a method; None for methods that are not trained here."""
     kind = METHODS[name].weights
     if kind in ("none", "shipped"):
         return None
-    time_ = "" if kind == "library" else f"-{budget.seconds:.0f}s-{budget.device}"
-    return Path(work) / f"{name}-{len(bands)}{time_}"
+    suffix = "" if kind == "library" else f"-{budget.seconds:.0f}s-{budget.device}"
+    return Path(work) / f"{name}-{len(bands)}{suffix}"
 
 
 def run(name: str, scene: Scene, work: Path, budget: Budget, *, withheld: bool = False) -> Outcome:
-    """Fuse a scene; every method through `satfuse.fuse`, which registers the coarse image first.
+    """Fuse a scene by `satfuse.fuse`, which registers the coarse image first for every method.
 
-    Withheld means that nothing of the coarse image reaches the method. Our model is told that no coarse pixel is
-    valid. The others cannot do without one and get what the library regression expects of the guide, degraded with the
-    nominal PSF.
+    Parameters
+    ----------
+    work, budget : where `prepare` put the weights, and with which budget it trained them.
+    withheld : True = nothing of the coarse image reaches the method. For the Bayesian model no
+        coarse pixel is valid. The other methods need a coarse image: they get the one that the
+        library regression predicts from the guide, degraded with the nominal PSF.
     """
-    model = _opened(name, scene.bands, scene.case.ratio, work, budget)
+    model = _open_model(name, scene.bands, scene.case.ratio, work, budget)
     if withheld and METHODS[name].weights == "shipped":
-        return _blind(name, scene)
-    coarse = _expected(scene, work, budget) if withheld else scene.coarse
+        return _fuse_guide_only(METHODS[name].model, scene)
+    coarse = _predicted_coarse(scene, work, budget) if withheld else scene.coarse
     start = time.perf_counter()
     fused = satfuse.fuse(scene.guide, coarse, model=model)
     seconds = time.perf_counter() - start
-    uncertainty = fused["uncertainty"].values if "uncertainty" in fused else None
     return Outcome(
         image=fused["reflectance"].values,
-        uncertainty=uncertainty,
+        uncertainty=fused["uncertainty"].values if "uncertainty" in fused else None,
         seconds=seconds,
         attrs=fused.attrs,
     )
 
 
 @cache
-def _opened(name, bands, ratio, work, budget):
-    """What `satfuse.fuse` takes as a model."""
-    method, folder = METHODS[name], weights_of(name, bands, work, budget)
+def _open_model(
+    name: str, bands: tuple[str, ...], ratio: int, work: Path, budget: Budget
+) -> str | FusionModel:
+    """The `model` for `satfuse.fuse`: a name, or a model with weights that were trained here."""
+    method = METHODS[name]
+    folder = weights_of(name, bands, work, budget)
     if folder is None:
         return method.model
     model, _ = checkpoint.load(folder)
     return Tiled(model, method.tile_px, STRIDE_PX[ratio], ratio) if method.tile_px else model
 
 
-def _expected(scene, work, budget) -> xr.DataArray:
-    """The coarse image that the library regression expects of the guide alone."""
-    model, _ = checkpoint.load(weights_of("library_regression", scene.bands, work, budget))
-    weight, bias = (p.detach().numpy() for p in (model.weight, model.bias))
-    guide, valid = scene.guide.values, np.isfinite(scene.guide.values).all(0)
+def _predicted_coarse(scene: Scene, work: Path, budget: Budget) -> xr.DataArray:
+    """The coarse image that the library regression predicts from the guide alone."""
+    folder = weights_of("library_regression", scene.bands, work, budget)
+    assert folder is not None, "the library regression is trained here"
+    parameters = checkpoint.load(folder)[0].state_dict()
+    weight = parameters["weight"].numpy()
+    bias = parameters["bias"].numpy()
+    guide = scene.guide.values
+    valid = np.isfinite(guide).all(0)
     fine = np.einsum("kc,cyx->kyx", weight, np.where(valid, guide, 0)) + bias[:, None, None]
     coarse = degrade(fine.astype(np.float32), scene.case.ratio, DEFAULT_PSF_SIGMA, valid=valid)
     return scene.coarse.copy(data=coarse).assign_attrs(shift_m=(0.0, 0.0))
 
 
-def _blind(name, scene) -> Outcome:
-    """Our model on a scene without a valid coarse pixel; the coarse values are zeros."""
-    ratio, guide = scene.case.ratio, scene.guide.values
-    bands = {"guide_bands": tuple(scene.guide["band"].values), "coarse_bands": scene.bands}
-    valid, coarse = np.isfinite(guide).all(0), np.zeros(scene.coarse.shape, np.float32)
-    nothing = np.zeros(coarse.shape[1:], bool)
-    masked = np.where(valid, guide, np.float32(np.nan))
-    filled = np.stack([np.where(valid, band, np.nanmedian(band)) for band in guide])
+def _fuse_guide_only(model_name: str, scene: Scene) -> Outcome:
+    """Fuse with no valid coarse pixel, which `satfuse.fuse` refuses; the coarse values are 0."""
+    ratio = scene.case.ratio
+    nothing = np.zeros(scene.coarse.shape, np.float32)
     start = time.perf_counter()
-    model, _ = checkpoint.resolve(METHODS[name].model, **bands, ratio=ratio)
-    inputs = [torch.from_numpy(a)[None] for a in (filled, coarse, valid[None], nothing[None])]
-    with torch.inference_mode():
-        state = model.fit(summarise(masked, coarse, nothing, ratio=ratio))
-        fused = model(*inputs[:2], state=state, guide_valid=inputs[2], coarse_valid=inputs[3])
-    seconds = time.perf_counter() - start
-    image, sigma = (
-        t if t is None else np.where(valid, t[0].numpy(), np.nan)
-        for t in (fused.image, fused.sigma)
+    model, _ = checkpoint.resolve(
+        model_name, guide_bands=S2_NAMES, coarse_bands=scene.bands, ratio=ratio
     )
+    prepared = prepare_scene(
+        scene.guide.values,
+        nothing,
+        ratio=ratio,
+        registered=True,
+        coarse_valid=np.zeros(nothing.shape[1:], bool),
+    )
+    inputs = prepared.inputs
+    with torch.inference_mode():
+        state = model.fit(prepared.summary)
+    cut = Cut.of(model, inputs.guide_valid.shape, ratio, block_px=BLOCK_PX)
+    image, sigma = fuse_whole(model, state, inputs, cut)
+    seconds = time.perf_counter() - start
+    for part in (image, sigma):
+        if part is not None:
+            part[:, ~inputs.guide_valid] = np.nan
     return Outcome(image=image, uncertainty=sigma, seconds=seconds, attrs={})
 
 
 class Tiled(FusionModel):
-    """A model whose pixels depend on their whole tile, run on overlapping tiles of the size of its training patches.
+    """A model whose pixels depend on their whole tile, on overlapping tiles of its training size.
 
     The scene must be one block of `satfuse.fuse`, up to 900 x 900 pixels.
+
+    Parameters
+    ----------
+    model : the model that is run.
+    size_px, stride_px : of the tiles, in fine pixels, whole coarse pixels.
+    ratio : fine pixels per coarse pixel.
     """
 
     name = "tiled"
 
-    def __init__(self, model: FusionModel, size_px: int, stride_px: int, ratio: int):
+    def __init__(self, model: FusionModel, size_px: int, stride_px: int, ratio: int) -> None:
         super().__init__(
             guide_bands=model.guide_bands, coarse_bands=model.coarse_bands, ratio=ratio
         )
-        self.model, self.size_px, self.stride_px = model, size_px, stride_px
+        self.model = model
+        self.size_px = size_px
+        self.stride_px = stride_px
 
-    def reach(self, ratio):
+    def reach(self, ratio: int) -> int:  # noqa: ARG002  of the interface
         return 0
 
-    def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
+    def forward(self, guide: torch.Tensor, coarse: torch.Tensor, **_: object) -> Fused:
+        """See `FusionModel.forward`; state and validity are not used."""
         ratio = guide.shape[-1] // coarse.shape[-1]
-        out = guide.new_empty(len(guide), len(self.coarse_bands), *guide.shape[-2:])
-        spans = [mosaic_spans(length, self.size_px, self.stride_px) for length in guide.shape[-2:]]
+        size = guide.shape[-2:]
+        out = guide.new_empty(len(guide), len(self.coarse_bands), *size)
+        spans = [mosaic_spans(length, self.size_px, self.stride_px) for length in size]
         for (y0, y1, top, bottom), (x0, x1, left, right) in product(*spans):
-            small = coarse[..., y0 // ratio : y1 // ratio, x0 // ratio : x1 // ratio]
-            image = self.model(guide[..., y0:y1, x0:x1], small).image
-            out[..., top:bottom, left:right] = image[
-                ..., top - y0 : bottom - y0, left - x0 : right - x0
-            ]
+            tile = coarse[..., y0 // ratio : y1 // ratio, x0 // ratio : x1 // ratio]
+            image = self.model(guide[..., y0:y1, x0:x1], tile).image
+            core = image[..., top - y0 : bottom - y0, left - x0 : right - x0]
+            out[..., top:bottom, left:right] = core
         return Fused(out)
