@@ -1,4 +1,4 @@
-"""What must hold on a CUDA GPU: the image of the CPU, and training in mixed precision. Skipped where there is none."""
+"""A CUDA GPU gives the image of the CPU and trains in mixed precision; skipped without one."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ pytestmark = [
 ]
 
 from satfuse import checkpoint, models
-from satfuse.geometry.tiling import Window
-from satfuse.models.blocks import Cut, Inputs, fill_holes, fuse_blocks
-from satfuse.models.summary import summarise
+from satfuse.models.blocks import Cut, fuse_whole
+from satfuse.models.prepare import prepare_scene
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.simulate.scenes.factory import biome_scene
 from satfuse.simulate.scenes.protocol import Protocol
 
 BANDS = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES}
-RATIO, PX = 10, 120
+RATIO = 10
+PX = 120
 
 
 @pytest.fixture(autouse=True)
@@ -35,18 +35,19 @@ def full_precision():
 def scene():
     """With clouds, holes, a shift and noise."""
     protocol = Protocol(psf_sigma=0.5, shift=(0.25, -0.2), gain=0.02, noise=0.002, cloud=0.15)
-    made = biome_scene("crop", ratio=RATIO, protocol=protocol, seed=3, fine_px=PX)
-    guide = np.where(made.guide_valid, made.guide, np.float32(np.nan))
-    return (
-        guide,
-        made.guide_valid,
-        fill_holes(made.coarse[0], made.coarse_valid[0]),
-        made.coarse_valid[0],
+    observed = biome_scene("crop", ratio=RATIO, protocol=protocol, seed=3, fine_px=PX)
+    return prepare_scene(
+        observed.guide,
+        observed.coarse[0],
+        ratio=RATIO,
+        registered=False,
+        guide_valid=observed.guide_valid,
+        coarse_valid=observed.coarse_valid[0],
     )
 
 
 def trained(name):
-    """The shipped weights, or some: what is compared is the arithmetic."""
+    """A model with its shipped weights, or with random ones: the arithmetic is compared."""
     if name == "bayesian":
         return checkpoint.resolve(name, **BANDS, ratio=RATIO)[0]
     torch.manual_seed(0)
@@ -57,33 +58,19 @@ def trained(name):
 
 
 def fused(model, state, scene, device):
-    guide, guide_valid, coarse, coarse_valid = scene
-    filled = np.where(guide_valid, guide, np.nanmedian(guide, (1, 2), keepdims=True)).astype(
-        np.float32
-    )
-    whole = Window(0, PX, 0, PX)
-    inputs = Inputs(
-        window=whole,
-        guide=filled,
-        guide_valid=guide_valid,
-        coarse=coarse,
-        coarse_valid=coarse_valid,
-    )
-    state = {k: v.to(device) for k, v in state.items()}
+    """Image and uncertainty of the scene, on a device."""
+    on_device = {k: v.to(device) for k, v in state.items()}
     cut = Cut.of(model, (PX, PX), RATIO, block_px=PX, mosaic=(60, 60))
-    ((_, image, sigma),) = fuse_blocks(model.to(device), state, inputs, whole, cut, device)
-    return image, sigma
+    return fuse_whole(model.to(device), on_device, scene.inputs, cut, device)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_gpu_gives_the_image_of_the_cpu(name, scene):
     model = trained(name)
-    guide, _, coarse, coarse_valid = scene
     with torch.inference_mode():
-        state = model.fit(summarise(guide, coarse, coarse_valid, ratio=RATIO, registered=False))
-    (image, sigma), (again, again_sigma) = (
-        fused(model, state, scene, device) for device in ("cpu", "cuda")
-    )
+        state = model.fit(scene.summary)
+    image, sigma = fused(model, state, scene, "cpu")
+    again, again_sigma = fused(model, state, scene, "cuda")
     np.testing.assert_allclose(again, image, rtol=1e-4, atol=1e-4 if name == "fusformer" else 2e-5)
     assert (sigma is None) == (again_sigma is None)
     if sigma is not None:
@@ -99,19 +86,23 @@ def test_training_in_mixed_precision_gives_a_checkpoint_for_any_machine(name, ep
     from satfuse.train import TrainConfig, fit
 
     scenes = {f"s{i}": cube_scenes.enmap_scene(i, 120, lon=6 + i) for i in range(3)}
-    built = cube.build(
-        scenes, tmp_path / "c.zarr", split={"s0": "train", "s1": "val", "s2": "test"}
-    )
+    split = {"s0": "train", "s1": "val", "s2": "test"}
+    built = cube.build(scenes, tmp_path / "c.zarr", split=split)
     settings = {
-        "model": name, "epochs": epochs, "tensorboard": False, "device": "cuda", "mixed_precision": True,
+        "model": name,
+        "epochs": epochs,
+        "tensorboard": False,
+        "device": "cuda",
+        "mixed_precision": True,
         "batches": {"patch": 40, "size": 4, "coverage": 2.0},
-    }  # fmt: skip
+    }
     metrics = fit(built.path, TrainConfig.from_dict(settings), tmp_path / "out")
     assert metrics["val_rmse"] < metrics["val_rmse_untrained"]
     if name == "spectral":
         assert metrics["test_rmse"] < 0.5 * metrics["test_rmse_bicubic"]
     model, card = checkpoint.load(tmp_path / "out", coarse_bands=built.coarse_bands)
-    assert next(model.parameters()).device.type == "cpu" and card.metrics == metrics
+    assert next(model.parameters()).device.type == "cpu"
+    assert card.metrics == metrics
 
 
 def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
@@ -125,14 +116,14 @@ def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
         make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00"
     )
     config = FuseConfig(shard_px=150, chunk_px=150, block_px=90, workers=1, memory_limit="0")
-    images = [
-        open_run(
-            fuse_field(path, "bayesian", tmp_path / device, config=replace(config, device=device))
-        )[0].load()
-        for device in ("cpu", "cuda")
-    ]
-    xr.testing.assert_equal(images[0].quality, images[1].quality)
-    assert abs(images[0].reflectance - images[1].reflectance).max() < 1.5e-4  # a digital number
-    np.testing.assert_allclose(
-        images[0].uncertainty, images[1].uncertainty, rtol=0.07
-    )  # a step of its coding
+    products = []
+    for device in ("cpu", "cuda"):
+        item = fuse_field(
+            path, "bayesian", tmp_path / device, config=replace(config, device=device)
+        )
+        products.append(open_run(item)[0].load())
+    cpu, cuda = products
+    xr.testing.assert_equal(cpu.quality, cuda.quality)
+    assert abs(cpu.reflectance - cuda.reflectance).max() < 1.5e-4  # a digital number
+    # a step of the encoding, which has five significant bits
+    np.testing.assert_allclose(cpu.uncertainty, cuda.uncertainty, rtol=0.07)
