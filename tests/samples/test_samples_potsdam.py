@@ -1,4 +1,4 @@
-"""The main job end to end on real EnMAP spectra, shortened: benchmarks/quality/potsdam.py is the full version."""
+"""The main job end to end on real EnMAP spectra; benchmarks/quality/potsdam.py is the full one."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ def cube(samples, tmp_path_factory):
     return quality.build_cube(samples, tmp_path_factory.mktemp("potsdam") / "cube.zarr")
 
 
-def test_cube_declares_what_enmap_cannot_see(cube):
+def test_the_cube_names_bands_that_enmap_does_not_reach(cube):
     assert cube.missing_bands == ("Oa01", "Oa02")
-    assert len(cube.guide_bands) == 12 and len(cube.coarse_bands) == 19
+    assert len(cube.guide_bands) == 12
+    assert len(cube.coarse_bands) == 19
     sizes = {s.id: (s.split, s.height, s.width) for s in cube.scenes}
     assert sizes == {
         "west": ("train", 64, 64),
@@ -28,30 +29,27 @@ def test_cube_declares_what_enmap_cannot_see(cube):
 
 def test_east_is_real_ground_on_nested_grids(cube):
     guide, coarse, target = quality.east(cube)
-    assert (
-        guide.shape == (12, 120, 60)
-        and target.shape == (19, 120, 60)
-        and coarse.shape == (19, 12, 6)
-    )
+    assert guide.shape == (12, 120, 60)
+    assert target.shape == (19, 120, 60)
+    assert coarse.shape == (19, 12, 6)
     assert np.isfinite(target.values).all()
-    assert (
-        coarse.x.values[0] == target.x.values[:10].mean()
-        and coarse.y.values[0] == target.y.values[:10].mean()
-    )
+    assert coarse.x.values[0] == target.x.values[:10].mean()
+    assert coarse.y.values[0] == target.y.values[:10].mean()
     # July vegetation: the near infrared is far brighter than red, in both sensors' bands
     assert target.sel(band="Oa17").mean() > 3 * target.sel(band="Oa08").mean()
-    assert float(guide.sel(band="B04").mean()) == pytest.approx(
-        float(target.sel(band="Oa08").mean()), rel=0.1
-    )
+    red = [float(image.mean()) for image in (guide.sel(band="B04"), target.sel(band="Oa08"))]
+    assert red[0] == pytest.approx(red[1], rel=0.1)
 
 
-def test_training_in_the_west_pays_in_the_east(samples):
+def test_training_in_the_west_improves_the_east(samples):
     results = {r.method: r for r in quality.run(samples, {"spectral": (12, 60)})}
     trained = results["spectral, trained"]
-    for rival in ("bicubic", "spectral, untrained"):
-        assert trained.sam_land_deg < 0.6 * results[rival].sam_land_deg
-        assert trained.rmse < 0.4 * results[rival].rmse
-        assert trained.ssim > results[rival].ssim + 0.3
+    for name in ("bicubic", "spectral, untrained"):
+        baseline = results[name]
+        assert trained.sam_land_deg < 0.6 * baseline.sam_land_deg
+        assert trained.rmse < 0.4 * baseline.rmse
+        assert trained.ssim > baseline.ssim + 0.3
     assert results["regression"].rmse < 0.4 * results["bicubic"].rmse
     text = quality.table(list(results.values()))
-    assert text.count("\n") == 5 and f"{trained.rmse:.5f}" in text
+    assert text.count("\n") == 5
+    assert f"{trained.rmse:.5f}" in text
