@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from command import CLOUDY_DAY, DAY, Service, command, service, tree
-from product_store import publish_flat
+
+from tests.command import CLOUDY_DAY, DAY, Service, command, service, tree
+from tests.product_store import publish_flat
 
 pytest.importorskip("torch")
 

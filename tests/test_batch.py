@@ -3,9 +3,10 @@
 import threading
 from dataclasses import replace
 
-import cube_scenes
 import numpy as np
 import pytest
+
+from tests import cube_scenes
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from command import CLOUDY_DAY, DAY, ENTRY_POINT, command, tree
+
+from tests.command import CLOUDY_DAY, DAY, ENTRY_POINT, command, tree
 
 pytest.importorskip("torch")
-
-from product_store import publish_flat
 
 import satfuse
 from satfuse import model_names, models, pipeline
@@ -29,6 +28,7 @@ from satfuse.pairing import read_pairs
 from satfuse.product.store import Store
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.simulate import archive as archive_module
+from tests.product_store import publish_flat
 
 pytestmark = pytest.mark.torch
 

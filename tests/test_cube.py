@@ -3,7 +3,6 @@
 import json
 from itertools import pairwise
 
-import cube_scenes
 import dask
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from satfuse.cube.statistics import merge_statistics, scene_statistics
 from satfuse.errors import CubeError, SchedulerError
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
+from tests import cube_scenes
 
 
 def scenes(count=3, size=150):

@@ -9,10 +9,11 @@ import sys
 import textwrap
 from pathlib import Path
 
-import cube_scenes
 import numpy as np
 import pytest
-from command import command
+
+from tests import cube_scenes
+from tests.command import command
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher", reason="the benchmark and training need the train extra")

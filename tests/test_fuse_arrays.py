@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from odc.geo.xr import xr_coords
-from product_scene import RATIO, truth
 
 from satfuse.errors import BandError, GridError, ProductError, RadiometryError
 from satfuse.geometry.grids import coarse_geobox, snap_geobox
@@ -15,6 +14,7 @@ from satfuse.sensors.degradation import degrade
 from satfuse.sensors.quality import Quality
 from satfuse.sensors.srf import srf_matrix
 from satfuse.simulate.spectra import WAVELENGTH_NM, endmembers
+from tests.product_scene import RATIO, truth
 
 pytest.importorskip("torch")
 

@@ -80,10 +80,9 @@ def test_a_gpu_gives_the_image_of_the_cpu(name, scene):
 @pytest.mark.parametrize(("name", "epochs"), [("spectral", 12), ("fusformer", 1), ("ssrnet", 2)])
 def test_training_in_mixed_precision_gives_a_checkpoint_for_any_machine(name, epochs, tmp_path):
     pytest.importorskip("xbatcher", reason="training needs the train extra")
-    import cube_scenes
-
     from satfuse import cube
     from satfuse.train import TrainConfig, fit
+    from tests import cube_scenes
 
     scenes = {f"s{i}": cube_scenes.enmap_scene(i, 120, lon=6 + i) for i in range(3)}
     split = {"s0": "train", "s1": "val", "s2": "test"}
@@ -107,10 +106,10 @@ def test_training_in_mixed_precision_gives_a_checkpoint_for_any_machine(name, ep
 
 def test_fuse_field_gives_the_product_of_the_cpu(tmp_path):
     import xarray as xr
-    from product_scene import make_crops
 
     from satfuse.infer import FuseConfig, fuse_field, write_scene
     from satfuse.infer.reopen import open_run
+    from tests.product_scene import make_crops
 
     path = write_scene(
         make_crops()[0], tmp_path / "scene.zarr", field="demo", time="2024-06-01T10:00:00+00:00"

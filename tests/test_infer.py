@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from product_scene import RATIO, make_scene
+
+from tests.product_scene import RATIO, make_scene
 
 pytest.importorskip("torch")
 
@@ -447,7 +448,7 @@ def test_too_little_memory_is_refused_before_the_first_read(scene_path):
         def __init__(self, limit):
             self.workers = {"tcp://w": {"memory_limit": limit, "nthreads": 4}}
 
-        def scheduler_info(self, n_workers):  # noqa: ARG002 - as distributed calls it
+        def scheduler_info(self, n_workers):
             return {"workers": self.workers}
 
     source = as_source(scene_path, missing="raise")

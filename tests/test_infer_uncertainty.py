@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from product_scene import RATIO, make_crops
+
+from tests.product_scene import RATIO, make_crops
 
 pytest.importorskip("torch")
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
-from product_store import publish_flat
 from rasterio.crs import CRS
 
 from satfuse import open_fused
@@ -21,6 +20,7 @@ from satfuse.errors import BandError, ConfigError, GridError, ProductError, Stor
 from satfuse.geometry.grids import lonlat_bbox, snap_geobox
 from satfuse.product.store import Store
 from satfuse.sensors.quality import Quality
+from tests.product_store import publish_flat
 
 WEST = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
 EAST = snap_geobox("EPSG:32631", 394800, 3394500, 394800 + 9000, 3394500 + 7200)

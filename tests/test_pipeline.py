@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CLOUDY_DAY, DAY, command, service, tree
+
+from tests.command import CLOUDY_DAY, DAY, command, service, tree
 
 pytest.importorskip("torch")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import DAY, command, service
-from file_server import FileServer
+
+from tests.command import DAY, command, service
+from tests.file_server import FileServer
 
 pytest.importorskip("torch")
 
@@ -198,7 +199,8 @@ def test_command(line, ran):
 def test_what_was_substituted_is_right_too(line):
     """The line as it is printed, up to the first request: its own field, box and day."""
     ended = command(*shlex.split(line)[1:], "--dry-run")
-    assert ended.code == 0 and "would write" in ended.out, ended.err
+    assert ended.code == 0, ended.err
+    assert "would write" in ended.out
 
 
 def test_the_commands_wrote_what_they_say(ran, world):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import command
 
 import satfuse
+from tests.command import command
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "deploy/release_check.py"

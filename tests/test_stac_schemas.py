@@ -7,7 +7,6 @@ from pathlib import Path
 import pystac
 import pytest
 import requests
-from product_store import publish_flat
 from pystac.errors import STACValidationError
 from pystac.stac_object import STACObjectType
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
@@ -16,6 +15,7 @@ from satfuse.catalog.specs import load_catalog
 from satfuse.geometry.grids import lonlat_bbox, snap_geobox
 from satfuse.product import publish
 from satfuse.product.store import Store
+from tests.product_store import publish_flat
 
 BOX = snap_geobox("EPSG:32631", 388800, 3466800, 391800, 3469800)
 KINDS = {

@@ -3,8 +3,9 @@
 import csv
 import json
 
-import cube_scenes
 import pytest
+
+from tests import cube_scenes
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("xbatcher")

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from file_server import LoopbackServer
+from tests.file_server import LoopbackServer
 
 _CONFORMS = ["core", "item-search", "ogcapi-features"]
 _EXTENSIONS = {

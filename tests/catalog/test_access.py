@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import obstore
-import own_items as own
 import pystac
 import pytest
 import rasterio
@@ -22,6 +21,7 @@ from satfuse.catalog import access, credentials, download
 from satfuse.catalog.specs import load_catalog, local_catalog
 from satfuse.errors import AccessError, ReadError, StoreError
 from satfuse.readers.loaders import ItemAsset
+from tests.catalog import own_items as own
 
 LONG_AGO = "Wed, 01 May 2024 00:00:00 GMT"
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(5000)

@@ -1,9 +1,9 @@
-import own_items as own
 import pystac
 import pytest
 
 from satfuse.catalog.deduplicate import baseline_of, deduplicate
 from satfuse.catalog.specs import load_catalog
+from tests.catalog import own_items as own
 
 
 def items(*features):

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
-import own_items as own
 import pystac
 import pytest
-from dialects import DialectServer
 
 from satfuse.catalog import access
 from satfuse.catalog.search import search
 from satfuse.catalog.specs import ASSET_KEYS, load_catalog
 from satfuse.readers.sentinel2 import open_sentinel2
+from tests.catalog import own_items as own
+from tests.catalog.dialects import DialectServer
 
 WHERE = {"bbox": (26.3, 58.2, 26.6, 58.5), "start": "2024-06-01", "end": "2024-06-01"}
 

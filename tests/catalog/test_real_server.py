@@ -8,13 +8,13 @@ import time
 import urllib.request
 from pathlib import Path
 
-import own_items as own
 import pytest
-from ports import free_port
 
 from satfuse.catalog import access
 from satfuse.catalog.search import search
 from satfuse.catalog.specs import local_catalog
+from tests.catalog import own_items as own
+from tests.ports import free_port
 
 BBOX = (26.3, 58.2, 26.6, 58.5)
 

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import own_items as own
 import pystac
 import pytest
 import rasterio
-from file_server import FileServer
 
 from satfuse.catalog import access, credentials, download
 from satfuse.catalog.specs import load_catalog
@@ -21,6 +19,8 @@ from satfuse.readers.enmap import open_enmap
 from satfuse.readers.loaders import ItemAsset
 from satfuse.readers.sentinel2 import open_sentinel2
 from satfuse.readers.sentinel3_syn import open_syn
+from tests.catalog import own_items as own
+from tests.file_server import FileServer
 
 LOCAL = load_catalog("local")
 PLANETARY = load_catalog("planetary-computer")

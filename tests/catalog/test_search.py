@@ -4,14 +4,14 @@ import pickle
 import threading
 from dataclasses import replace
 
-import own_items as own
 import pytest
-from dialects import HTML_LOGIN, WAF, DialectServer, Fault
 
 from satfuse.catalog import search as search_module
 from satfuse.catalog.search import RateLimiter, search
 from satfuse.catalog.specs import load_catalog
 from satfuse.errors import CatalogError, ConfigError, GridError
+from tests.catalog import own_items as own
+from tests.catalog.dialects import HTML_LOGIN, WAF, DialectServer, Fault
 
 WHERE = {"bbox": (26.3, 58.2, 26.6, 58.5), "start": "2024-06-01", "end": "2024-06-01"}
 DIALECTS = {

@@ -3,7 +3,6 @@ import json
 import pickle
 from dataclasses import replace
 
-import own_items as own
 import pystac
 import pytest
 
@@ -16,6 +15,7 @@ from satfuse.catalog.specs import (
     local_catalog,
 )
 from satfuse.errors import ConfigError, ReadError
+from tests.catalog import own_items as own
 
 # recorded item -> catalogue, sensor, canonical assets that the service does not ship
 RECORDED = {

@@ -7,8 +7,6 @@ from scipy import optimize
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from torch_scene import summary
-
 from satfuse.errors import ConfigError, GridError
 from satfuse.geometry.tiling import Window
 from satfuse.models.atprk import ATPRK, krige, kriging_weights, regularised, semivariogram
@@ -19,6 +17,7 @@ from satfuse.models.mtf_glp import MtfGlp, MtfGlpHpm
 from satfuse.models.observation import degrade, upsample
 from satfuse.models.regression import Regression
 from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
+from tests.models.torch_scene import summary
 
 CLASSICAL = [ATPRK, GSA, MtfGlp, MtfGlpHpm, CNMF]
 GUIDE = ("B02", "B03", "B04", "B08")  # all natively 10 m: the regression's penalty is small

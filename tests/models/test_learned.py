@@ -8,8 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-import torch_scene
-
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, ConfigError
 from satfuse.models.library_regression import LibraryRegression
@@ -20,6 +18,7 @@ from satfuse.models.ssrnet import SSRNet, nearest_bands
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.sensors.srf import srf_matrix
 from satfuse.train.library import fit_library
+from tests.models import torch_scene
 
 RATIO = 10
 FULL = {"guide_bands": 12, "coarse_bands": 21, "ratio": RATIO}

@@ -5,8 +5,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from torch_scene import summary
-
 from satfuse import checkpoint, models
 from satfuse.errors import BandError, ConfigError, GridError
 from satfuse.models.fusformer import attention
@@ -14,6 +12,7 @@ from satfuse.models.observation import degrade, upsample
 from satfuse.sensors.bands import S2_NAMES, S3_ENMAP_NAMES, S3_NAMES
 from satfuse.simulate.scenes.factory import biome_scene
 from satfuse.simulate.scenes.protocol import Protocol
+from tests.models.torch_scene import summary
 
 FINITE = ["bicubic", "regression", "spectral"]
 

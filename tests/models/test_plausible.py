@@ -57,7 +57,7 @@ def test_valid_scenes_pass(prior, biome):
         assert error.max() < 0.1
 
 
-# The next two need measured spectra: parametric ones hardly differ between short-wave infrared bands.
+# The next two need measured spectra: parametric short-wave infrared bands hardly differ.
 @pytest.mark.samples
 @pytest.mark.parametrize(
     ("a", "b"),

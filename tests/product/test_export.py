@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from product_store import publish_flat
 
 from satfuse import open_fused
 from satfuse.errors import BandError, ProductError, StoreError
 from satfuse.geometry.grids import lonlat_bbox, snap_geobox
 from satfuse.product.export import to_cog
 from satfuse.product.store import Store
+from tests.product_store import publish_flat
 
 BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
 

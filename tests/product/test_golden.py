@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import zarr
-from product_store import publish_flat
 
 from satfuse.geometry.grids import snap_geobox
 from satfuse.product.store import Store
+from tests.product_store import publish_flat
 
 GOLDEN = Path(__file__).parent / "golden"
 ZARR = "3.1"  # the version that wrote the names of codecs and data types in the golden files

@@ -14,8 +14,6 @@ import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
 import zarr
-from product_store import cores as flat_cores
-from product_store import publish_flat
 
 from satfuse.errors import ConfigError, GridError, ProductError, StoreError
 from satfuse.geometry.grids import snap_geobox
@@ -27,8 +25,10 @@ from satfuse.product.write import coarsen_numbers, encode_uncertainty, missing_s
 from satfuse.sensors.bands import S3_NAMES
 from satfuse.sensors.encoding import FILL, encode
 from satfuse.sensors.quality import Quality
+from tests.product_store import cores as flat_cores
+from tests.product_store import publish_flat
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOX = snap_geobox("EPSG:32631", 388800, 3394500, 388800 + 9000, 3394500 + 7200)
 
 
@@ -229,8 +229,8 @@ def test_two_processes_that_publish_at_once_are_both_listed(tmp_path):
     publish_flat(Store(tmp_path), "p0", BOX)
     code = f"""
         import sys
-        sys.path.insert(0, {str(TESTS)!r})
-        from product_store import publish_flat
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests.product_store import publish_flat
         from satfuse.geometry.grids import snap_geobox
         from satfuse.product.store import Store
         box = snap_geobox("EPSG:32631", 388800, 3394500, 389700, 3395400)
@@ -311,10 +311,9 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half_written(tmp_path):
     code = f"""
         import resource, signal, sys
         import numpy as np
-        sys.path.insert(0, {str(TESTS)!r})
-        sys.path.insert(0, {str(TESTS / "product")!r})
-        from test_product import layout, create_group, write_tile
-        from test_product import BOX, Store, StoreError, flat_cores
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests.product.test_product import layout, create_group, write_tile
+        from tests.product.test_product import BOX, Store, StoreError, flat_cores
         store, core = Store({str(tmp_path)!r}), flat_cores(BOX)[0]
         create_group(store, "g", layout(), {{}})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from product_store import publish_flat
 
 from satfuse.geometry.grids import snap_geobox
 from satfuse.info import describe
 from satfuse.product.open import open_fused
 from satfuse.product.store import Store
 from satfuse.product.superseded import remove_superseded, superseded
+from tests.product_store import publish_flat
 
 BOX = snap_geobox("EPSG:32635", 466200, 6461400, 467100, 6462300)
 AREA = (26.42, 58.29, 26.43, 58.295)

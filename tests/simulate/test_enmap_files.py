@@ -9,7 +9,6 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
 from satfuse.simulate.archive.enmap_files import (
@@ -19,6 +18,7 @@ from satfuse.simulate.archive.enmap_files import (
     layer_percentages,
     write_enmap,
 )
+from tests.simulate.xml_paths import assert_known
 
 GEOBOX = GeoBox((50, 40), Affine(30, 0, 454245, 0, -30, 7246185), "EPSG:32736")
 SCENE = EnmapScene(

@@ -10,12 +10,12 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from xml_paths import assert_known
 
 from satfuse.errors import GridError
 from satfuse.sensors.bands import S2_BANDS
 from satfuse.simulate.archive.safe import class_percentages, digital_numbers, write_safe
 from satfuse.simulate.archive.safe_acquisition import S2Acquisition
+from tests.simulate.xml_paths import assert_known
 
 GEOBOX = GeoBox((600, 480), Affine(10, 0, 466200, 0, -10, 6467400), "EPSG:32635")
 ACQUISITION = S2Acquisition(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from pyproj import Geod
-from xml_paths import assert_known
 
 from satfuse.errors import BandError, GridError
 from satfuse.sensors.bands import S3_NAMES
@@ -15,6 +14,7 @@ from satfuse.simulate.archive.sen3 import write_sen3
 from satfuse.simulate.archive.sen3_swath import SynFrame, swath_grid
 from satfuse.simulate.archive.sen3_tie_points import tie_columns
 from satfuse.simulate.archive.sphere import sun_angles
+from tests.simulate.xml_paths import assert_known
 
 ROWS = 80
 COLUMNS = 193

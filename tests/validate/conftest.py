@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401  registers the .rio accessor
 import xarray as xr
-from validate_field import HEIGHT, RATIO, WIDTH, abundances, fine_coordinates, materials
 
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES, wavelengths_nm
 from satfuse.sensors.degradation import degrade
+from tests.validate.validate_field import (
+    HEIGHT,
+    RATIO,
+    WIDTH,
+    abundances,
+    fine_coordinates,
+    materials,
+)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from product_scene import make_scene
+
+from tests.product_scene import make_scene
 
 pytest.importorskip("torch")
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from validate_field import HEIGHT, WIDTH
 
 from satfuse.errors import BandError, GridError
 from satfuse.validate.comparison.difference import NOISE, difference, difference_scores, residual
 from satfuse.validate.drawing import make_field_map
 from satfuse.validate.upsample import bicubic_matrix, upsample
 from satfuse.validate.views import make_views
+from tests.validate.validate_field import HEIGHT, WIDTH
 
 # of the added pattern
 ROWS = slice(60, 72)

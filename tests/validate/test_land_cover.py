@@ -5,7 +5,6 @@ import pytest
 import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
-from validate_field import HEIGHT, RATIO, WIDTH, abundances, materials
 
 from satfuse import metrics
 from satfuse.errors import ConfigError, GridError, ReadError
@@ -22,6 +21,7 @@ from satfuse.validate.land_cover.classes import (
     vegetation_agreement,
 )
 from satfuse.validate.views import make_views
+from tests.validate.validate_field import HEIGHT, RATIO, WIDTH, abundances, materials
 
 LEGEND = Legend(classes={1: "green", 2: "soil", 3: "water"}, vegetation=(1,))
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-from validate_field import HEIGHT, RATIO, WIDTH
+
+from tests.validate.validate_field import HEIGHT, RATIO, WIDTH
 
 pytest.importorskip("torch")
 
