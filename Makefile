@@ -22,15 +22,16 @@ demo: install
 test: lint
 	$(PY) $(PYTEST)
 
-# the core alone on Python 3.12, without torch, Prefect and stackstac: the tests that need these skip
+# the core alone, without torch, Prefect and stackstac: the tests that need these skip
 core:
-	$(PYTHON312) -m venv .venv312
-	.venv312/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev,server]'
-	.venv312/bin/python $(PYTEST)
+	$(CORE_PYTHON) -m venv --clear .venv-core
+	.venv-core/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev,server]'
+	.venv-core/bin/python $(PYTEST)
 
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
 # what a release must have in order; TAG=v0.1.0 also compares the tag
@@ -38,4 +39,4 @@ release-check:
 	$(PYTHON) deploy/release_check.py $(TAG)
 
 clean:
-	rm -rf $(VENV) .venv312 demo-out
+	rm -rf $(VENV) .venv-core demo-out

@@ -13,7 +13,7 @@ __all__ = ["__version__", "fuse", "open_fused"]
 _LAZY = {"open_fused": "satfuse.product.open", "fuse": "satfuse.fuse_arrays"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  any attribute of the module
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'satfuse' has no attribute {name!r}")

@@ -59,7 +59,7 @@ def create(
     guide_bands: int | Iterable[str],
     coarse_bands: int | Iterable[str],
     ratio: int,
-    **options: Any,  # noqa: ANN401 - each model has options of its own
+    **options: Any,
 ) -> FusionModel:
     """Make a model by its name, with fresh weights where it has any.
 
