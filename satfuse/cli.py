@@ -441,7 +441,15 @@ def report(
     if dry_run:
         return show({"would write": str(out), "products": names}, json_out)
     if also_at is not None:
-        items = [*items, fuse_larger(items[0], also_at, out / f"{also_at:g}m", scheduler=scheduler)]
+        with progress_bar(f"fusing at {also_at:g} m") as bar:
+            larger = fuse_larger(
+                items[0],
+                also_at,
+                out / f"{also_at:g}m",
+                scheduler=scheduler,
+                progress=lambda done, total: bar(done, total, "tiles"),
+            )
+        items = [*items, larger]
     folder = compare_items(items, out, land_cover=land_cover, legend=legend)
     return show({"report": str(folder)}, json_out)
 

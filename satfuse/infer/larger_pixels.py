@@ -16,12 +16,17 @@ from odc.geo.xr import xr_coords
 from satfuse.errors import GridError
 from satfuse.geometry.resample import block_mean
 from satfuse.infer.reopen import load_run, run_plan
-from satfuse.infer.run import fuse_field
+from satfuse.infer.run import Progress, fuse_field
 from satfuse.infer.source import write_scene
 
 
 def fuse_larger(
-    item: str, pixel_m: float, folder: str | Path, *, scheduler: str | None = None
+    item: str,
+    pixel_m: float,
+    folder: str | Path,
+    *,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Fuse the scene of a product with its own model at a larger pixel size.
 
@@ -30,7 +35,7 @@ def fuse_larger(
     item : address of the product's STAC item.
     pixel_m : pixel size in metres: a multiple of the product's that divides the coarse pixel.
     folder : for the scene and the store of the new product.
-    scheduler : see `satfuse.infer.fuse_field`.
+    scheduler, progress : see `satfuse.infer.fuse_field`.
 
     Returns
     -------
@@ -53,7 +58,12 @@ def fuse_larger(
         larger, folder / "scene.zarr", field=plan.provenance["field"], time=plan.layout.time
     )
     return fuse_field(
-        path, plan.model, folder / "store", ratio=ratio // factor, scheduler=scheduler
+        path,
+        plan.model,
+        folder / "store",
+        ratio=ratio // factor,
+        scheduler=scheduler,
+        progress=progress,
     )
 
 
