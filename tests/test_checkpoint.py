@@ -138,6 +138,6 @@ def test_a_name_or_a_folder_gives_the_model(saved):
 
 def test_an_unknown_name_lists_every_model_the_default_first(tmp_path):
     scene = {"guide_bands": S2_NAMES, "coarse_bands": S3_NAMES, "ratio": 30}
-    with pytest.raises(CheckpointError, match="a model by its name: bayesian, ") as refusal:
+    with pytest.raises(CheckpointError, match=r"a model: bayesian \(the default\), ") as refusal:
         checkpoint.resolve(tmp_path / "unet", **scene)
     assert all(name in str(refusal.value) for name in models.MODELS)
