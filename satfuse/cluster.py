@@ -44,7 +44,7 @@ def connect(scheduler: str) -> Iterator["Client"]:
             "address, or omit it to use this machine alone"
         ) from error
     with client:
-        log.info("Dask dashboard: %s", client.dashboard_link)
+        log.debug("connected to %s, dashboard %s", scheduler, client.dashboard_link)
         yield client
 
 

@@ -22,6 +22,7 @@ import satfuse
 from satfuse import checkpoint, models
 from satfuse.geometry.grids import coarse_geobox, snap_geobox
 from satfuse.infer import FuseConfig, fuse_field, write_scene
+from satfuse.infer.reopen import open_run
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
 from satfuse.sensors.encoding import FILL, encode
 from satfuse.sensors.quality import Quality
@@ -154,3 +155,5 @@ def test_arrays_and_fields_give_the_same_product(name, trusted, scheduler, tmp_p
     assert flagged.all() == (not fused.attrs["shift_trusted"])
     # the Bayesian model estimates the shift; the others cannot replace a failed registration
     assert flagged.any() == (not trusted and name != "bayesian")
+    # fused again, for example with larger pixels, the scene is as registered as it was
+    assert bool(open_run(item)[1].attrs["shift_trusted"]) == trusted

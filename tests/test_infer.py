@@ -28,7 +28,7 @@ from satfuse.geometry.grids import lonlat_bbox
 from satfuse.geometry.tiling import Window, mosaic_spans
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer import run as infer_run
-from satfuse.infer.source import as_source
+from satfuse.infer.source import as_source, from_record
 from satfuse.infer.tiles import tile_bytes
 from satfuse.models.blocks import Cut, Inputs, fuse_blocks
 from satfuse.models.prepare import prepare_scene
@@ -420,6 +420,12 @@ def test_a_scene_that_was_not_written_completely_is_refused(tmp_path):
     (path / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(ProductError, match="lacks the attributes sha256"):
         as_source(path, missing="raise")
+
+
+@pytest.mark.torch
+def test_a_run_that_an_older_version_planned_says_so():
+    with pytest.raises(ProductError, match=r"older version of satfuse.*fuse the field again"):
+        from_record({"guide": [], "guide_catalog": {}, "missing": "raise"})
 
 
 @pytest.mark.torch

@@ -100,7 +100,7 @@ def average_scene(scene: xr.Dataset, factor: int) -> xr.Dataset:
     The scene on the grid of the larger pixels; its coarse image is unchanged.
     """
     guide = scene["guide"].where(scene["guide_valid"]).transpose("guide_band", "y", "x")
-    mean = block_mean(guide.data, factor)
+    mean = block_mean(guide.data.astype("float32"), factor)
     quality = scene["guide_quality"].data
     corners = product(range(factor), repeat=2)
     flags = reduce(or_, (quality[i::factor, j::factor] for i, j in corners))

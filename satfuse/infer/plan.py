@@ -19,7 +19,6 @@ import numpy as np
 import safetensors.torch
 import torch
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
 from satfuse import __version__, checkpoint
 from satfuse.arrays import BoolArray, FloatArray, IntArray
@@ -46,6 +45,9 @@ from satfuse.sensors.degradation import DEFAULT_PSF_SIGMA
 from satfuse.sensors.quality import Quality
 
 log = logging.getLogger(__name__)
+
+# Rules of `models.prepare` in the run key: raised when they change the values of products.
+PREPARATION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,15 @@ def plan_path(product_id: str, run: str) -> str:
 
 def run_key(source: Source, sha256: str, model: str, ratio: int, config: FuseConfig) -> str:
     """Name of a run: the same for the same scene, model and settings, whoever starts it."""
-    content = [source.fingerprint(), sha256 or model, ratio, config.shaping(), __version__, FORMAT]
+    content = [
+        source.fingerprint(),
+        sha256 or model,
+        ratio,
+        config.shaping(),
+        __version__,
+        FORMAT,
+        PREPARATION,
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -155,7 +165,14 @@ def make_plan(
     with torch.inference_mode():
         state = model.fit(summary)
     observation = model.observation(state)
-    shift = _shift_verdict(scene, observation, source.geobox, ratio)
+    registration = _registration(scene)
+    shift = shift_verdict(
+        observation,
+        registration,
+        registered=registration.trusted,
+        transform=coarse_geobox(source.geobox, ratio).affine,
+        in_metres=source.geobox.crs is None or not source.geobox.crs.geographic,
+    )
     if not shift.trusted:
         log.warning("%s: %s", source.product_id, shift.reason)
     plan = Plan(
@@ -173,6 +190,7 @@ def make_plan(
         device=config.device,
         provenance=source.provenance(scene)
         | _shift_record(shift)
+        | {"registration": _shift_record(registration)}
         | {"model": model.name, "model_sha256": card.sha256, "versions": _versions()}
         | _observation_record(observation),
     )
@@ -215,15 +233,15 @@ def _summarise(
 def _require_overlap(source: Source, summary: Summary, coarse: Coarse) -> None:
     """`require_overlap` with the product's name in the message."""
     try:
-        require_overlap(summary, coarse.absent, hint="try another pair")
+        require_overlap(summary, coarse.absent)
     except ProductError as error:
-        raise ProductError(f"{source.product_id}: {error}") from error
+        raise ProductError(f"{source.product_id}: {error}; try another pair") from error
 
 
 def _coarse_quality(scene: xr.Dataset, coarse: Coarse, shift: ShiftEstimate) -> IntArray:
     """Flags (h, w) uint16 of the coarse image as it was prepared, with the verdict on its shift."""
     quality = scene.coarse_quality.values.astype("uint16")
-    lacks_band = scene.coarse_valid.values & ~coarse.valid
+    lacks_band = scene.coarse_valid.values.astype(bool) & ~coarse.valid
     quality[lacks_band] |= np.uint16(Quality.COARSE_MISSING)
     quality &= ~np.uint16(Quality.SHIFT_UNTRUSTED)  # the verdict replaces the scene's own flag
     if not shift.trusted:
@@ -231,24 +249,16 @@ def _coarse_quality(scene: xr.Dataset, coarse: Coarse, shift: ShiftEstimate) -> 
     return quality
 
 
-def _shift_verdict(
-    scene: xr.Dataset, observation: Observation | None, geobox: GeoBox, ratio: int
-) -> ShiftEstimate:
-    """Verdict on the shift from the scene's registration and the model's observation."""
+def _registration(scene: xr.Dataset) -> ShiftEstimate:
+    """The registration that the scene states in its attributes."""
     attrs = scene.attrs
-    dx_m, dy_m = map(float, attrs["shift_m"])
-    registration = ShiftEstimate(
+    dx_m, dy_m = map(float, attrs.get("shift_m", (0.0, 0.0)))
+    return ShiftEstimate(
         dx_m=dx_m,
         dy_m=dy_m,
         sigma_m=float(attrs.get("shift_sigma_m", 0.0)),
         trusted=bool(attrs["shift_trusted"]),
         reason=str(attrs.get("shift_reason", "given")),
-    )
-    return shift_verdict(
-        observation,
-        registration,
-        registered=registration.trusted,
-        transform=coarse_geobox(geobox, ratio).affine,
     )
 
 
@@ -256,7 +266,7 @@ def _shift_record(shift: ShiftEstimate) -> dict[str, Any]:
     """A verdict on the shift in JSON values."""
     return {
         "shift_m": [shift.dx_m, shift.dy_m],
-        "shift_sigma_m": shift.sigma_m,
+        "shift_sigma_m": shift.sigma_m if np.isfinite(shift.sigma_m) else None,  # as JSON has it
         "shift_trusted": shift.trusted,
         "shift_reason": shift.reason,
     }

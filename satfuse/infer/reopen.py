@@ -14,7 +14,7 @@ from satfuse.product.store import Store
 
 IN_MEMORY_BYTES = 2**29  # a guide of up to 3300 x 3300 px is read once
 # facts of the run that the reopened scene repeats in its attributes
-_SCENE_FACTS = ("shift_m", "shift_trusted", "psf_sigma", "gap_s", "gap_clock")
+_SCENE_FACTS = ("psf_sigma", "gap_s", "gap_clock")
 
 
 def load_run(item: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -97,6 +97,10 @@ def _scene(store: Store, plan: Plan) -> xr.Dataset:
     dims = ("y_coarse", "x_coarse")
     edges = tuple(plan.cut.edges(n, layout.shard_px) for n in (layout.height, layout.width))
     facts = {key: plan.provenance[key] for key in _SCENE_FACTS if key in plan.provenance}
+    # not the verdict on the shift, which includes what the model found: fused again, the scene must
+    # be as registered as it was for the run
+    registration = plan.provenance["registration"]
+    facts |= {key: value for key, value in registration.items() if value is not None}
     return (
         guide.assign(
             coarse=(("coarse_band", *dims), values),

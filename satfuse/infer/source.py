@@ -164,7 +164,11 @@ class PairSource(Source):
         )
 
     def to_record(self) -> dict[str, Any]:
-        return {"pair": self.pair.to_dict(), "missing": self.missing}
+        pair = self.pair.to_dict()
+        # workers read the guide alone; signatures in other addresses stay out of the plan
+        pair["coarse"] = [_unsigned(item) for item in self.pair.coarse]
+        pair["extra_coarse"] = []
+        return {"pair": pair, "missing": self.missing}
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -274,9 +278,16 @@ def from_record(record: dict[str, Any]) -> Source:
     ------
     ReadError
         A written scene no longer exists, or another one has been written to its path.
+    ProductError
+        The record is of an older version of satfuse.
     """
     if "pair" in record:
         return PairSource(Pair.from_dict(record["pair"]), record["missing"])
+    if "scene" not in record:
+        raise ProductError(
+            "the run was planned by an older version of satfuse, so its inputs cannot be opened; "
+            "fuse the field again"
+        )
     source = ZarrSource(record["scene"])
     if source.to_record() != record:
         raise ReadError(f"{source.path} has changed since the run was planned; start a new run")
@@ -343,6 +354,14 @@ def _identity(
         }
         for item in items
     ]
+
+
+def _unsigned(item: dict[str, Any]) -> dict[str, Any]:
+    """The item with the addresses of its assets, without the queries of signed ones."""
+    assets = {
+        key: asset | {"href": without_query(asset["href"])} for key, asset in item["assets"].items()
+    }
+    return item | {"assets": assets}
 
 
 def _reference(item: dict[str, Any]) -> dict[str, str]:

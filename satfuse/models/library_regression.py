@@ -21,7 +21,7 @@ from satfuse.models.summary import Summary
 class LibraryRegression(FusionModel):
     """`A g + b`, and by back-projection a correction that takes it closer to the coarse image.
 
-    The weights come from `satfuse.train.fit_library`.
+    The weights come from `satfuse.train.library.fit_library`.
 
     Parameters
     ----------

@@ -93,16 +93,17 @@ def fill_guide(guide: FloatArray, valid: BoolArray, fill: FloatArray) -> npt.NDA
     valid : (y, x) bool, True = usable.
     fill : (g,) replacement, see `guide_fill`.
     """
-    return np.where(valid, guide, np.asarray(fill, np.float32)[:, None, None])
+    filled = np.where(valid, guide, np.asarray(fill)[:, None, None])
+    return filled.astype(np.float32, copy=False)
 
 
-def require_overlap(summary: Summary, absent: BoolArray, *, hint: str) -> None:
+def require_overlap(summary: Summary, absent: BoolArray, *, hint: str = "") -> None:
     """Refuse a scene in which no pixel is usable in both images.
 
     Parameters
     ----------
     absent : (c,) bool, see `Coarse`.
-    hint : advice to the user where every coarse pixel lacks some band.
+    hint : advice to the user where every coarse pixel lacks some band; empty = none.
 
     Raises
     ------
@@ -112,11 +113,11 @@ def require_overlap(summary: Summary, absent: BoolArray, *, hint: str) -> None:
     if summary.valid.any():
         return
     if absent.all():
-        cause = "the coarse image contains nothing but NaN or infinities"
+        cause = "the coarse image is masked, NaN or infinite everywhere"
     elif summary.frames_valid[0].any():
         cause = "the guide is missing wherever the coarse image is usable"
     else:
-        cause = f"every coarse pixel lacks some band; {hint}"
+        cause = "every coarse pixel lacks some band" + (f"; {hint}" if hint else "")
     raise ProductError(f"guide and coarse image share no usable pixel: {cause}")
 
 

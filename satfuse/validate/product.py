@@ -41,15 +41,17 @@ def validate_item(
     ConfigError, GridError
         The legend does not fit the map; the map does not touch the product.
     """
-    classes = load_legend(legend)  # before the scene is read: a wrong legend fails at once
+    # a wrong legend fails before the scene is read
+    classes = None if land_cover is None else load_legend(legend)
     fused, scene = load_run(item)
+    cover = read_land_cover(land_cover, scene, classes) if land_cover and classes else None
     folder = Path(out) / fused.attrs["id"]
     validate_product(
         fused,
         scene,
         folder,
         truth=truth,
-        land_cover=None if land_cover is None else read_land_cover(land_cover, scene, classes),
+        land_cover=cover,
         tile_edges=scene.attrs["tile_edges"],
         run=fused.attrs["satfuse"]["run"],
     )

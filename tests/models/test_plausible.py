@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 
 from satfuse import checkpoint
 from satfuse.errors import RadiometryError
-from satfuse.models.bayesian.plausible import check_clouds, correlation, misfit
+from satfuse.models.bayesian.plausible import check_clouds, correlation, doubt, misfit
 from satfuse.models.bayesian.spectral_prior import features
 from satfuse.models.bayesian.sufficient_statistics import Channel
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
@@ -135,3 +135,10 @@ def test_bright_ground_is_not_taken_for_cloud(biome):
 def test_salt_is_not_taken_for_cloud():
     """As white and as bright, but not darker in the infrared."""
     check_clouds(np.full((12, 50), 0.8) + np.linspace(-0.1, 0.1, 50), S2_NAMES, "guide")
+
+
+def test_only_evidence_withdraws_the_trust_in_a_registered_image():
+    assert doubt(0.9, 0.3, registered=False).startswith("the shift is known to 0.30")
+    assert doubt(0.9, 0.3, registered=True) == ""
+    assert "poorly correlated" in doubt(0.3, 0.01, registered=True)
+    assert doubt(np.nan, 0.01, registered=False) == ""

@@ -67,7 +67,7 @@ def test_a_masked_guide_pixel_takes_its_bands_median_over_the_usable_ones():
 @pytest.mark.parametrize(
     ("holes", "cause"),
     [
-        ((slice(None), slice(None)), "contains nothing but NaN"),
+        ((slice(None), slice(None)), "NaN or infinite everywhere"),
         ((slice(0, 2), slice(None)), "guide is missing wherever"),
     ],
 )
@@ -114,3 +114,17 @@ def test_a_models_doubt_withdraws_trust_but_keeps_the_shift_that_was_applied():
     assert not verdict.trusted
     assert verdict.reason == "poorly correlated"
     assert (verdict.dx_m, verdict.dy_m) == (60, 30)
+
+
+def test_a_guide_of_another_type_is_given_to_models_as_float32():
+    guide, coarse = images()
+    scene = prepare_scene(guide.astype(np.float64), coarse, ratio=RATIO, registered=True)
+    assert scene.inputs.guide.dtype == np.float32
+
+
+def test_degrees_have_no_shift_in_metres():
+    verdict = shift_verdict(
+        observation(), UNTRUSTED, registered=False, transform=GRID, in_metres=False
+    )
+    assert verdict.trusted
+    assert (verdict.dx_m, verdict.dy_m, verdict.sigma_m) == (0, 0, np.inf)

@@ -143,6 +143,7 @@ class Bayesian(FusionModel):
         checks = {
             "misfit": misfit(reference.channels, self.prior, self.guide_bands, self.coarse_bands),
             "correlation": correlation(reference.channels, self.prior),
+            "registered": np.array(summary.registered),
         }
         height, width = summary.coarse.shape[1:]
         posterior = fit_frames(frames, scene_guide, self.prior, self.coarse_bands, (height, width))
@@ -181,7 +182,11 @@ class Bayesian(FusionModel):
             shift_sigma=shift_sigma,
             psf_sigma=state["psf_sigma"].cpu().numpy(),
             gain=state["gain"][0].cpu().numpy(),
-            doubt=doubt(float(state["correlation"]), float(shift_sigma.max())),
+            doubt=doubt(
+                float(state["correlation"]),
+                float(shift_sigma.max()),
+                registered=bool(state["registered"]),
+            ),
         )
 
     def forward(

@@ -133,20 +133,21 @@ def correlation(channels: list[Channel], prior: MapPrior) -> float:
     return float(np.corrcoef(observed, predicted)[0, 1])
 
 
-def doubt(correlation: float, shift_sigma: float) -> str:
+def doubt(correlation: float, shift_sigma: float, *, registered: bool) -> str:
     """Reason not to trust a shift; empty = trusted.
 
     Parameters
     ----------
     correlation : of `correlation`; where it is NaN, `shift_sigma` alone decides.
     shift_sigma : standard deviation of the shift, in coarse pixels.
+    registered : True = the image was registered before; only evidence against it counts then.
     """
     if correlation < MINIMUM_CORRELATION:
         return (
             f"the two images are poorly correlated ({correlation:.2f}): another place or time, "
             "or a scene without contrast"
         )
-    if shift_sigma >= MAXIMUM_SHIFT_SIGMA:
+    if shift_sigma >= MAXIMUM_SHIFT_SIGMA and not registered:
         return f"the shift is known to {shift_sigma:.2f} coarse pixels only"
     return ""
 
