@@ -435,7 +435,7 @@ def report(
     set_up_log(verbose)
     from satfuse.infer.larger_pixels import fuse_larger
     from satfuse.info import describe
-    from satfuse.validate.comparison import compare_items
+    from satfuse.validate.comparison.items import compare_items
 
     names = [describe(item).get("id", item) for item in items]
     if dry_run:

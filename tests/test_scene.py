@@ -16,7 +16,6 @@ from satfuse.catalog.fields import load_field
 from satfuse.catalog.specs import local_catalog
 from satfuse.errors import GridError, RegistrationError
 from satfuse.geometry.cells import average, sample_windows
-from satfuse.infer.source import as_source, write_scene
 from satfuse.pairing import PairRules, candidates, find_pairs, read_pairs, write_pairs
 from satfuse.scene import average_guide, degrade_cells, make_scene, sample_guide
 from satfuse.sensors.bands import S2_NAMES, S3_NAMES
@@ -160,6 +159,9 @@ def test_a_scene_has_cells_and_patches_of_its_guide_in_memory(pair, scene, shift
 
 
 def test_a_scene_is_recovered_from_disk(scene, tmp_path):
+    pytest.importorskip("torch", reason="satfuse.infer needs the models extra")
+    from satfuse.infer.source import as_source, write_scene
+
     path = write_scene(scene, tmp_path / "scene.zarr", field="small", time="2024-06-01T10:00:00")
     opened = as_source(path, missing="raise").open(30)
     for name in scene.data_vars:

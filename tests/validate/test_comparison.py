@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from satfuse.errors import ConfigError, GridError
 from satfuse.infer import FuseConfig, fuse_field, write_scene
 from satfuse.infer.larger_pixels import fuse_larger
-from satfuse.validate.comparison import compare_items
+from satfuse.validate.comparison.items import compare_items
 
 pytestmark = pytest.mark.torch
 TIME = "2024-06-01T10:00:00+00:00"

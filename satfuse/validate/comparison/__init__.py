@@ -1,5 +1,1 @@
-"""Comparison of several products of one place."""
-
-from satfuse.validate.comparison.items import compare_items
-
-__all__ = ["compare_items"]
+"""Several products of one place, compared."""
