@@ -196,8 +196,9 @@ def _block(
         coarse_valid=_tensor(inputs.coarse_valid[None, *coarse], device),
     )
     core = (0, slice(None), *block.core.slices(origin=block.halo))
-    sigma = None if fused.sigma is None else fused.sigma[core].cpu().numpy()
-    return fused.image[core].cpu().numpy(), sigma
+    # copies: callers write into the result, and a model may return its input or an expanded tensor
+    sigma = None if fused.sigma is None else np.array(fused.sigma[core].cpu())
+    return np.array(fused.image[core].cpu()), sigma
 
 
 def cut_grids(state: State, shape: tuple[int, ...], rows: slice, columns: slice) -> State:

@@ -10,7 +10,8 @@ from affine import Affine
 
 from satfuse.errors import ProductError
 from satfuse.geometry.shift import ShiftEstimate
-from satfuse.models.interface import Observation
+from satfuse.models.blocks import Cut, fuse_blocks
+from satfuse.models.interface import Fused, FusionModel, Observation
 from satfuse.models.prepare import (
     guide_fill,
     prepare_coarse,
@@ -128,3 +129,26 @@ def test_degrees_have_no_shift_in_metres():
     )
     assert verdict.trusted
     assert (verdict.dx_m, verdict.dy_m, verdict.sigma_m) == (0, 0, np.inf)
+
+
+@pytest.mark.parametrize("output", ["input", "expanded"])
+def test_what_a_caller_writes_into_a_block_changes_nothing_else(output):
+    class Echo(FusionModel):
+        name = "echo"
+
+        def reach(self, ratio):
+            return 0
+
+        def forward(self, guide, coarse, *, state=None, guide_valid=None, coarse_valid=None):
+            mean = guide.mean((2, 3), keepdim=True)
+            return Fused(guide if output == "input" else mean.expand(guide.shape))
+
+    guide, _ = images()
+    _, coarse = images()
+    model = Echo(guide_bands=3, coarse_bands=3, ratio=RATIO)
+    scene = prepare_scene(guide, coarse[:3], ratio=RATIO, registered=True)
+    cut = Cut.of(model, (40, 30), RATIO, block_px=100)
+    ((_, image, _),) = fuse_blocks(model, {}, scene.inputs, scene.inputs.window, cut)
+    image[:, 3, 4] = np.nan
+    assert np.isnan(image).sum() == 3
+    assert np.isfinite(scene.inputs.guide).all()
